@@ -1,0 +1,8 @@
+"""Certifies a deep equilibrium model on a data set; `python certify.py --help` lists the settings."""
+
+import sys
+
+from deqsmooth import cli
+
+if __name__ == "__main__":
+    sys.exit(cli.certify())

@@ -1,0 +1,192 @@
+"""Certificates as evidence: one frozen record an image, in a JSONL file that begins with the run's header.
+
+A record holds the counts from which its radius follows, so that it can be recomputed from the file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+SCHEMA = 1
+NOT_VALID = "not a valid bound"
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What was found for one image.
+
+    With probability at least 1 - alpha, every image within L2 distance `radius` (pixels in [0, 1]) gets
+    `prediction` from the smoothed reference classifier that the header names.
+
+    Attributes:
+      index: of the image in its split.
+      label: class in the data set; None if unknown.
+      prediction: certified class; None if the run abstains.
+      correct: whether prediction and label agree; None if the label is unknown.
+      radius: certified radius, float64; 0 if the run abstains.
+      p_lower: lower bound on the probability of the selected class.
+      selected: class that the selection chose.
+      count: votes of the estimation for it.
+      counts_selection: votes by class; the last entry counts samples that were not finite.
+      counts: the same of the estimation.
+      num_selection: samples of the selection (N0).
+      num_estimation: samples of the estimation (N).
+      num_audit: votes that were solved again with the reference (K); 0 without an audit.
+      mismatches: audited votes that the reference does not give to the selected class.
+      bound: `clopper-pearson`, or the name of the audited bound.
+      warning: "not a valid bound" where the bound is none, else None.
+      alpha: failure probability in all.
+      alpha_audit: part of it that the audit takes.
+      sigma: standard deviation of the noise.
+      sampler: `serial` or `independent`.
+      start: where the solve of a sample begins.
+      solver: its solver; None for a classifier that solves nothing.
+      budget: its evaluations at most.
+      tolerance: its relative residual to stop at, or None.
+      warmup_budget: evaluations of a lane's first solve; None for the independent sampler.
+      reference_budget: evaluations of the reference f.
+      lanes: samples side by side; for serial the number of chains.
+      seed: of the noise and the audit.
+      evaluations: cell evaluations spent on the image, warm-up and audit included.
+      invalid: samples of the estimation whose logits were not finite.
+      fallbacks: solver steps replaced by plain iteration, in selection, estimation and audit.
+      residuals: relative residual of the last evaluated iterate of the estimation's solves at the
+        quantiles 0.5, 0.9 and 1; None for a classifier that solves nothing.
+      reference_residuals: the same of the audit's solves; None without an audit.
+      seconds: wall time of the image's batch, divided by its images; compilation not included.
+    """
+
+    index: int
+    label: int | None
+    prediction: int | None
+    correct: bool | None
+    radius: float
+    p_lower: float
+    selected: int
+    count: int
+    counts_selection: tuple[int, ...]
+    counts: tuple[int, ...]
+    num_selection: int
+    num_estimation: int
+    num_audit: int
+    mismatches: int
+    bound: str
+    warning: str | None
+    alpha: float
+    alpha_audit: float
+    sigma: float
+    sampler: str
+    start: str | None
+    solver: str | None
+    budget: int | None
+    tolerance: float | None
+    warmup_budget: int | None
+    reference_budget: int | None
+    lanes: int
+    seed: int
+    evaluations: int
+    invalid: int
+    fallbacks: int
+    residuals: tuple[float, ...] | None
+    reference_residuals: tuple[float, ...] | None
+    seconds: float
+
+
+class Writer:
+    """Appends certificates to a file, each on disk before the next is begun; use as a context manager.
+
+    A file that does not exist is made, with the header. One that exists must have the same header; its
+    certificates are in `done`, and a last line that a killed run left unfinished is cut off.
+
+    Attributes:
+      done: certificates that the file already holds, in its order.
+
+    Raises:
+      ValueError: the file has another header or is no file of certificates, or it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
+        self._path = pathlib.Path(path)
+        header = json.loads(json.dumps(header))
+        self.done: list[Certificate] = []
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "a+b")
+        except OSError as error:
+            raise ValueError(f"cannot write {self._path}: {error.strerror}") from None
+        try:
+            self._file.seek(0)
+            content = self._file.read()
+            complete = content[: content.rfind(b"\n") + 1]
+            if complete:
+                found, self.done = _parse(self._path, complete.decode())
+                _compare(self._path, found, header)
+            self._file.truncate(len(complete))
+            if not complete:
+                self._append(header)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write(self, certificate: Certificate) -> None:
+        """Appends a certificate and waits until it is on disk."""
+        self._append(dataclasses.asdict(certificate))
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate]]:
+    """Header and certificates of a file.
+
+    Raises:
+      ValueError: the file cannot be read or is no file of certificates.
+    """
+    try:
+        text = pathlib.Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    return _parse(pathlib.Path(path), text)
+
+
+def _parse(path: pathlib.Path, text: str) -> tuple[dict[str, Any], list[Certificate]]:
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if number > 1:
+                values = {name: tuple(x) if isinstance(x, list) else x for name, x in record.items()}
+                record = Certificate(**values)
+            elif record.get("kind") != "header" or record.get("schema") != SCHEMA:
+                raise ValueError(f"its first line is no header of schema {SCHEMA}")
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}, is no line of a certificate file: {error}") from None
+        records.append(record)
+    if not records:
+        raise ValueError(f"{path} is empty; a certificate file begins with its header")
+    return records[0], records[1:]
+
+
+def _compare(path: pathlib.Path, found: dict[str, Any], header: dict[str, Any]) -> None:
+    different = [
+        name for name in sorted(found.keys() | header.keys()) if found.get(name) != header.get(name)
+    ]
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"{path} was begun by another run: its {', '.join(different)} differ "
+            f"({name} there: {json.dumps(found.get(name))}; here: {json.dumps(header.get(name))}); "
+            "give another --out, or the same settings to resume"
+        )

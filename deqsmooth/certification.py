@@ -1,0 +1,268 @@
+"""The certification of images: selection, estimation, audit and bound, batch by batch.
+
+The one module that knows all the others: it compiles the sampling programs, once for a data set, and
+makes certificates of the votes they return.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+import deqsmooth
+from deqsmooth import certificates, checkpoints, config, distributed, noise, sampling, statistics
+
+_QUANTILES = (0.5, 0.9, 1.0)
+_DEFAULT_LANES = 100
+_BLOCK = {"cpu": 100}
+_BLOCK_ELSEWHERE = 400
+
+
+def certify(
+    classifier: sampling.Classifier,
+    images: np.ndarray,
+    settings: config.Smoothing,
+    *,
+    labels: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
+) -> Iterator[certificates.Certificate]:
+    """Certifies images, in order, batch by batch.
+
+    Everything is checked and compiled when the first certificate is asked for, before any sample.
+
+    Args:
+      classifier: a `checkpoints.Checkpoint`, or, with the independent sampler, any function from
+        images [lanes, H, W, C] to logits [lanes, classes] that treats its lanes alike and apart. A
+        `jax.tree_util.Partial` over its parameters keeps them out of the compiled program.
+      images: float in [0, 1] [images, H, W, C].
+      settings: of the certificates.
+      labels: true classes; None if they are not known.
+      indices: number of each image in its data set, on which its noise depends; by default 0, 1, ...
+
+    Yields:
+      A certificate for each image.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> digits = ds.load_dataset("digits")
+      >>> settings = ds.Smoothing(sigma=0.5, num_estimation=1000, num_audit=100)
+      >>> found = list(ds.certify(ds.load_checkpoint("digits", 0.5), digits.images[:2], settings))
+      >>> [certificate.prediction for certificate in found] == list(digits.labels[:2])
+      True
+    """
+    images = _checked(classifier, images, settings)
+    mesh = distributed.mesh()
+    settings = resolve(settings)
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    for name, values in (("labels", labels), ("indices", indices)):
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{name} has {len(values)} entries; there are {len(images)} images")
+    programs = sampling.Programs(classifier, settings, mesh, images.shape[1:])
+    for first in range(0, len(images), settings.images_per_batch):
+        begun = time.perf_counter()
+        chosen = np.arange(first, min(first + settings.images_per_batch, len(images)))
+        found = _certify_batch(programs, settings, images[chosen], indices[chosen])
+        seconds = (time.perf_counter() - begun) / len(chosen)
+        for place, fields in zip(chosen, found, strict=True):
+            label = None if labels is None else int(labels[place])
+            correct = None if label is None else fields["prediction"] == label
+            yield certificates.Certificate(
+                index=int(indices[place]), label=label, correct=correct, seconds=seconds, **fields
+            )
+
+
+def _checked(classifier: sampling.Classifier, images: np.ndarray, settings: config.Smoothing) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != 4 or len(images) == 0 or not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"images are {images.dtype} {images.shape}; they must be floating point [images, height, width, channels]"
+        )
+    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"images go from {images.min():g} to {images.max():g}; pixels must be finite numbers in [0, 1]"
+        )
+    if isinstance(classifier, checkpoints.Checkpoint):
+        shape = classifier.model.image_shape
+        if images.shape[1:] != shape:
+            raise ValueError(f"images have shape {images.shape[1:]}; the model takes {shape}")
+    elif settings.sampler != "independent":
+        raise ValueError(
+            f"sampler is {settings.sampler!r}; a classifier without an equilibrium has only 'independent'"
+        )
+    return images.astype(np.float32)
+
+
+def header(
+    checkpoint: checkpoints.Checkpoint, selection: config.Selection, settings: config.Smoothing
+) -> dict[str, Any]:
+    """What a file of certificates begins with: everything that its lines have in common.
+
+    Two runs with equal headers make equal certificates, but for the seconds. `sha256` is the digest of
+    the other entries.
+    """
+    settings = resolve(settings)
+    serial = settings.sampler == "serial"
+    packages = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
+    # How many images are solved side by side follows from the machine and changes no result.
+    smoothing_settings = config.to_json(settings)
+    del smoothing_settings["images_per_batch"]
+    entries = {
+        "kind": "header",
+        "schema": certificates.SCHEMA,
+        "versions": {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in packages}},
+        "device": jax.local_devices()[0].device_kind,
+        "selection": config.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
+        "smoothing": smoothing_settings,
+        "reference": {
+            "checkpoint": checkpoint.sha256,
+            "solver": settings.solver,
+            "budget": settings.reference_budget if serial else settings.budget,
+            "tolerance": None if serial else settings.tolerance,
+            "start": "zero" if serial else settings.start,
+            "dtype": "float32",
+        },
+        "training": config.to_json(checkpoint.settings),
+    }
+    if settings.bound == "reference-code":
+        entries["warning"] = certificates.NOT_VALID
+    return {**entries, "sha256": config.digest(entries)}
+
+
+def resolve(settings: config.Smoothing) -> config.Smoothing:
+    """Settings with the numbers that depend on the devices filled in.
+
+    Raises:
+      ValueError: the number of lanes was given and is no multiple of the number of devices.
+    """
+    num_devices = distributed.mesh().size
+    lanes = settings.lanes
+    if lanes is None:
+        lanes = _DEFAULT_LANES
+    elif lanes % num_devices:
+        raise ValueError(
+            f"lanes is {lanes}; it must be a multiple of the number of devices, {num_devices} "
+            f"(left out, {_DEFAULT_LANES} lanes are spread over any number)"
+        )
+    block = settings.block or _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
+    images_per_batch = settings.images_per_batch or max(1, -(-block * num_devices // lanes))
+    return dataclasses.replace(settings, lanes=lanes, block=block, images_per_batch=images_per_batch)
+
+
+def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
+    """Fields of the certificates of a batch, but for index, label, correct and seconds."""
+    num_classes = programs.num_classes
+
+    def sample(phase, num):
+        return programs(images, indices, phase, np.tile(np.arange(num), (len(images), 1)))
+
+    def count(votes):
+        return np.stack([np.bincount(row, minlength=num_classes + 1) for row in votes])
+
+    selection = sample(noise.SELECTION, settings.num_selection)
+    estimation = sample(noise.ESTIMATION, settings.num_estimation)
+    counts_selection, counts = count(selection.votes), count(estimation.votes)
+    selected = np.argmax(counts_selection[:, :num_classes], 1)
+    audits = [{}] * len(images)
+    evaluations = selection.evaluations + estimation.evaluations
+    fallbacks = selection.fallbacks + estimation.fallbacks
+    if settings.sampler == "serial":
+        audits, audit = _audit(programs, settings, images, indices, selected, estimation.votes)
+        evaluations, fallbacks = evaluations + audit.evaluations, fallbacks + audit.fallbacks
+    return [
+        _fields(
+            settings,
+            programs.solves,
+            selected=int(selected[i]),
+            counts_selection=counts_selection[i],
+            counts=counts[i],
+            residual=estimation.residual[i],
+            audit=audits[i],
+            evaluations=int(evaluations[i]),
+            fallbacks=int(fallbacks[i]),
+        )
+        for i in range(len(images))
+    ]
+
+
+def _audit(programs, settings, images, indices, selected, votes):
+    """Solves votes for the selected class again with the reference (THEORY: `statistics.audited_lower`)."""
+    tables, sizes = [], []
+    for index, chosen, row in zip(indices, selected, votes, strict=True):
+        order = np.asarray(
+            noise.audit_order(noise.phase_key(settings.seed, int(index), noise.AUDIT), len(row))
+        )
+        drawn = order[row[order] == chosen][: settings.num_audit]
+        sizes.append(len(drawn))
+        tables.append(np.pad(drawn, (0, settings.num_audit - len(drawn))))
+    found = programs(images, indices, noise.ESTIMATION, np.stack(tables), reference=True)
+    audits = [
+        {
+            "audited": size,
+            "mismatches": int(np.sum(found.votes[i, :size] != selected[i])),
+            "residual": found.residual[i, :size],
+        }
+        for i, size in enumerate(sizes)
+    ]
+    return audits, found
+
+
+def _fields(
+    settings, solves, *, selected, counts_selection, counts, residual, audit, evaluations, fallbacks
+) -> dict[str, Any]:
+    serial = settings.sampler == "serial"
+    count = int(counts[selected])
+    p_lower = statistics.lower_bound(
+        count,
+        settings.num_estimation,
+        alpha=settings.alpha,
+        mismatches=audit.get("mismatches", 0),
+        audited=audit.get("audited"),
+        alpha_audit=settings.alpha_audit or 0.0,
+        bound=settings.bound or "exact",
+    )
+    return {
+        "prediction": selected if p_lower > 0.5 else None,
+        "radius": statistics.radius(p_lower, settings.sigma),
+        "p_lower": p_lower,
+        "selected": selected,
+        "count": count,
+        "counts_selection": tuple(counts_selection.tolist()),
+        "counts": tuple(counts.tolist()),
+        "num_selection": settings.num_selection,
+        "num_estimation": settings.num_estimation,
+        "num_audit": audit.get("audited", 0),
+        "mismatches": audit.get("mismatches", 0),
+        "bound": settings.bound if serial else "clopper-pearson",
+        "warning": certificates.NOT_VALID if settings.bound == "reference-code" else None,
+        "alpha": settings.alpha,
+        "alpha_audit": settings.alpha_audit or 0.0,
+        "sigma": settings.sigma,
+        "sampler": settings.sampler,
+        "start": settings.start if solves else None,
+        "solver": settings.solver if solves else None,
+        "budget": settings.budget if solves else None,
+        "tolerance": settings.tolerance,
+        "warmup_budget": settings.warmup_budget,
+        "reference_budget": settings.reference_budget if serial else settings.budget if solves else None,
+        "lanes": settings.lanes,
+        "seed": settings.seed,
+        "evaluations": evaluations,
+        "invalid": int(counts[-1]),
+        "fallbacks": fallbacks,
+        "residuals": _quantiles(residual),
+        "reference_residuals": _quantiles(audit.get("residual", np.empty(0))),
+    }
+
+
+def _quantiles(residual: np.ndarray) -> tuple[float, ...] | None:
+    finite = residual[np.isfinite(residual)]
+    return tuple(np.quantile(finite, _QUANTILES).tolist()) if len(finite) else None

@@ -1,0 +1,179 @@
+"""Trained models on disk, by Orbax: variables beside the whole configuration that made them.
+
+Two kinds of folder: a model (what certification reads and packages ship), and the states of a training
+run (what a killed run resumes from).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from deqsmooth import config, models, types
+
+_SHIPPED = pathlib.Path(__file__).parent / "shipped"
+
+# Orbax narrates every step at this level through absl's logger.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class Checkpoint(NamedTuple):
+    """A trained model.
+
+    Attributes:
+      model: its functions.
+      variables: its variables, numpy float32.
+      settings: the training that made it.
+      sha256: digest of model settings and variables; independent of how they lie on disk.
+    """
+
+    model: types.Model
+    variables: types.Variables
+    settings: config.Training
+    sha256: str
+
+
+def save(path: str | os.PathLike[str], variables: types.Variables, settings: config.Training) -> None:
+    """Writes a model to a folder, replacing what is there."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            pathlib.Path(path).resolve(),
+            ocp.args.Composite(
+                variables=ocp.args.StandardSave(_to_numpy(variables)),
+                config=ocp.args.JsonSave(config.to_json(settings)),
+            ),
+            force=True,
+        )
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a model from its folder, or from the working folder of the training that made it.
+
+    Raises:
+      ValueError: there is no checkpoint, or it is none of this project's, or its variables do not have
+        the shapes that its configuration asks for.
+    """
+    folder = pathlib.Path(path).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"checkpoint {path} does not exist; it must be a folder that deqsmooth-train wrote")
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    handler = ocp.CompositeCheckpointHandler()
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            asked = ocp.args.Composite(config=ocp.args.JsonRestore())
+            settings = config.from_json(config.Training, checkpointer.restore(folder, asked).config)
+            model = models.build(settings.model)
+            template = _template(jax.eval_shape(model.init, jax.random.key(0)))
+            asked = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
+            variables = checkpointer.restore(folder, asked).variables
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise ValueError(f"{path} is no checkpoint of this project: {reason}") from None
+    _check_shapes(path, variables, template)
+    return Checkpoint(model, variables, settings, _digest(settings, variables))
+
+
+def shipped(dataset: str, sigma: float) -> pathlib.Path:
+    """Folder of the model that comes with the package for a data set and noise.
+
+    Raises:
+      ValueError: there is none; names those that there are.
+    """
+    folder = _SHIPPED / f"{dataset}-{sigma:g}"
+    if not folder.is_dir():
+        names = ", ".join(sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir()))
+        raise ValueError(
+            f"no model is shipped for data set {dataset} at sigma {sigma:g} (shipped: {names}); "
+            "train one with train.py and give it as --checkpoint"
+        )
+    return folder
+
+
+class Run:
+    """States of a training run in its working folder; use as a context manager.
+
+    Raises:
+      ValueError: the folder holds the states of a run with other settings, or cannot be written.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], settings: config.Training):
+        folder = pathlib.Path(workdir).resolve() / "states"
+        self._settings = config.to_json(settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                folder, options=ocp.CheckpointManagerOptions(max_to_keep=2, create=False)
+            )
+        except OSError as error:
+            raise ValueError(f"cannot write {folder}: {error.strerror}") from None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def latest(self, like: Any) -> Any | None:
+        """The newest state, or None if there is none yet.
+
+        Args:
+          like: a `training.State` of the same structure and shapes.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        asked = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(step, args=asked)
+        found = restored.config
+        different = [name for name in self._settings if found.get(name) != self._settings[name]]
+        if different:
+            raise ValueError(
+                f"{self._manager.directory} holds a run with other settings ({', '.join(different)} differ); "
+                "give another --workdir, or the same settings to resume"
+            )
+        return jax.tree.map(jax.numpy.asarray, restored.state)
+
+    def save(self, state: Any) -> None:
+        """Writes a state; returns when it is on disk."""
+        self._manager.save(
+            int(state.update),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_to_numpy(state)), config=ocp.args.JsonSave(self._settings)
+            ),
+        )
+        self._manager.wait_until_finished()
+
+
+def _to_numpy(tree: Any) -> Any:
+    """Arrays without their devices, so that a checkpoint is read alike on any number of them."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def _template(tree: Any) -> Any:
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
+
+
+def _check_shapes(path: Any, variables: Any, template: Any) -> None:
+    found = {jax.tree_util.keystr(key): x.shape for key, x in jax.tree_util.tree_leaves_with_path(variables)}
+    for key, x in jax.tree_util.tree_leaves_with_path(template):
+        name = jax.tree_util.keystr(key)
+        if found.get(name) != x.shape:
+            raise ValueError(f"{path}: {name} has shape {found.get(name)}; the model asks for {x.shape}")
+
+
+def _digest(settings: config.Training, variables: types.Variables) -> str:
+    digest = hashlib.sha256(config.digest(config.to_json(settings.model)).encode())
+    for key, x in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
+        digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()

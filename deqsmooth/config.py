@@ -1,0 +1,378 @@
+"""Every setting of the project, as frozen dataclasses that check themselves; JSON in, JSON out.
+
+A setting that is out of range raises `ValueError` with the value and the rule, before any work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from deqsmooth import statistics
+
+DATASETS = ("digits",)
+SAMPLERS = ("serial", "independent")
+SOLVERS = ("plain", "anderson", "broyden", "jaxopt")
+SERIAL_STARTS = ("previous", "first", "clean")
+INDEPENDENT_STARTS = ("zero",)
+BOUNDS = ("exact", "paper", "reference-code")
+_STRIDES = {"digits": 6}
+GRADIENTS = ("one-step", "phantom", "neumann", "gmres", "normal-cg")
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raises `ValueError` naming the nearest known name unless `name` is one of them."""
+    known = tuple(known)
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(name, known, 1, 0.0)
+    hint = f"; did you mean {nearest[0]!r}?" if difflib.get_close_matches(name, known, 1) else ""
+    raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")
+
+
+def _check(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}; it must be {rule}")
+
+
+def _check_positive(settings: Any, *names: str) -> None:
+    for name in names:
+        _check(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
+
+
+def _check_shared(settings: Any) -> None:
+    """The rules of the settings that training and certification share."""
+    _check(
+        math.isfinite(settings.sigma) and settings.sigma > 0,
+        "sigma",
+        settings.sigma,
+        "a finite positive number, in pixels of [0, 1]",
+    )
+    _check(0 <= settings.seed < 2**32, "seed", settings.seed, "from 0 to 2**32 - 1")
+    check_name("solver", settings.solver, SOLVERS)
+    _check_positive(settings, "budget")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvModel:
+    """Size of a single-scale convolutional DEQ.
+
+    Attributes:
+      image_shape: (height, width, channels); `pool` divides height and width.
+      num_classes: number of classes.
+      channels: channels of the state.
+      expansion: the block's inner convolution has `expansion * channels` channels.
+      num_groups: groups of every group normalisation; divides `channels`.
+      pool: side of the average pooling before the linear readout.
+      mean: standardisation, by image channel.
+      std: standardisation, by image channel.
+    """
+
+    image_shape: tuple[int, int, int] = (8, 8, 1)
+    num_classes: int = 10
+    channels: int = 24
+    expansion: int = 2
+    num_groups: int = 8
+    pool: int = 2
+    mean: tuple[float, ...] = (0.305,)
+    std: tuple[float, ...] = (0.376,)
+
+    def __post_init__(self):
+        _check_positive(self, "channels", "expansion", "num_groups", "pool")
+        _check(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        _check(
+            self.channels % self.num_groups == 0,
+            "channels",
+            self.channels,
+            f"a multiple of num_groups, {self.num_groups}",
+        )
+        height, width, _ = self.image_shape
+        _check(
+            height % self.pool == 0 and width % self.pool == 0,
+            "image_shape",
+            self.image_shape,
+            f"of height and width that pool, {self.pool}, divides",
+        )
+
+
+MODELS = {"conv": ConvModel}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a model is trained under Gaussian noise.
+
+    Attributes:
+      dataset: name of the data set.
+      data_dir: where the data set lies, for those that are not embedded.
+      sigma: standard deviation of the noise, in pixels of [0, 1].
+      epochs: passes over the training split.
+      batch_size: images an update.
+      learning_rate: peak of the schedule: linear warm-up over 5 % of the updates, then cosine to 0.
+      weight_decay: of AdamW.
+      clip_norm: global gradient norm at which gradients are clipped.
+      pretraining_epochs: first epochs, with the cell unrolled and differentiated through.
+      pretraining_budget: evaluations of the unrolled cell.
+      solver: of the forward pass after that.
+      budget: evaluations of the forward pass.
+      gradient: how gradients pass the equilibrium: `one-step` (Jacobian-free), `phantom`, or implicit
+        with the linear system solved by `neumann` terms, `gmres` or `normal-cg`.
+      gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
+      jacobian_weight: weight of the Jacobian penalty.
+      jacobian_frequency: share of the updates that have it.
+      reference_budget: evaluations of the Anderson solve that evaluation uses.
+      evaluation_interval: epochs between evaluations under noise on the test split; also the
+        interval of checkpoints.
+      seed: of initialisation, order, noise.
+      model: size of the model.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    sigma: float = 0.5
+    epochs: int = 60
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    pretraining_epochs: int = 5
+    pretraining_budget: int = 8
+    solver: str = "anderson"
+    budget: int = 12
+    gradient: str = "neumann"
+    gradient_budget: int = 8
+    jacobian_weight: float = 0.5
+    jacobian_frequency: float = 1.0
+    reference_budget: int = 30
+    evaluation_interval: int = 5
+    seed: int = 0
+    model: ConvModel = ConvModel()
+
+    def __post_init__(self):
+        check_name("dataset", self.dataset, DATASETS)
+        check_name("gradient", self.gradient, GRADIENTS)
+        _check_shared(self)
+        _check_positive(
+            self,
+            "epochs",
+            "batch_size",
+            "pretraining_budget",
+            "gradient_budget",
+            "reference_budget",
+            "evaluation_interval",
+        )
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "positive")
+        for name in ("weight_decay", "jacobian_weight"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        _check(0 <= self.jacobian_frequency <= 1, "jacobian_frequency", self.jacobian_frequency, "in [0, 1]")
+        _check(
+            0 <= self.pretraining_epochs <= self.epochs,
+            "pretraining_epochs",
+            self.pretraining_epochs,
+            f"between 0 and epochs, {self.epochs}",
+        )
+
+
+_SERIAL_ONLY = {"warmup_budget": 10, "reference_budget": 30, "num_audit": 1000, "bound": "exact"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Smoothing:
+    """Everything that, with a classifier and an image, determines a certificate.
+
+    Settings left at None take the value that the sampler gives them; those that only the serial
+    sampler has stay None for the independent one.
+
+    Attributes:
+      sigma: standard deviation of the noise, in pixels of [0, 1].
+      sampler: `serial` (SRS: each solve starts from another sample's equilibrium, and an audit pays
+        for it) or `independent` (standard randomized smoothing).
+      start: where a solve begins: `previous`, `first` or `clean` for serial, `zero` for independent.
+      solver: `plain`, `anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
+      budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
+      tolerance: relative residual at which that solve stops, decided for each sample by itself.
+      warmup_budget: serial: evaluations of the first solve of each lane.
+      reference_budget: serial: evaluations of the reference f that the audit solves with, from zero.
+      num_selection: samples that choose the class (N0 in the papers).
+      num_estimation: samples that the bound counts (N).
+      num_audit: serial: votes that are solved again with the reference (K).
+      alpha: probability that a certificate is false, at most.
+      alpha_audit: serial: the part of alpha that the audit takes; half of it by default.
+      bound: serial: `exact`, `paper`, or `reference-code`, which is not a valid bound.
+      lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
+        chains, which is part of the result. A number given here must divide by the devices.
+      images_per_batch: images solved side by side; by default as many as keep every device busy.
+      block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere.
+      seed: of all noise and of the audit's draw.
+    """
+
+    sigma: float = 0.5
+    sampler: str = "serial"
+    start: str | None = None
+    solver: str = "anderson"
+    budget: int | None = None
+    tolerance: float | None = None
+    warmup_budget: int | None = None
+    reference_budget: int | None = None
+    num_selection: int = 100
+    num_estimation: int = 10_000
+    num_audit: int | None = None
+    alpha: float = 0.001
+    alpha_audit: float | None = None
+    bound: str | None = None
+    lanes: int | None = None
+    images_per_batch: int | None = None
+    block: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        check_name("sampler", self.sampler, SAMPLERS)
+        serial = self.sampler == "serial"
+        _check(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
+        if not serial:
+            for name in (*_SERIAL_ONLY, "alpha_audit"):
+                value = getattr(self, name)
+                _check(value is None, name, value, "left out with the independent sampler, which has no audit")
+        serial_defaults = {**_SERIAL_ONLY, "alpha_audit": self.alpha / 2, "start": "previous", "budget": 3}
+        for name, value in (serial_defaults if serial else {"start": "zero", "budget": 30}).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        _check_shared(self)
+        self._check_start()
+        for name in ("num_selection", "num_estimation", "lanes", "images_per_batch", "block"):
+            if getattr(self, name) is not None:
+                _check_positive(self, name)
+        if self.tolerance is not None:
+            _check(self.tolerance > 0, "tolerance", self.tolerance, "positive")
+        if serial:
+            self._check_audit()
+        _check(
+            self.cap > 0,
+            "num_estimation",
+            self.num_estimation,
+            f"larger: at alpha {self.alpha} not even unanimous votes would certify anything",
+        )
+
+    def _check_start(self):
+        starts = SERIAL_STARTS if self.sampler == "serial" else INDEPENDENT_STARTS
+        check_name("start", self.start, SERIAL_STARTS + INDEPENDENT_STARTS)
+        _check(self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}")
+
+    def _check_audit(self):
+        check_name("bound", self.bound, BOUNDS)
+        _check_positive(self, "warmup_budget", "reference_budget", "num_audit")
+        _check(
+            self.num_audit <= self.num_estimation,
+            "num_audit",
+            self.num_audit,
+            f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
+        )
+        _check(0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, f"in (0, alpha = {self.alpha})")
+
+    @property
+    def cap(self) -> float:
+        """Radius of unanimous votes without a mismatch: no certificate can be larger."""
+        audit = {}
+        if self.sampler == "serial":
+            audit = {"audited": self.num_audit, "alpha_audit": self.alpha_audit, "bound": self.bound}
+        votes = self.num_estimation
+        return statistics.radius(statistics.lower_bound(votes, votes, alpha=self.alpha, **audit), self.sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which images are certified.
+
+    Attributes:
+      dataset: name of the data set.
+      data_dir: where the data set lies, for those that are not embedded.
+      split: `train` or `test`.
+      stride: every how many images; by default 6 for digits.
+      start_index: index of the first image.
+      max_images: how many images at most.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    split: str = "test"
+    stride: int | None = None
+    start_index: int = 0
+    max_images: int | None = None
+
+    def __post_init__(self):
+        check_name("data set", self.dataset, DATASETS)
+        if self.stride is None:
+            object.__setattr__(self, "stride", _STRIDES[self.dataset])
+        _check_positive(self, "stride")
+        _check(self.start_index >= 0, "start_index", self.start_index, "at least 0")
+        if self.max_images is not None:
+            _check_positive(self, "max_images")
+
+    def indices(self, num_images: int) -> range:
+        """Indices of the chosen images in a split of a size.
+
+        Raises:
+          ValueError: there are none.
+        """
+        chosen = range(self.start_index, num_images, self.stride)[: self.max_images]
+        _check(len(chosen) > 0, "start_index", self.start_index, f"below the size of the split, {num_images}")
+        return chosen
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """Settings as plain JSON values; a model carries its family under `name`."""
+    encoded = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
+    for name, kind in MODELS.items():
+        if type(settings) is kind:
+            encoded["name"] = name
+    return json.loads(json.dumps(encoded))
+
+
+def from_json(kind: type, encoded: dict[str, Any]) -> Any:
+    """Settings of a kind from what `to_json` gave.
+
+    Raises:
+      ValueError: a name is missing or unknown, or a value breaks its rule.
+    """
+    if not isinstance(encoded, dict):
+        raise ValueError(f"{kind.__name__} is {encoded!r}; it must be a JSON object")
+    hints, values = typing.get_type_hints(kind), dict(encoded)
+    if kind in MODELS.values():
+        values.pop("name", None)
+    names = {field.name for field in dataclasses.fields(kind)}
+    if names != values.keys():
+        raise ValueError(
+            f"settings of {kind.__name__} do not match: missing {sorted(names - values.keys())}, "
+            f"unknown {sorted(values.keys() - names)}"
+        )
+    for name, value in values.items():
+        if name == "model" and isinstance(value, dict):
+            check_name("model", str(value.get("name")), MODELS)
+            values[name] = from_json(MODELS[value["name"]], value)
+        elif isinstance(value, list):
+            values[name] = tuple(value)
+        elif not _fits(value, hints[name]):
+            raise ValueError(f"{kind.__name__}.{name} is {value!r}; it must be {hints[name]}")
+    return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    allowed = tuple(option for option in options if isinstance(option, type))
+    return isinstance(value, allowed) or (float in allowed and type(value) is int)
+
+
+def digest(encoded: dict[str, Any]) -> str:
+    """SHA-256 of JSON values in canonical form, hexadecimal."""
+    return hashlib.sha256(json.dumps(encoded, sort_keys=True).encode()).hexdigest()

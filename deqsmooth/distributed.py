@@ -1,0 +1,72 @@
+"""Devices: how they are set up, and how rows of work are handed to them in whole blocks."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+
+def start() -> None:
+    """Prepares JAX for a run of the command line; must come before its first use in the process.
+
+    On a machine without accelerators every CPU core becomes a device, since XLA runs a convolution on
+    one thread. Compiled programs are kept in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR
+    names another.
+    """
+    if "jax_num_cpu_devices" not in os.environ.get("XLA_FLAGS", "") and jax.config.jax_num_cpu_devices < 1:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(base) / "deqsmooth" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def mesh(dividing: int | None = None) -> Mesh:
+    """The devices of this process along one axis, `devices`.
+
+    Args:
+      dividing: uses as many devices as divide this number of rows; by default all.
+    """
+    local = jax.local_devices()
+    num = len(local) if dividing is None else max(n for n in range(1, len(local) + 1) if dividing % n == 0)
+    return Mesh(np.array(local[:num]), ("devices",), axis_types=(AxisType.Auto,))
+
+
+def map_blocks(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, block: int, mesh: Mesh) -> Any:
+    """Applies a function to rows of work in blocks of one fixed size, divided over the devices.
+
+    Float arithmetic depends on the shape that a program is compiled for, so the block never changes
+    with the number of rows or devices: the last blocks are filled up with copies of the last row, whose
+    results are dropped. A row's result is then bit-identical wherever it is computed on one kind of device.
+
+    Args:
+      fn: (shared, block of rows) -> pytree; the leaves of both have the leading axis [block].
+      shared: pytree that every block sees whole.
+      rows: pytree of leaves with one leading axis [rows].
+      block: rows that a device computes at a time.
+      mesh: devices, along one axis.
+
+    Returns:
+      The results, leaves with the leading axis [rows].
+    """
+    num_rows = len(jax.tree.leaves(rows)[0])
+    per_round = block * mesh.size
+    num_blocks = -(-num_rows // per_round) * mesh.size
+    place = np.minimum(np.arange(num_blocks * block), num_rows - 1)
+    blocks = jax.tree.map(lambda x: x[place].reshape(num_blocks, block, *x.shape[1:]), rows)
+    split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    mapped = jax.shard_map(
+        lambda shared, blocks: lax.map(lambda rows: fn(shared, rows), blocks),
+        mesh=mesh,
+        in_specs=(whole, split),
+        out_specs=split,
+        check_vma=False,
+    )(shared, blocks)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], mapped)

@@ -1,0 +1,52 @@
+"""Metrics of a training run as JSONL: one line every few updates, and one for each evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+from deqsmooth import training
+
+_INTERVAL = 10
+
+
+class Log:
+    """Appends the progress of a training to a file; use as a context manager.
+
+    A line has `update` and either the fields of `training.Metrics` or those of `training.Evaluation`.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        try:
+            self._file = open(pathlib.Path(path), "a+", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"cannot write {path}: {error.strerror}") from None
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def cut(self, update: int) -> None:
+        """Drops what was written after an update, from which a killed run goes on."""
+        self._file.seek(0)
+        lines = [line for line in self._file if line.endswith("\n") and json.loads(line)["update"] <= update]
+        self._file.truncate(0)
+        self._file.writelines(lines)
+
+    def write(self, progress: training.Progress) -> None:
+        """Writes what is due after an update."""
+        update = int(progress.state.update)
+        if update % _INTERVAL == 0:
+            self._append(update, {name: float(x) for name, x in progress.metrics._asdict().items()})
+        if progress.evaluation is not None:
+            self._append(update, progress.evaluation._asdict())
+
+    def _append(self, update: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"update": update, **values}) + "\n")
+        self._file.flush()

@@ -1,0 +1,90 @@
+"""The single-scale convolutional DEQ: one state of one resolution, for small images.
+
+Takes a size, gives a `types.Model`. The cell is the residual block of multiscale DEQs (Bai et al. 2020,
+section 3.1) without its other resolutions.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from deqsmooth import config, types
+from deqsmooth.models import layers
+
+
+class _Inject(nn.Module):
+    size: config.ConvModel
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
+        return layers.GroupNorm(self.size.num_groups)(layers.Conv(self.size.channels)(x))
+
+
+class _Cell(nn.Module):
+    size: config.ConvModel
+
+    @nn.compact
+    def __call__(self, z: jax.Array, u: jax.Array) -> jax.Array:
+        channels, groups = self.size.channels, self.size.num_groups
+        y = layers.Conv(self.size.expansion * channels, kernel_init=nn.initializers.normal(0.01))(z)
+        y = nn.relu(layers.GroupNorm(groups)(y))
+        y = layers.Conv(channels, kernel_init=nn.initializers.normal(0.01))(y) + u
+        return layers.GroupNorm(groups)(nn.relu(z + layers.GroupNorm(groups)(y)))
+
+
+class _Readout(nn.Module):
+    size: config.ConvModel
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        pool = (self.size.pool, self.size.pool)
+        pooled = nn.avg_pool(nn.relu(z), pool, strides=pool)
+        return nn.Dense(self.size.num_classes)(pooled.reshape(len(z), -1))
+
+
+def conv(size: config.ConvModel) -> types.Model:
+    """Returns the single-scale convolutional DEQ of a size.
+
+    The injection and the state are one array [lanes, height, width, channels] each. The model keeps
+    no statistics and no dropout: training mode changes nothing.
+
+    Example:
+      >>> import jax
+      >>> model = conv(config.ConvModel())
+      >>> variables = model.init(jax.random.key(0))
+      >>> u, _ = model.inject(variables, jax.numpy.zeros((2, 8, 8, 1)), None)
+      >>> model.cell(model.bind(variables), model.initial_state(u), u).shape
+      (2, 8, 8, 24)
+    """
+    inject, cell, readout = _Inject(size), _Cell(size), _Readout(size)
+
+    def init(key):
+        inject_key, cell_key, readout_key = jax.random.split(key, 3)
+        injected, inject_variables = inject.init_with_output(inject_key, jnp.zeros((1, *size.image_shape)))
+        return {
+            "params": {
+                "inject": inject_variables["params"],
+                "cell": cell.init(cell_key, injected, injected)["params"],
+                "readout": readout.init(readout_key, injected)["params"],
+            }
+        }
+
+    return types.Model(
+        image_shape=size.image_shape,
+        num_classes=size.num_classes,
+        init=init,
+        bind=lambda variables: variables["params"]["cell"],
+        inject=lambda variables, images, keys=None: (
+            inject.apply({"params": variables["params"]["inject"]}, images),
+            variables,
+        ),
+        initial_state=jnp.zeros_like,
+        cell=lambda params, z, u: cell.apply({"params": params}, z, u),
+        readout=lambda variables, z, train=False: (
+            readout.apply({"params": variables["params"]["readout"]}, z),
+            variables,
+        ),
+    )

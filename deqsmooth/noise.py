@@ -1,0 +1,37 @@
+"""Where randomness comes from: the key path seed -> image -> phase -> sample index, and noise in pixels.
+
+A draw depends on nothing else, so that counts do not depend on batches, lanes, devices or hosts.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from deqsmooth import types
+
+SELECTION, ESTIMATION, AUDIT = range(3)
+"""Phases of the certification of an image; no two share a draw."""
+
+
+def phase_key(seed: int | jax.Array, image: jax.Array, phase: int) -> types.RandomKey:
+    """Key of one phase of one image.
+
+    Args:
+      seed: seed of the run, below 2**32.
+      image: index of the image in its split.
+      phase: SELECTION, ESTIMATION or AUDIT.
+    """
+    # Threefry by name: its draws do not depend on how they are batched, whatever the default of JAX.
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), image), phase)
+
+
+def gaussian(keys: types.Keys, samples: types.SampleIndices, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal draws [lanes, *shape], float32: one a lane, from its phase key and sample index."""
+    draw = jax.vmap(lambda key, sample: jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32))
+    return draw(keys, samples)
+
+
+def audit_order(key: types.RandomKey, num_samples: int) -> jax.Array:
+    """Random order of the sample indices [num_samples], int32, in which an audit draws them."""
+    return jax.random.permutation(key, num_samples).astype(jnp.int32)

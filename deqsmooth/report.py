@@ -1,0 +1,93 @@
+"""What people look at: the summary of a run as tables, from its certificates alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import table
+
+from deqsmooth import certificates, config, statistics
+
+
+def radii(sigma: float, largest: float) -> list[float]:
+    """The radii of a table: 0, 0.25, ... up to the first that no certificate can reach, at least 0.5.
+
+    Args:
+      sigma: standard deviation of the noise; below 0.2 the step is 0.125.
+      largest: largest radius that a certificate can have.
+    """
+    step = 0.25 if sigma >= 0.2 else 0.125
+    return [step * i for i in range(max(int(largest / step) + 1, 3))]
+
+
+def certified_accuracy(found: Sequence[certificates.Certificate], at: Sequence[float]) -> table.Table:
+    """Certified accuracy at radii, in percent, rounded down."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    shown = table.Table(title=f"certified accuracy, {len(found)} images")
+    shown.add_column("radius (L2, pixels in [0, 1])")
+    for radius in at:
+        shown.add_column(f"{radius:g}", justify="right")
+    shares = [statistics.certified_accuracy(correct, reached, radius) for radius in at]
+    shown.add_row("%", *(statistics.round_down(100 * share, 1) for share in shares))
+    return shown
+
+
+def summary(found: Sequence[certificates.Certificate]) -> table.Table:
+    """Averages over the images of a run."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    shown = table.Table(show_header=False)
+    rows = [
+        ("ACR (wrong predictions count 0)", statistics.round_down(
+            statistics.average_certified_radius(correct, reached), 3)),
+        ("mean radius (wrong predictions included)", statistics.round_down(statistics.mean_radius(reached), 3)),
+        ("abstentions", f"{sum(c.prediction is None for c in found)} of {len(found)}"),
+        ("cell evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
+        ("seconds per image", f"{np.mean([c.seconds for c in found]):.2f}"),
+    ]
+    audited = [c for c in found if c.num_audit]
+    if audited:
+        share = sum(c.mismatches for c in audited) / sum(c.num_audit for c in audited)
+        rows.append(("audited votes that the reference does not confirm", f"{100 * share:.2f} %"))
+    for name, number in (
+        ("samples that were not finite", sum(c.invalid for c in found)),
+        ("solver steps replaced by plain iteration", sum(c.fallbacks for c in found)),
+    ):
+        if number:
+            rows.append((name, f"{number:,}"))
+    if found[0].warning:
+        rows.append(("WARNING", f"bound {found[0].bound}: {found[0].warning}"))
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def cap(settings: config.Smoothing) -> str:
+    """The largest radius that a run can certify, as a sentence."""
+    audit = f", {settings.num_audit:,} of them audited" if settings.num_audit else ""
+    warning = f"; bound {settings.bound}: {certificates.NOT_VALID}" if settings.bound == "reference-code" else ""
+    return (
+        f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
+        f"no radius can exceed {statistics.round_down(settings.cap, 3)}{warning}"
+    )
+
+
+def state(found: Sequence[certificates.Certificate]) -> str:
+    """Where a run stands, in a few words."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    at = (0.0, found[0].sigma)
+    shares = [100 * statistics.certified_accuracy(correct, reached, radius) for radius in at]
+    return "certified " + ", ".join(f"{s:.0f} % at {r:g}" for r, s in zip(at, shares, strict=True))
+
+
+def metrics(now: training.Metrics) -> str:
+    """Metrics of an update, in a few words."""
+    return f"loss {float(now.loss):.3f}, noisy accuracy {100 * float(now.accuracy):.0f} %"
+
+
+def evaluation(update: int, now: training.Evaluation) -> str:
+    """An evaluation, as a sentence."""
+    return (
+        f"after {update} updates: {100 * now.clean_accuracy:.1f} % clean, {100 * now.noisy_accuracy:.1f} % noisy, "
+        f"median residual {now.median_residual:.1e}, median spectral radius {now.spectral_radius:.2f}"
+    )

@@ -1,0 +1,171 @@
+"""The compiled sampling of a batch of images: rows of lanes over devices on one side, votes by image on the other.
+
+A program is compiled once for a data set: images, their indices, the phase and the samples are arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqsmooth import (
+    checkpoints,
+    config,
+    distributed,
+    equilibrium,
+    noise,
+    smoothing,
+    solvers,
+    starts,
+    types,
+)
+
+Classifier = checkpoints.Checkpoint | Callable[[types.Images], types.Logits]
+
+
+class Votes(NamedTuple):
+    """What leaves the devices of one phase of a batch of images, in the order of the samples.
+
+    Attributes:
+      votes: class of every sample, or the number of classes if not finite [images, samples].
+      residual: see `smoothing.Info` [images, samples].
+      evaluations: spent on each image [images].
+      fallbacks: of each image [images].
+    """
+
+    votes: np.ndarray
+    residual: np.ndarray
+    evaluations: np.ndarray
+    fallbacks: np.ndarray
+
+
+class Programs:
+    """The compiled sampling programs of a run, for batches of one size.
+
+    Attributes:
+      num_traces: how often a program was traced; constant after the first batch.
+    """
+
+    def __init__(self, classifier, settings, mesh, image_shape):
+        self.settings = settings
+        self._mesh = mesh
+        self._image_shape = image_shape
+        self.num_traces = 0
+        if isinstance(classifier, checkpoints.Checkpoint):
+            self._data = jax.tree.map(jnp.asarray, classifier.variables)
+            self._sampler, self._reference = _kernels(classifier.model, settings)
+            self.num_classes, self.solves = classifier.model.num_classes, True
+        else:
+            if not isinstance(classifier, jax.tree_util.Partial):
+                classifier = jax.tree_util.Partial(classifier)
+            self._data = classifier
+            self._sampler = lambda fn: smoothing.independent(functools.partial(equilibrium.explicit, fn))
+            self._reference = None
+            self.num_classes, self.solves = _num_classes(classifier, image_shape), False
+        self._run = jax.jit(self._trace, static_argnames="reference")
+        self._compiled: dict[tuple[bool, int], Any] = {}
+        self.compile()
+
+    def compile(self) -> None:
+        """Compiles what a batch needs, so that no image pays for it."""
+        settings = self.settings
+        sizes = [(False, settings.num_selection), (False, settings.num_estimation)]
+        if settings.num_audit is not None:
+            sizes.append((True, settings.num_audit))
+        images = np.zeros((settings.images_per_batch, *self._image_shape), np.float32)
+        indices = np.zeros(settings.images_per_batch, np.uint32)
+        for reference, num_samples in sizes:
+            if (reference, num_samples) not in self._compiled:
+                samples = np.zeros((settings.images_per_batch, num_samples), np.int32)
+                arguments = (self._data, images, indices, np.uint32(0), self._grid(samples))
+                lowered = self._run.lower(*arguments, reference=reference)
+                self._compiled[reference, num_samples] = lowered.compile()
+
+    def __call__(self, images, indices, phase, samples, *, reference: bool = False) -> Votes:
+        """Votes on samples [images, num] of a phase, which may be fewer images than a batch."""
+        num_images, num_samples = samples.shape
+        missing = self.settings.images_per_batch - num_images
+        images, indices, samples = (
+            np.concatenate([x, np.repeat(x[-1:], missing, 0)])
+            for x in (images, indices.astype(np.uint32), samples.astype(np.int32))
+        )
+        run = self._compiled[reference, num_samples]
+        info, warm_up = jax.device_get(
+            run(self._data, images, indices, np.uint32(phase), self._grid(samples))
+        )
+        # [images, lanes, steps] in the order of the samples, without those that filled the grid.
+        info = smoothing.Info(
+            *(np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info)
+        )
+        return Votes(
+            info.votes,
+            info.residual,
+            info.num_evaluations.sum(1, dtype=np.int64) + warm_up[:num_images].sum(1, dtype=np.int64),
+            info.num_fallbacks.sum(1, dtype=np.int64),
+        )
+
+    def _grid(self, samples: np.ndarray) -> np.ndarray:
+        """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
+        lanes = self.settings.lanes
+        steps = -(-samples.shape[1] // lanes)
+        filled = np.pad(samples, ((0, 0), (0, steps * lanes - samples.shape[1])), mode="edge")
+        return np.swapaxes(filled.reshape(len(samples), steps, lanes), 1, 2)
+
+    def _trace(self, data, images, indices, phase, samples, *, reference):
+        self.num_traces += 1
+        settings = self.settings
+        num_images, lanes, steps = samples.shape
+        rows = {
+            "place": jnp.repeat(jnp.arange(num_images), lanes),
+            "samples": samples.reshape(-1, steps),
+        }
+        kernel_of = self._reference if reference else self._sampler
+
+        def on_block(shared, rows):
+            data, images, indices, phase = shared
+            keys = jax.vmap(lambda index: noise.phase_key(settings.seed, index, phase))(indices[rows["place"]])
+            return jax.tree.map(
+                lambda x: jnp.moveaxis(x, 0, -1),
+                smoothing.run(
+                    kernel_of(data), images[rows["place"]], keys, rows["samples"].T, settings.sigma
+                ),
+            )
+
+        found = distributed.map_blocks(
+            on_block, (data, images, indices, phase), rows, settings.block, self._mesh
+        )
+        return jax.tree.map(lambda x: x.reshape(num_images, lanes, *x.shape[1:]), found)
+
+
+def _kernels(model: types.Model, settings: config.Smoothing):
+    """Functions from the variables to the kernels of the sampler and of the reference."""
+    solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
+    zero = starts.zero(model)
+
+    def cold(variables, budgeted):
+        return functools.partial(equilibrium.classify, model, variables, budgeted, start=zero)
+
+    if settings.sampler == "independent":
+        return lambda variables: smoothing.independent(cold(variables, solver)), None
+    warm_up = solvers.build(settings.solver, settings.warmup_budget)
+    reference = solvers.build(settings.solver, settings.reference_budget)
+
+    def serial(variables):
+        def classify(images, z):
+            return equilibrium.classify(model, variables, solver, images, starts.state(z))
+
+        return smoothing.serial(cold(variables, warm_up), classify, settings.start)
+
+    return serial, lambda variables: smoothing.independent(cold(variables, reference))
+
+
+def _num_classes(fn, image_shape) -> int:
+    logits = jax.eval_shape(fn, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
+    if getattr(logits, "shape", ())[:1] != (2,) or len(logits.shape) != 2:
+        raise ValueError(f"the classifier gives {logits} for 2 images; it must give logits [2, classes]")
+    return logits.shape[1]

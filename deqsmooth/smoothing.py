@@ -1,0 +1,120 @@
+"""Sampling the votes of one block of lanes: the scan over noise steps, serial (SRS) or independent (RS).
+
+Takes images, one a lane, and a classifier; gives the votes and the solve statistics of every sample.
+A kernel is a pair of pure functions: `init` builds the state that lanes carry from sample to sample,
+`step` takes it through one sample (Gao et al. 2024, section 4.2; Cohen et al. 2019, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deqsmooth import equilibrium, noise, types
+from deqsmooth.solvers import lanes
+
+
+class Info(NamedTuple):
+    """What is known of one sample in every lane.
+
+    Attributes:
+      votes: class, or the number of classes where the logits were not finite: that bin never wins.
+      residual: see `types.Solution`; NaN for a classifier that solves nothing.
+      num_evaluations: evaluations of the cell (of the classifier, if explicit).
+      num_fallbacks: see `types.Solution`.
+    """
+
+    votes: types.Labels
+    residual: types.PerLane
+    num_evaluations: types.Counts
+    num_fallbacks: types.Counts
+
+
+class Kernel(NamedTuple):
+    """A sampler.
+
+    Attributes:
+      init: (clean images, images with the first sample's noise) -> (state, evaluations spent [lanes]).
+      step: (state, noisy images) -> (state, info).
+    """
+
+    init: Callable[[types.Images, types.Images], tuple[types.State, types.Counts]]
+    step: Callable[[types.State, types.Images], tuple[types.State, Info]]
+
+
+def independent(classify: Callable[[types.Images], equilibrium.Output]) -> Kernel:
+    """Standard randomized smoothing: every sample is classified by itself, and lanes carry nothing."""
+
+    def init(images, noisy):
+        return (), jnp.zeros(len(images), jnp.int32)
+
+    def step(state, noisy):
+        return state, _info(classify(noisy))
+
+    return Kernel(init, step)
+
+
+def serial(
+    warm_up: Callable[[types.Images], equilibrium.Output],
+    classify: Callable[[types.Images, types.State], equilibrium.Output],
+    start: str,
+) -> Kernel:
+    """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
+
+    Its votes are neither independent nor those of a function of the input. Only an audit makes a
+    bound of them; see `statistics.audited_lower`.
+
+    Args:
+      warm_up: classifies images from a start of their own, with a budget for the first equilibrium.
+      classify: classifies images from the states of their lanes.
+      start: `previous`: the lane's sample before; `first`: always the lane's first sample; `clean`:
+        always the image without noise.
+    """
+
+    def init(images, noisy):
+        solution = warm_up(images if start == "clean" else noisy).solution
+        return solution.value, solution.num_evaluations
+
+    def step(state, noisy):
+        output = classify(noisy, state)
+        if start == "previous":
+            found = output.solution.value
+            state = lanes.select(lanes.is_finite(found), found, state)
+        return state, _info(output)
+
+    return Kernel(init, step)
+
+
+def run(
+    kernel: Kernel, images: types.Images, keys: types.Keys, samples: jax.Array, sigma: float
+) -> tuple[Info, types.Counts]:
+    """Samples the votes of a block of lanes.
+
+    Args:
+      kernel: sampler.
+      images: clean image of every lane [lanes, H, W, C].
+      keys: phase key of every lane's image [lanes]; see `noise.phase_key`.
+      samples: sample index of every step and lane [steps, lanes], int32.
+      sigma: standard deviation of the noise.
+
+    Returns:
+      Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
+    """
+
+    def noisy(index):
+        return images + sigma * noise.gaussian(keys, index, images.shape[1:])
+
+    state, warm_up_evaluations = kernel.init(images, noisy(samples[0]))
+    _, info = lax.scan(lambda state, index: kernel.step(state, noisy(index)), state, samples)
+    return info, warm_up_evaluations
+
+
+def _info(output: equilibrium.Output) -> Info:
+    num_classes = output.logits.shape[-1]
+    finite = jnp.all(jnp.isfinite(output.logits), -1)
+    votes = jnp.where(finite, jnp.argmax(output.logits, -1), num_classes).astype(jnp.int32)
+    return Info(votes, *output.solution[1:])

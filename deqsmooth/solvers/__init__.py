@@ -1,0 +1,25 @@
+"""Fixed-point solvers: a method each in `picard`, `anderson` and `broyden`, run by `loop`; jaxopt's in
+`converged`; gradients in `implicit`.
+"""
+
+from __future__ import annotations
+
+from deqsmooth import config
+from deqsmooth.solvers import anderson, broyden, converged, loop, picard
+
+Solver = loop.Solver | converged.Converged
+
+
+def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
+    """Returns the solver with a name of `config.SOLVERS`.
+
+    Args:
+      name: `plain`, `anderson` or `broyden` (see `loop.Solver`), or `jaxopt` (see `converged.Converged`).
+      budget: evaluations at most.
+      tolerance: where a lane stops, or None for the solver's default.
+    """
+    config.check_name("solver", name, config.SOLVERS)
+    if name == "jaxopt":
+        return converged.Converged(budget) if tolerance is None else converged.Converged(budget, tolerance)
+    method = {"plain": picard.Picard, "anderson": anderson.Anderson, "broyden": broyden.Broyden}[name]()
+    return loop.Solver(method, budget, tolerance)

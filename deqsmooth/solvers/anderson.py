@@ -1,0 +1,96 @@
+"""Anderson mixing: the next iterate is the combination of recent f(z) whose residuals nearly cancel."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from deqsmooth import types
+from deqsmooth.solvers import lanes
+
+
+class Memory(NamedTuple):
+    """Ring buffers of the last evaluations.
+
+    Attributes:
+      images: values f(z), each leaf [size, lanes, ...].
+      residuals: values f(z) - z, each leaf [size, lanes, ...].
+      gram: inner products of the residuals [size, size, lanes], float32.
+    """
+
+    images: Any
+    residuals: Any
+    gram: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Anderson:
+    """A `loop.Method`: Anderson mixing with ridge (Anderson 1965; Walker & Ni 2011).
+
+    With G the residuals of the last n = min(evaluations, history) iterates, the weights a of a
+    lane minimise |a G|^2 + ridge |a|^2 subject to sum(a) = 1, and the next iterate is a F.
+    The history begins anew with every solve. One evaluation gives f(z).
+
+    Attributes:
+      history: how many evaluations are mixed at most.
+      ridge: added to the diagonal of G G^T.
+    """
+
+    history: int = 6
+    ridge: float = 1e-4
+
+    def init(self, z: types.State, budget: int) -> Memory:
+        size = min(self.history, budget)
+        num_lanes = len(jax.tree.leaves(z)[0])
+        return Memory(lanes.zeros(size, z), lanes.zeros(size, z), jnp.zeros((size, size, num_lanes), jnp.float32))
+
+    def update(
+        self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
+    ) -> tuple[types.State, Memory, jax.Array]:
+        size = len(memory.gram)
+        slot = step % size
+        residual = jax.tree.map(jnp.subtract, fz, z)
+        images = lanes.put(memory.images, slot, fz)
+        residuals = lanes.put(memory.residuals, slot, residual)
+        row = lanes.dots(residuals, residual)
+        gram = memory.gram.at[slot].set(row).at[:, slot].set(row)
+
+        used = jnp.arange(size) <= step
+        # An unused slot keeps a row of the identity and a zero on the right: its weight is zero.
+        system = gram + (jnp.where(used, self.ridge, 1.0) * jnp.eye(size, dtype=jnp.float32))[..., None]
+        direction = _solve_positive(system, used.astype(jnp.float32))
+        mixed = lanes.combine(direction / jnp.sum(direction, 0), images)
+
+        usable = lanes.is_finite(mixed)
+        return lanes.select(usable, mixed, fz), Memory(images, residuals, gram), ~usable
+
+
+def _solve_positive(system, right):
+    """Solves positive definite systems by elimination, written out over the few rows and vectorised over lanes.
+
+    Batched LAPACK calls on systems this small take longer than a cell evaluation. A pivot that rounding
+    has made zero or negative gives NaN.
+
+    Args:
+      system: [size, size, lanes].
+      right: [size].
+
+    Returns:
+      [size, lanes].
+    """
+    size = len(system)
+    rows = [[system[i, j] for j in range(size)] + [jnp.full_like(system[0, 0], right[i])] for i in range(size)]
+    for i, pivot_row in enumerate(rows):
+        pivot = jnp.where(pivot_row[i] > 0, pivot_row[i], jnp.nan)
+        for row in rows[i + 1 :]:
+            factor = row[i] / pivot
+            for j in range(i + 1, size + 1):
+                row[j] -= factor * pivot_row[j]
+    solution = [None] * size
+    for i in reversed(range(size)):
+        known = sum(rows[i][j] * solution[j] for j in range(i + 1, size))
+        solution[i] = (rows[i][size] - known) / jnp.where(rows[i][i] > 0, rows[i][i], jnp.nan)
+    return jnp.stack(solution)

@@ -1,0 +1,124 @@
+"""The loop that turns a method into a solver: takes f and a start, gives a `types.Solution`.
+
+A method says how the next iterate follows from the evaluations so far; the loop knows budgets,
+tolerances, best iterates and counts. Both decide for every lane by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deqsmooth import types
+from deqsmooth.solvers import lanes
+
+_UNROLL_UP_TO = 8
+
+
+class Method(Protocol):
+    """A rule for the next iterate. Implementations are frozen dataclasses."""
+
+    def init(self, z: types.State, budget: int) -> Any:
+        """The memory of a solve of `budget` evaluations that starts at `z`."""
+        ...
+
+    def update(
+        self, step: jax.Array, z: types.State, fz: types.State, memory: Any
+    ) -> tuple[types.State, Any, jax.Array]:
+        """The iterate after `z`, the renewed memory, and which lanes fell back to `fz` [lanes]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """A method with a budget: a pure function of f and the start.
+
+    Without a tolerance a solve makes exactly `budget` evaluations and returns the iterate that
+    follows from them. With one, a lane stops at its first iterate whose relative residual is at
+    most `tolerance`; a lane that never gets there returns the evaluated iterate with the least
+    residual. A lane whose residual is not finite stops at once.
+
+    Attributes:
+      method: rule for the next iterate.
+      budget: evaluations of f, at least 1.
+      tolerance: relative residual at which a lane stops, or None.
+    """
+
+    method: Method
+    budget: int
+    tolerance: float | None = None
+
+    def __post_init__(self):
+        if self.budget < 1:
+            raise ValueError(f"budget is {self.budget}; a solve takes at least 1 evaluation")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance}; it must be positive, or None")
+
+    def solve(
+        self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
+    ) -> types.Solution:
+        """Solves z = f(z).
+
+        Args:
+          f: maps a state to a state of the same structure, lanes independent.
+          z: where to start.
+          measure_residual: whether to spend one more evaluation on the residual of the returned
+            state; with a tolerance it is known without.
+
+        Returns:
+          The solution of every lane.
+        """
+        if self.tolerance is not None:
+            return self._solve_to_tolerance(f, z)
+        solution = self._solve_to_budget(f, z)
+        if not measure_residual:
+            return solution
+        return solution._replace(
+            residual=lanes.relative_residual(solution.value, f(solution.value)),
+            num_evaluations=solution.num_evaluations + 1,
+        )
+
+    def _solve_to_budget(self, f, z):
+        nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
+
+        def step(index, carry):
+            z, memory, _, num_fallbacks = carry
+            fz = f(z)
+            after, memory, fell_back = self.method.update(index, z, fz, memory)
+            return after, memory, lanes.relative_residual(z, fz), num_fallbacks + fell_back
+
+        carry = (z, self.method.init(z, self.budget), nothing.astype(jnp.float32), nothing)
+        unroll = self.budget <= _UNROLL_UP_TO
+        value, _, residual, num_fallbacks = lax.fori_loop(0, self.budget, step, carry, unroll=unroll)
+        return types.Solution(value, residual, nothing + self.budget, num_fallbacks)
+
+    def _solve_to_tolerance(self, f, z):
+        nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
+
+        def unfinished(carry):
+            index, _, _, active, _ = carry
+            return (index < self.budget) & jnp.any(active)
+
+        def step(carry):
+            index, z, memory, active, best = carry
+            fz = f(z)
+            residual = lanes.relative_residual(z, fz)
+            better = active & ((index == 0) | (residual < best.residual))
+            after, memory, fell_back = self.method.update(index, z, fz, memory)
+            best = types.Solution(
+                value=lanes.select(better, z, best.value),
+                residual=jnp.where(better, residual, best.residual),
+                num_evaluations=best.num_evaluations + active,
+                num_fallbacks=best.num_fallbacks + (active & fell_back),
+            )
+            active &= jnp.isfinite(residual) & (residual > self.tolerance)
+            return index + 1, lanes.select(active, after, z), memory, active, best
+
+        best = types.Solution(z, nothing + jnp.inf, nothing, nothing)
+        carry = (0, z, self.method.init(z, self.budget), nothing == 0, best)
+        return lax.while_loop(unfinished, step, carry)[-1]

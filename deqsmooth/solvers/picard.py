@@ -1,0 +1,18 @@
+"""Plain (Picard) iteration: the next iterate is f(z)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Picard:
+    """A `loop.Method` without memory: after k evaluations the iterate is f^k(z)."""
+
+    def init(self, z, budget):
+        return ()
+
+    def update(self, step, z, fz, memory):
+        return fz, memory, jnp.bool_(False)

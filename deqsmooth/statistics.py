@@ -1,0 +1,145 @@
+"""From counts to radii, on the host: bounds on a probability, the audit of serial labels, certified accuracy.
+
+Every bound is one-sided and holds with probability at least 1 - alpha over the noise (and, for the
+audit, over which samples were drawn). Sections refer to Cohen et al. 2019 and Gao et al. 2024.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
+    """Lower confidence bound on a binomial probability (Clopper & Pearson 1934).
+
+    Args:
+      successes: between 0 and `trials`; 0 gives 0.
+      trials: independent trials.
+      alpha: probability that the bound exceeds the truth, at most.
+    """
+    if successes == 0:
+        return 0.0
+    return float(stats.beta.ppf(alpha, successes, trials - successes + 1))
+
+
+def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
+    """Upper confidence bound on a binomial probability; the mirror image of the lower one."""
+    return 1.0 - clopper_pearson_lower(trials - successes, trials, alpha)
+
+
+def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: float) -> int:
+    """Upper confidence bound on the marked members of a population, from a draw without replacement.
+
+    The largest M for which drawing at most `marked_drawn` marked members is more likely than alpha.
+
+    Args:
+      marked_drawn: marked members in the draw.
+      drawn: size of the draw.
+      population: size of the population.
+      alpha: probability that the bound is below the truth, at most.
+    """
+    most, least = population - (drawn - marked_drawn), marked_drawn
+    while least < most:
+        middle = (least + most + 1) // 2
+        if stats.hypergeom.cdf(marked_drawn, population, middle, drawn) > alpha:
+            least = middle
+        else:
+            most = middle - 1
+    return least
+
+
+def audited_lower(
+    count: int, trials: int, mismatches: int, audited: int, alpha_audit: float, alpha_count: float, bound: str
+) -> float:
+    """Lower bound on P(f = A) from serial votes, of which some were solved again with f itself.
+
+    `exact`: at most M votes are wrong with probability 1 - alpha_audit, whatever the dependence between
+    the votes, because the audit's draw is the only randomness used; so f gave A at least `count - M`
+    times in `trials` independent trials, and Clopper-Pearson with alpha_count applies to that. The union
+    bound gives alpha_audit + alpha_count in all.
+
+    `paper`: the same with a binomial bound on the share of wrong votes (Gao et al. 2024, section 4.3).
+    Valid, a little looser.
+
+    `reference-code`: what the paper's released code computes: count and trials are both multiplied by
+    the share of votes that survive. NOT A VALID BOUND: it ignores the wrong votes and exceeds the truth
+    far more often than alpha. For redoing published tables only.
+
+    Args:
+      count: serial votes for A.
+      trials: serial samples.
+      mismatches: audited votes that f does not give to A.
+      audited: votes audited, drawn at random without replacement among the `count`.
+      alpha_audit: failure probability spent on the audit.
+      alpha_count: failure probability spent on the count.
+      bound: `exact`, `paper` or `reference-code`.
+    """
+    if count == 0:
+        return 0.0
+    if bound == "exact":
+        wrong = hypergeometric_upper(mismatches, audited, count, alpha_audit)
+        return clopper_pearson_lower(count - wrong, trials, alpha_count)
+    surviving = 1.0 - clopper_pearson_upper(mismatches, audited, alpha_audit)
+    if bound == "paper":
+        return clopper_pearson_lower(math.floor(count * surviving), trials, alpha_count)
+    if bound == "reference-code":
+        return clopper_pearson_lower(math.floor(count * surviving), math.floor(trials * surviving), alpha_count)
+    raise ValueError(f"bound is {bound!r}; it must be exact, paper or reference-code")
+
+
+def lower_bound(
+    count: int,
+    trials: int,
+    *,
+    alpha: float,
+    mismatches: int = 0,
+    audited: int | None = None,
+    alpha_audit: float = 0.0,
+    bound: str = "exact",
+) -> float:
+    """Lower bound on P(f = A): Clopper-Pearson for independent votes of f, `audited_lower` for serial ones.
+
+    Args:
+      count: votes for A.
+      trials: samples.
+      alpha: failure probability in all.
+      mismatches: see `audited_lower`.
+      audited: votes audited; None if every vote is f's own.
+      alpha_audit: share of alpha that the audit takes.
+      bound: see `audited_lower`.
+    """
+    if audited is None:
+        return clopper_pearson_lower(count, trials, alpha)
+    return audited_lower(count, trials, mismatches, audited, alpha_audit, alpha - alpha_audit, bound)
+
+
+def radius(p_lower: float, sigma: float) -> float:
+    """Certified L2 radius sigma * Phi^-1(p_lower) in pixels of [0, 1]; 0 for p_lower <= 1/2 (Cohen et al., theorem 1)."""
+    return float(sigma * stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
+
+
+def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: float) -> float:
+    """Share of images whose prediction is correct with a radius of at least `at`."""
+    return float(np.mean(np.asarray(correct) & (np.asarray(radii) >= at)))
+
+
+def average_certified_radius(correct: Sequence[bool], radii: Sequence[float]) -> float:
+    """ACR: mean over all images of the radius where the prediction is correct, of 0 elsewhere (Zhai et al. 2020)."""
+    return float(np.mean(np.asarray(correct) * np.asarray(radii)))
+
+
+def mean_radius(radii: Sequence[float]) -> float:
+    """Mean radius over all images, wrong predictions included, abstentions as 0.
+
+    The paper's released code reports this under the name of ACR.
+    """
+    return float(np.mean(radii))
+
+
+def round_down(value: float, digits: int) -> str:
+    """Decimal text that never states more than the value."""
+    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
