@@ -115,7 +115,7 @@ class Writer:
         self.done: list[Certificate] = []
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+b")
+            self._file = self._path.open("a+b")
         except OSError as error:
             raise ValueError(f"cannot write {self._path}: {error.strerror}") from None
         try:
@@ -167,8 +167,7 @@ def _parse(path: pathlib.Path, text: str) -> tuple[dict[str, Any], list[Certific
         try:
             record = json.loads(line)
             if number > 1:
-                values = {name: tuple(x) if isinstance(x, list) else x for name, x in record.items()}
-                record = Certificate(**values)
+                record = Certificate(**{name: _value(x) for name, x in record.items()})
             elif record.get("kind") != "header" or record.get("schema") != SCHEMA:
                 raise ValueError(f"its first line is no header of schema {SCHEMA}")
         except (ValueError, TypeError, AttributeError) as error:
@@ -179,10 +178,12 @@ def _parse(path: pathlib.Path, text: str) -> tuple[dict[str, Any], list[Certific
     return records[0], records[1:]
 
 
+def _value(encoded: Any) -> Any:
+    return tuple(encoded) if isinstance(encoded, list) else encoded
+
+
 def _compare(path: pathlib.Path, found: dict[str, Any], header: dict[str, Any]) -> None:
-    different = [
-        name for name in sorted(found.keys() | header.keys()) if found.get(name) != header.get(name)
-    ]
+    different = [name for name in sorted(found.keys() | header.keys()) if found.get(name) != header.get(name)]
     if different:
         name = different[0]
         raise ValueError(

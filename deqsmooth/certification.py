@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 import deqsmooth
-from deqsmooth import certificates, checkpoints, config, distributed, noise, sampling, statistics
+from deqsmooth import certificates, checkpoints, config, distributed, noise, sampling, serialization, statistics
 
 _QUANTILES = (0.5, 0.9, 1.0)
 _DEFAULT_LANES = 100
@@ -29,8 +30,8 @@ def certify(
     images: np.ndarray,
     settings: config.Smoothing,
     *,
-    labels: Sequence[int] | None = None,
-    indices: Sequence[int] | None = None,
+    labels: npt.ArrayLike | None = None,
+    indices: npt.ArrayLike | None = None,
 ) -> Iterator[certificates.Certificate]:
     """Certifies images, in order, batch by batch.
 
@@ -62,21 +63,22 @@ def certify(
     images = _checked(classifier, images, settings)
     mesh = distributed.mesh()
     settings = resolve(settings)
-    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-    for name, values in (("labels", labels), ("indices", indices)):
+    places = np.arange(len(images)) if indices is None else np.asarray(indices)
+    truths = None if labels is None else np.asarray(labels)
+    for name, values in (("labels", truths), ("indices", places)):
         if values is not None and len(values) != len(images):
             raise ValueError(f"{name} has {len(values)} entries; there are {len(images)} images")
     programs = sampling.Programs(classifier, settings, mesh, images.shape[1:])
     for first in range(0, len(images), settings.images_per_batch):
         begun = time.perf_counter()
         chosen = np.arange(first, min(first + settings.images_per_batch, len(images)))
-        found = _certify_batch(programs, settings, images[chosen], indices[chosen])
+        found = _certify_batch(programs, settings, images[chosen], places[chosen])
         seconds = (time.perf_counter() - begun) / len(chosen)
         for place, fields in zip(chosen, found, strict=True):
-            label = None if labels is None else int(labels[place])
+            label = None if truths is None else int(truths[place])
             correct = None if label is None else fields["prediction"] == label
             yield certificates.Certificate(
-                index=int(indices[place]), label=label, correct=correct, seconds=seconds, **fields
+                index=int(places[place]), label=label, correct=correct, seconds=seconds, **fields
             )
 
 
@@ -84,7 +86,8 @@ def _checked(classifier: sampling.Classifier, images: np.ndarray, settings: conf
     images = np.asarray(images)
     if images.ndim != 4 or len(images) == 0 or not np.issubdtype(images.dtype, np.floating):
         raise ValueError(
-            f"images are {images.dtype} {images.shape}; they must be floating point [images, height, width, channels]"
+            f"images are {images.dtype} of shape {images.shape}; they must be floating point, "
+            "[images, height, width, channels]"
         )
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise ValueError(
@@ -113,14 +116,14 @@ def header(
     serial = settings.sampler == "serial"
     packages = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
     # How many images are solved side by side follows from the machine and changes no result.
-    smoothing_settings = config.to_json(settings)
+    smoothing_settings = serialization.to_json(settings)
     del smoothing_settings["images_per_batch"]
     entries = {
         "kind": "header",
         "schema": certificates.SCHEMA,
         "versions": {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in packages}},
         "device": jax.local_devices()[0].device_kind,
-        "selection": config.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
+        "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
         "smoothing": smoothing_settings,
         "reference": {
             "checkpoint": checkpoint.sha256,
@@ -130,11 +133,11 @@ def header(
             "start": "zero" if serial else settings.start,
             "dtype": "float32",
         },
-        "training": config.to_json(checkpoint.settings),
+        "training": serialization.to_json(checkpoint.settings),
     }
     if settings.bound == "reference-code":
         entries["warning"] = certificates.NOT_VALID
-    return {**entries, "sha256": config.digest(entries)}
+    return {**entries, "sha256": serialization.digest(entries)}
 
 
 def resolve(settings: config.Smoothing) -> config.Smoothing:
@@ -171,7 +174,7 @@ def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
     estimation = sample(noise.ESTIMATION, settings.num_estimation)
     counts_selection, counts = count(selection.votes), count(estimation.votes)
     selected = np.argmax(counts_selection[:, :num_classes], 1)
-    audits = [{}] * len(images)
+    audits: list[dict[str, Any]] = [{}] * len(images)
     evaluations = selection.evaluations + estimation.evaluations
     fallbacks = selection.fallbacks + estimation.fallbacks
     if settings.sampler == "serial":
@@ -197,9 +200,7 @@ def _audit(programs, settings, images, indices, selected, votes):
     """Solves votes for the selected class again with the reference (THEORY: `statistics.audited_lower`)."""
     tables, sizes = [], []
     for index, chosen, row in zip(indices, selected, votes, strict=True):
-        order = np.asarray(
-            noise.audit_order(noise.phase_key(settings.seed, int(index), noise.AUDIT), len(row))
-        )
+        order = np.asarray(noise.audit_order(noise.phase_key(settings.seed, int(index), noise.AUDIT), len(row)))
         drawn = order[row[order] == chosen][: settings.num_audit]
         sizes.append(len(drawn))
         tables.append(np.pad(drawn, (0, settings.num_audit - len(drawn))))

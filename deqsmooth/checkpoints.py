@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from deqsmooth import config, models, types
+from deqsmooth import config, models, serialization, types
 
 _SHIPPED = pathlib.Path(__file__).parent / "shipped"
 
@@ -47,7 +47,7 @@ def save(path: str | os.PathLike[str], variables: types.Variables, settings: con
             pathlib.Path(path).resolve(),
             ocp.args.Composite(
                 variables=ocp.args.StandardSave(_to_numpy(variables)),
-                config=ocp.args.JsonSave(config.to_json(settings)),
+                config=ocp.args.JsonSave(serialization.to_json(settings)),
             ),
             force=True,
         )
@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         with ocp.Checkpointer(handler) as checkpointer:
             asked = ocp.args.Composite(config=ocp.args.JsonRestore())
-            settings = config.from_json(config.Training, checkpointer.restore(folder, asked).config)
+            settings = serialization.from_json(config.Training, checkpointer.restore(folder, asked).config)
             model = models.build(settings.model)
             template = _template(jax.eval_shape(model.init, jax.random.key(0)))
             asked = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
@@ -106,7 +106,7 @@ class Run:
 
     def __init__(self, workdir: str | os.PathLike[str], settings: config.Training):
         folder = pathlib.Path(workdir).resolve() / "states"
-        self._settings = config.to_json(settings)
+        self._settings = serialization.to_json(settings)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
@@ -130,9 +130,7 @@ class Run:
         step = self._manager.latest_step()
         if step is None:
             return None
-        asked = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore()
-        )
+        asked = ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=asked)
         found = restored.config
         different = [name for name in self._settings if found.get(name) != self._settings[name]]
@@ -172,7 +170,7 @@ def _check_shapes(path: Any, variables: Any, template: Any) -> None:
 
 
 def _digest(settings: config.Training, variables: types.Variables) -> str:
-    digest = hashlib.sha256(config.digest(config.to_json(settings.model)).encode())
+    digest = hashlib.sha256(serialization.digest(serialization.to_json(settings.model)).encode())
     for key, x in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
         digest.update(np.ascontiguousarray(x).tobytes())

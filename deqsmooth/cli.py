@@ -15,7 +15,18 @@ import rich.console
 import rich.progress
 import tyro
 
-from deqsmooth import certificates, certification, checkpoints, config, data, distributed, metrics, models, report, training
+from deqsmooth import (
+    certificates,
+    certification,
+    checkpoints,
+    config,
+    data,
+    distributed,
+    metrics,
+    models,
+    report,
+    training,
+)
 
 _Flat = tyro.conf.arg(name="")
 
@@ -122,8 +133,8 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
     settings = arguments.settings
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
     model = models.build(settings.model)
-    splits = [data.load(settings.dataset, split) for split in data.SPLITS]
-    total, pretraining = training.num_updates(settings, len(splits[0]))
+    train, test = (data.load(settings.dataset, split) for split in ("train", "test"))
+    total, pretraining = training.num_updates(settings, len(train))
     with checkpoints.Run(workdir, settings) as run, metrics.Log(workdir / "metrics.jsonl") as log:
         state = run.latest(training.init(model, settings, total))
         if state is not None and not arguments.resume:
@@ -133,12 +144,12 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
         console.print(f"{total} updates, the first {pretraining} of them pre-training, to {workdir}")
         with _progress(console) as progress:
             task = progress.add_task("compiling", total=total, completed=begin)
-            for now in training.fit(model, settings, *splits, state):
+            for now in training.fit(model, settings, train, test, state):
                 log.write(now)
                 if now.evaluation is not None:
                     run.save(now.state)
-                    console.print(report.evaluation(int(now.state.update), now.evaluation))
-                progress.update(task, advance=1, description=report.metrics(now.metrics))
+                    console.print(metrics.summarise(int(now.state.update), now.evaluation))
+                progress.update(task, advance=1, description=metrics.describe(now.metrics))
         state = run.latest(training.init(model, settings, total))
         checkpoints.save(workdir / "model", state.variables, settings)
     console.print(f"model: {workdir / 'model'}")

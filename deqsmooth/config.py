@@ -1,4 +1,4 @@
-"""Every setting of the project, as frozen dataclasses that check themselves; JSON in, JSON out.
+"""Every setting of the project, as frozen dataclasses that check themselves.
 
 A setting that is out of range raises `ValueError` with the value and the rule, before any work.
 """
@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import math
-import types
-import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -137,10 +133,10 @@ class Training:
     dataset: str = "digits"
     data_dir: str | None = None
     sigma: float = 0.5
-    epochs: int = 60
+    epochs: int = 80
     batch_size: int = 128
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.1
     clip_norm: float = 1.0
     pretraining_epochs: int = 5
     pretraining_budget: int = 8
@@ -148,7 +144,7 @@ class Training:
     budget: int = 12
     gradient: str = "neumann"
     gradient_budget: int = 8
-    jacobian_weight: float = 0.5
+    jacobian_weight: float = 1.0
     jacobian_frequency: float = 1.0
     reference_budget: int = 30
     evaluation_interval: int = 5
@@ -254,12 +250,12 @@ class Smoothing:
             _check(self.tolerance > 0, "tolerance", self.tolerance, "positive")
         if serial:
             self._check_audit()
-        _check(
-            self.cap > 0,
-            "num_estimation",
-            self.num_estimation,
-            f"larger: at alpha {self.alpha} not even unanimous votes would certify anything",
-        )
+        if not self.cap > 0:
+            audit = f" with num_audit, {self.num_audit}," if serial else ""
+            raise ValueError(
+                f"num_estimation is {self.num_estimation};{audit} at alpha {self.alpha} not even unanimous votes "
+                "would certify anything: it must be larger"
+            )
 
     def _check_start(self):
         starts = SERIAL_STARTS if self.sampler == "serial" else INDEPENDENT_STARTS
@@ -280,7 +276,7 @@ class Smoothing:
     @property
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch: no certificate can be larger."""
-        audit = {}
+        audit: dict[str, Any] = {}
         if self.sampler == "serial":
             audit = {"audited": self.num_audit, "alpha_audit": self.alpha_audit, "bound": self.bound}
         votes = self.num_estimation
@@ -325,54 +321,3 @@ class Selection:
         chosen = range(self.start_index, num_images, self.stride)[: self.max_images]
         _check(len(chosen) > 0, "start_index", self.start_index, f"below the size of the split, {num_images}")
         return chosen
-
-
-def to_json(settings: Any) -> dict[str, Any]:
-    """Settings as plain JSON values; a model carries its family under `name`."""
-    encoded = {}
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
-    for name, kind in MODELS.items():
-        if type(settings) is kind:
-            encoded["name"] = name
-    return json.loads(json.dumps(encoded))
-
-
-def from_json(kind: type, encoded: dict[str, Any]) -> Any:
-    """Settings of a kind from what `to_json` gave.
-
-    Raises:
-      ValueError: a name is missing or unknown, or a value breaks its rule.
-    """
-    if not isinstance(encoded, dict):
-        raise ValueError(f"{kind.__name__} is {encoded!r}; it must be a JSON object")
-    hints, values = typing.get_type_hints(kind), dict(encoded)
-    if kind in MODELS.values():
-        values.pop("name", None)
-    names = {field.name for field in dataclasses.fields(kind)}
-    if names != values.keys():
-        raise ValueError(
-            f"settings of {kind.__name__} do not match: missing {sorted(names - values.keys())}, "
-            f"unknown {sorted(values.keys() - names)}"
-        )
-    for name, value in values.items():
-        if name == "model" and isinstance(value, dict):
-            check_name("model", str(value.get("name")), MODELS)
-            values[name] = from_json(MODELS[value["name"]], value)
-        elif isinstance(value, list):
-            values[name] = tuple(value)
-        elif not _fits(value, hints[name]):
-            raise ValueError(f"{kind.__name__}.{name} is {value!r}; it must be {hints[name]}")
-    return kind(**values)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    allowed = tuple(option for option in options if isinstance(option, type))
-    return isinstance(value, allowed) or (float in allowed and type(value) is int)
-
-
-def digest(encoded: dict[str, Any]) -> str:
-    """SHA-256 of JSON values in canonical form, hexadecimal."""
-    return hashlib.sha256(json.dumps(encoded, sort_keys=True).encode()).hexdigest()

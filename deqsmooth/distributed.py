@@ -20,9 +20,10 @@ def start() -> None:
     one thread. Compiled programs are kept in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR
     names another.
     """
-    if "jax_num_cpu_devices" not in os.environ.get("XLA_FLAGS", "") and jax.config.jax_num_cpu_devices < 1:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_num_cpu_devices"] < 1 and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", len(allowed))
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(base) / "deqsmooth" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

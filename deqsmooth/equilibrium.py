@@ -1,4 +1,4 @@
-"""A model, a solver and a start make a classifier: takes noisy images, gives logits, states and solve statistics."""
+"""A model, a solver and a start make a classifier: takes images, gives logits and solves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from deqsmooth import types
-from deqsmooth import solvers
+from deqsmooth import solvers, types
 from deqsmooth.solvers import lanes
 
 Start = Callable[[types.Injection], types.State]

@@ -22,7 +22,7 @@ class Log:
 
     def __init__(self, path: str | os.PathLike[str]):
         try:
-            self._file = open(pathlib.Path(path), "a+", encoding="utf-8")
+            self._file = pathlib.Path(path).open("a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"cannot write {path}: {error.strerror}") from None
 
@@ -50,3 +50,17 @@ class Log:
     def _append(self, update: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"update": update, **values}) + "\n")
         self._file.flush()
+
+
+def describe(metrics: training.Metrics) -> str:
+    """Metrics of an update, in a few words."""
+    return f"loss {float(metrics.loss):.3f}, noisy accuracy {100 * float(metrics.accuracy):.0f} %"
+
+
+def summarise(update: int, evaluation: training.Evaluation) -> str:
+    """An evaluation, as a sentence."""
+    return (
+        f"after {update} updates: {100 * evaluation.clean_accuracy:.1f} % clean, "
+        f"{100 * evaluation.noisy_accuracy:.1f} % noisy, median residual {evaluation.median_residual:.1e}, "
+        f"median spectral radius {evaluation.spectral_radius:.2f}"
+    )

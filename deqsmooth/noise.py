@@ -14,7 +14,7 @@ SELECTION, ESTIMATION, AUDIT = range(3)
 """Phases of the certification of an image; no two share a draw."""
 
 
-def phase_key(seed: int | jax.Array, image: jax.Array, phase: int) -> types.RandomKey:
+def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Array) -> types.RandomKey:
     """Key of one phase of one image.
 
     Args:

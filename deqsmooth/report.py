@@ -38,8 +38,10 @@ def summary(found: Sequence[certificates.Certificate]) -> table.Table:
     correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     shown = table.Table(show_header=False)
     rows = [
-        ("ACR (wrong predictions count 0)", statistics.round_down(
-            statistics.average_certified_radius(correct, reached), 3)),
+        (
+            "ACR (wrong predictions count 0)",
+            statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
+        ),
         ("mean radius (wrong predictions included)", statistics.round_down(statistics.mean_radius(reached), 3)),
         ("abstentions", f"{sum(c.prediction is None for c in found)} of {len(found)}"),
         ("cell evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
@@ -78,16 +80,3 @@ def state(found: Sequence[certificates.Certificate]) -> str:
     at = (0.0, found[0].sigma)
     shares = [100 * statistics.certified_accuracy(correct, reached, radius) for radius in at]
     return "certified " + ", ".join(f"{s:.0f} % at {r:g}" for r, s in zip(at, shares, strict=True))
-
-
-def metrics(now: training.Metrics) -> str:
-    """Metrics of an update, in a few words."""
-    return f"loss {float(now.loss):.3f}, noisy accuracy {100 * float(now.accuracy):.0f} %"
-
-
-def evaluation(update: int, now: training.Evaluation) -> str:
-    """An evaluation, as a sentence."""
-    return (
-        f"after {update} updates: {100 * now.clean_accuracy:.1f} % clean, {100 * now.noisy_accuracy:.1f} % noisy, "
-        f"median residual {now.median_residual:.1e}, median spectral radius {now.spectral_radius:.2f}"
-    )

@@ -95,19 +95,13 @@ class Programs:
             for x in (images, indices.astype(np.uint32), samples.astype(np.int32))
         )
         run = self._compiled[reference, num_samples]
-        info, warm_up = jax.device_get(
-            run(self._data, images, indices, np.uint32(phase), self._grid(samples))
-        )
+        info, warm_up = jax.device_get(run(self._data, images, indices, np.uint32(phase), self._grid(samples)))
         # [images, lanes, steps] in the order of the samples, without those that filled the grid.
-        info = smoothing.Info(
-            *(np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info)
+        votes, residual, evaluations, fallbacks = (
+            np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info
         )
-        return Votes(
-            info.votes,
-            info.residual,
-            info.num_evaluations.sum(1, dtype=np.int64) + warm_up[:num_images].sum(1, dtype=np.int64),
-            info.num_fallbacks.sum(1, dtype=np.int64),
-        )
+        evaluations = evaluations.sum(1, dtype=np.int64) + warm_up[:num_images].sum(1, dtype=np.int64)
+        return Votes(votes, residual, evaluations, fallbacks.sum(1, dtype=np.int64))
 
     def _grid(self, samples: np.ndarray) -> np.ndarray:
         """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
@@ -131,14 +125,10 @@ class Programs:
             keys = jax.vmap(lambda index: noise.phase_key(settings.seed, index, phase))(indices[rows["place"]])
             return jax.tree.map(
                 lambda x: jnp.moveaxis(x, 0, -1),
-                smoothing.run(
-                    kernel_of(data), images[rows["place"]], keys, rows["samples"].T, settings.sigma
-                ),
+                smoothing.run(kernel_of(data), images[rows["place"]], keys, rows["samples"].T, settings.sigma),
             )
 
-        found = distributed.map_blocks(
-            on_block, (data, images, indices, phase), rows, settings.block, self._mesh
-        )
+        found = distributed.map_blocks(on_block, (data, images, indices, phase), rows, settings.block, self._mesh)
         return jax.tree.map(lambda x: x.reshape(num_images, lanes, *x.shape[1:]), found)
 
 

@@ -118,7 +118,7 @@ def lower_bound(
 
 
 def radius(p_lower: float, sigma: float) -> float:
-    """Certified L2 radius sigma * Phi^-1(p_lower) in pixels of [0, 1]; 0 for p_lower <= 1/2 (Cohen et al., theorem 1)."""
+    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al.)."""
     return float(sigma * stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
 
 
@@ -128,7 +128,7 @@ def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: floa
 
 
 def average_certified_radius(correct: Sequence[bool], radii: Sequence[float]) -> float:
-    """ACR: mean over all images of the radius where the prediction is correct, of 0 elsewhere (Zhai et al. 2020)."""
+    """ACR: mean over all images of the radius if the prediction is correct, else 0 (Zhai et al. 2020)."""
     return float(np.mean(np.asarray(correct) * np.asarray(radii)))
 
 

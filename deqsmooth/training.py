@@ -122,9 +122,7 @@ def loss_fn(
     u, variables = model.inject(variables, images + settings.sigma * draw(noise_keys), mask_keys)
     start = model.initial_state(u)
     if pretraining:
-        z, _ = lax.scan(
-            lambda z, _: (model.cell(bound, z, u), None), start, length=settings.pretraining_budget
-        )
+        z, _ = lax.scan(lambda z, _: (model.cell(bound, z, u), None), start, length=settings.pretraining_budget)
         residual = jnp.zeros(len(images))
     else:
         solver = solvers.build(settings.solver, settings.budget)
@@ -164,8 +162,10 @@ def update(
 
     def gradients(variables, key, places, images, labels):
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.wrap_key_data(key)))(places)
-        options = {"model": model, "settings": settings, "pretraining": pretraining, "penalised": penalised}
-        gradient, (variables, metrics) = jax.grad(functools.partial(loss_fn, **options), has_aux=True)(
+        loss = functools.partial(
+            loss_fn, model=model, settings=settings, pretraining=pretraining, penalised=penalised
+        )
+        gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
             variables["params"], variables, images, labels, keys
         )
         return lax.pmean((gradient, variables, metrics), mesh.axis_names)
@@ -213,9 +213,7 @@ def evaluator(
         scale = settings.sigma * (rows["draw"] > 0)
         draw = noise.gaussian(keys, rows["draw"], images.shape[1:])
         noisy = images[rows["image"]] + scale[:, None, None, None] * draw
-        output = equilibrium.classify(
-            model, variables, solver, noisy, model.initial_state, measure_residual=True
-        )
+        output = equilibrium.classify(model, variables, solver, noisy, model.initial_state, measure_residual=True)
         u, _ = model.inject(variables, noisy, None)
         radius = implicit.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)
         return jnp.argmax(output.logits, -1), output.solution.residual, radius

@@ -72,19 +72,22 @@ def conv(size: config.ConvModel) -> types.Model:
             }
         }
 
+    def apply_inject(variables, images, keys=None):
+        return inject.apply({"params": variables["params"]["inject"]}, images), variables
+
+    def apply_cell(params, z, u):
+        return cell.apply({"params": params}, z, u)
+
+    def apply_readout(variables, z, train=False):
+        return readout.apply({"params": variables["params"]["readout"]}, z), variables
+
     return types.Model(
         image_shape=size.image_shape,
         num_classes=size.num_classes,
         init=init,
         bind=lambda variables: variables["params"]["cell"],
-        inject=lambda variables, images, keys=None: (
-            inject.apply({"params": variables["params"]["inject"]}, images),
-            variables,
-        ),
+        inject=apply_inject,
         initial_state=jnp.zeros_like,
-        cell=lambda params, z, u: cell.apply({"params": params}, z, u),
-        readout=lambda variables, z, train=False: (
-            readout.apply({"params": variables["params"]["readout"]}, z),
-            variables,
-        ),
+        cell=apply_cell,
+        readout=apply_readout,
     )

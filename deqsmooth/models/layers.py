@@ -12,13 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-
+from jax.typing import ArrayLike
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding) -> jax.Array:
     """Two-dimensional convolution whose gradients are again such convolutions.
 
     XLA's own derivative of a convolution is transposed into layouts that its CPU backend runs
@@ -36,7 +36,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> 
       Activations [lanes, out_height, out_width, out_channels], in the dtype of `x`.
     """
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, jnp.asarray(kernel), (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -53,7 +53,7 @@ def _convolve_backward(stride, padding, residuals, cotangent):
         ((0, 0, 0), (0, 0, stride - 1), (0, 0, stride - 1), (0, 0, 0)),
     )
     input_padding, kernel_padding = [], []
-    for axis, (before, after) in zip((1, 2), padding, strict=True):
+    for axis, (before, _) in zip((1, 2), padding, strict=True):
         size, window, steps = x.shape[axis], kernel.shape[axis - 1], spread.shape[axis]
         input_padding.append((window - 1 - before, size + before - steps))
         kernel_padding.append((before, window - 1 + steps - size - before))
@@ -68,7 +68,11 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def group_norm(
-    x: jax.Array, num_groups: int, scale: jax.Array | None, bias: jax.Array | None, epsilon: float = 1e-5
+    x: jax.Array,
+    num_groups: int,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    epsilon: float = 1e-5,
 ) -> jax.Array:
     """Group normalisation (Wu & He 2018) from one pass over the activations.
 
@@ -120,6 +124,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [lanes, height, width, channels] to [lanes, out_height, out_width, features]."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         pad = (self.size - 1) // 2
         y = convolve(x, self.param("kernel", self.kernel_init, shape), self.stride, ((pad, pad), (pad, pad)))
@@ -139,6 +144,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises [lanes, height, width, channels]."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         return group_norm(x, self.num_groups, scale, self.param("bias", nn.initializers.zeros, channels))

@@ -1,6 +1,4 @@
-"""Fixed-point solvers: a method each in `picard`, `anderson` and `broyden`, run by `loop`; jaxopt's in
-`converged`; gradients in `implicit`.
-"""
+"""Fixed-point solvers: methods (`picard`, `anderson`, `broyden`) in a `loop`, and jaxopt's, `converged`."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ class Broyden:
         usable = lanes.is_finite(proposed) & ~singular
         taken = lanes.select(usable, proposed, residual)
         after = lanes.select(usable, jax.tree.map(jnp.add, z, proposed), fz)
-        return after, Memory(left, right, residual, taken), ~usable
+        # At the fixed point itself there is no step that could be singular.
+        return after, Memory(left, right, residual, taken), ~usable & (lanes.dot(residual, residual) > 0)
 
 
 def _apply(left, right, x):

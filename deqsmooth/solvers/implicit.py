@@ -81,9 +81,7 @@ def gmres(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
 
 def normal_cg(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
     """Implicit gradients, every lane solved by jaxopt's conjugate gradients on the normal equations."""
-    return _lanewise(
-        cell, functools.partial(linear_solve.solve_normal_cg, tol=tolerance, maxiter=num_iterations)
-    )
+    return _lanewise(cell, functools.partial(linear_solve.solve_normal_cg, tol=tolerance, maxiter=num_iterations))
 
 
 def _implicit(cell: Cell, solve_at: Callable) -> Attach:
@@ -135,7 +133,7 @@ def _lanewise(cell: Cell, solve: Callable) -> Attach:
 
 
 def _pull_back(cell, params, z, u):
-    """v -> J^T v of a single lane, whose leaves have no lane axis."""
+    """Returns v -> J^T v of a single lane, whose leaves have no lane axis."""
 
     def lane(z):
         batched = jax.tree.map(lambda x: x[None], (z, u))

@@ -1,10 +1,11 @@
 """The algebra of states: every function treats each lane of a pytree as one vector of its own.
 
-Sums are float32 whatever the dtype of the state.
+Sums are at least float32 whatever the dtype of the state.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -13,13 +14,18 @@ import jax.numpy as jnp
 from deqsmooth import types
 
 
+def widen(x: jax.Array) -> jax.Array:
+    """The array in float32, or in its own dtype if that is wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def dot(a: types.State, b: types.State) -> types.PerLane:
     """Inner product of each lane of two states [lanes]."""
 
     def leaf(x, y):
-        return jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32), tuple(range(1, x.ndim)))
+        return jnp.sum(widen(x) * widen(y), tuple(range(1, x.ndim)))
 
-    return sum(jax.tree.leaves(jax.tree.map(leaf, a, b)))
+    return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(leaf, a, b)))
 
 
 def norm(a: types.State) -> types.PerLane:
@@ -70,7 +76,7 @@ def combine(weights: jax.Array, history: Any) -> types.State:
     """
 
     def leaf(h):
-        terms = (align(w, x) * x.astype(jnp.float32) for w, x in zip(weights, h, strict=True))
-        return sum(terms, jnp.zeros(h.shape[1:], jnp.float32)).astype(h.dtype)
+        terms = (align(w, x) * widen(x) for w, x in zip(weights, h, strict=True))
+        return sum(terms, jnp.zeros(h.shape[1:], weights.dtype)).astype(h.dtype)
 
     return jax.tree.map(leaf, history)

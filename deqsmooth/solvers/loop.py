@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from deqsmooth.solvers import lanes
 _UNROLL_UP_TO = 8
 
 
+@runtime_checkable
 class Method(Protocol):
     """A rule for the next iterate. Implementations are frozen dataclasses."""
 

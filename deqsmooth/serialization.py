@@ -1,0 +1,65 @@
+"""Settings as JSON values and back, and their digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+from deqsmooth import config
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """Settings as plain JSON values; a model carries its family under `name`."""
+    encoded = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
+    for name, kind in config.MODELS.items():
+        if type(settings) is kind:
+            encoded["name"] = name
+    return json.loads(json.dumps(encoded))
+
+
+def from_json(kind: type, encoded: dict[str, Any]) -> Any:
+    """Settings of a kind from what `to_json` gave.
+
+    Raises:
+      ValueError: a name is missing or unknown, or a value breaks its rule.
+    """
+    hints, values = typing.get_type_hints(kind), dict(encoded)
+    if kind in config.MODELS.values():
+        values.pop("name", None)
+    names = {field.name for field in dataclasses.fields(kind)}
+    if names != values.keys():
+        raise ValueError(
+            f"settings of {kind.__name__} do not match: missing {sorted(names - values.keys())}, "
+            f"unknown {sorted(values.keys() - names)}"
+        )
+    for name, value in values.items():
+        if name == "model" and isinstance(value, dict):
+            config.check_name("model", str(value.get("name")), config.MODELS)
+            values[name] = from_json(config.MODELS[value["name"]], value)
+        else:
+            values[name] = _decode(f"{kind.__name__}.{name}", value, hints[name])
+    return kind(**values)
+
+
+def _decode(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    allowed = tuple(option for option in options if isinstance(option, type))
+    if float in allowed and type(value) is int:
+        return float(value)
+    if not isinstance(value, allowed):
+        raise ValueError(f"{name} is {value!r}; it must be {hint}")
+    return value
+
+
+def digest(encoded: dict[str, Any]) -> str:
+    """SHA-256 of JSON values in canonical form, hexadecimal."""
+    return hashlib.sha256(json.dumps(encoded, sort_keys=True).encode()).hexdigest()

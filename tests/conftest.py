@@ -1,0 +1,57 @@
+"""Eight simulated devices, checked shapes, and models small enough to solve in a test."""
+
+import tempfile
+
+import jax
+import jaxtyping
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="deqsmooth-tests-"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from deqsmooth import checkpoints, config, distributed, models  # noqa: E402
+
+SMALL = config.ConvModel(channels=8, expansion=1, num_groups=4)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="takes minutes; run with --slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """An untrained model that all classes get votes from: a readout wide enough to tell noise apart."""
+    model = models.build(SMALL)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(1)))
+    readout = variables["params"]["readout"]["Dense_0"]
+    readout["kernel"] = readout["kernel"] * 3
+    settings = config.Training(model=SMALL)
+    return checkpoints.Checkpoint(model, variables, settings, "0" * 64)
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Function that restricts the mesh to the first devices."""
+
+    def restrict(num):
+        full = distributed.mesh
+
+        def mesh(dividing=None):
+            local = full(dividing).devices[:num]
+            return jax.sharding.Mesh(local, ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+
+        monkeypatch.setattr(distributed, "mesh", mesh)
+
+    return restrict

@@ -1,0 +1,89 @@
+"""The house: which module may import which, and how long a file may be."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "deqsmooth"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+JAX = {"jax", "jaxopt", "flax", "optax", "orbax", "jaxtyping"}
+FORBIDDEN = {
+    "statistics": JAX,
+    "certificates": JAX,
+    "config": JAX,
+    "report": JAX,
+    "serialization": JAX,
+    "smoothing": {"scipy", "deqsmooth.statistics", "deqsmooth.certificates", "deqsmooth.config"},
+    "equilibrium": {"deqsmooth.noise", "deqsmooth.smoothing", "deqsmooth.statistics"},
+    "data": {"jax", "flax", "deqsmooth.noise", "deqsmooth.models"},
+    "noise": {"numpy", "deqsmooth.models", "deqsmooth.smoothing"},
+    "distributed": {"deqsmooth"},
+    "cli": {"jax", "numpy", "scipy"},
+}
+SOLVER_METHODS = {"picard", "anderson", "broyden"}
+
+
+def imports(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found |= {".".join(name.split(".")[:i]) for name in found for i in range(1, name.count(".") + 1)}
+    return found
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_a_module_does_not_know_what_it_must_not(name):
+    found = imports(PACKAGE / f"{name}.py")
+    assert not found & FORBIDDEN[name]
+
+
+def test_models_do_not_know_that_they_are_solved():
+    for path in (PACKAGE / "models").glob("*.py"):
+        assert not imports(path) & {"deqsmooth.solvers", "deqsmooth.noise", "deqsmooth.statistics", "jaxopt"}
+
+
+def test_solvers_do_not_know_models_noise_or_each_other():
+    for path in (PACKAGE / "solvers").glob("*.py"):
+        found = imports(path)
+        assert not found & {"flax", "deqsmooth.models", "deqsmooth.noise", "deqsmooth.equilibrium"}
+        if path.stem in SOLVER_METHODS:
+            others = SOLVER_METHODS - {path.stem} | {"implicit", "loop", "converged"}
+            assert not found & {f"deqsmooth.solvers.{other}" for other in others}
+        if path.stem != "implicit":
+            assert "deqsmooth.solvers.implicit" not in found
+
+
+@pytest.mark.parametrize(
+    ("package", "owners"),
+    [
+        ("jaxopt", {"solvers/implicit.py", "solvers/converged.py"}),
+        ("orbax", {"checkpoints.py"}),
+        ("grain", {"data.py"}),
+        ("sklearn", {"data.py"}),
+        ("optax", {"training.py"}),
+        ("scipy", {"statistics.py"}),
+    ],
+)
+def test_a_library_has_one_home(package, owners):
+    users = {str(path.relative_to(PACKAGE)) for path in MODULES if package in imports(path)}
+    assert users == owners
+
+
+def test_only_distributed_asks_which_process_this_is():
+    assert [path.stem for path in MODULES if "process_index" in path.read_text()] in ([], ["distributed"])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 340
+    assert path.stem not in {"utils", "core", "common", "helpers"}
+
+
+@pytest.mark.parametrize("script", ["certify.py", "train.py"])
+def test_the_scripts_hold_no_mathematics(script):
+    assert len((PACKAGE.parent / script).read_text().splitlines()) < 80

@@ -1,0 +1,98 @@
+"""Files of certificates: nothing lost, nothing mixed, nothing half written."""
+
+import dataclasses
+import json
+
+import pytest
+
+from deqsmooth import certificates
+
+HEADER = {"kind": "header", "schema": certificates.SCHEMA, "smoothing": {"sigma": 0.5}, "sha256": "ab"}
+
+
+def certificate(index: int) -> certificates.Certificate:
+    kinds = {"int": 1, "float": 0.1 + 0.2, "str": "x", "bool": True, "tuple[int,": (1, 2), "tuple[float,": (0.1,)}
+    values = {
+        field.name: kinds[field.type.split(" ")[0]] for field in dataclasses.fields(certificates.Certificate)
+    }
+    return certificates.Certificate(**{**values, "index": index, "prediction": None, "warning": None})
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "folder" / "run.jsonl"
+    with certificates.Writer(path, HEADER) as writer:
+        for index in range(3):
+            writer.write(certificate(index))
+    header, found = certificates.read(path)
+    assert header == HEADER and found == [certificate(index) for index in range(3)]
+    assert found[0].radius == 0.1 + 0.2
+
+
+def test_each_certificate_is_on_disk_before_the_next(tmp_path):
+    with certificates.Writer(tmp_path / "run.jsonl", HEADER) as writer:
+        for index in range(3):
+            writer.write(certificate(index))
+            assert len(certificates.read(tmp_path / "run.jsonl")[1]) == index + 1
+
+
+@pytest.mark.parametrize("cut", [1, 40, 200])
+def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
+    path = tmp_path / "run.jsonl"
+    with certificates.Writer(path, HEADER) as writer:
+        writer.write(certificate(0))
+        writer.write(certificate(1))
+    path.write_bytes(path.read_bytes()[:-cut])
+    with certificates.Writer(path, HEADER) as writer:
+        assert writer.done == [certificate(0)]
+        writer.write(certificate(1))
+    assert certificates.read(path)[1] == [certificate(0), certificate(1)]
+
+
+def test_a_header_that_a_kill_left_unfinished_is_begun_anew(tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.write_text(json.dumps(HEADER)[:20])
+    with certificates.Writer(path, HEADER) as writer:
+        assert writer.done == []
+    assert certificates.read(path) == (HEADER, [])
+
+
+def test_another_header_is_refused_and_the_file_left_alone(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with certificates.Writer(path, HEADER) as writer:
+        writer.write(certificate(0))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"smoothing.*0\.25"):
+        certificates.Writer(path, {**HEADER, "smoothing": {"sigma": 0.25}})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json\n", "line 1"),
+        ('{"kind": "header", "schema": 99}\n', "line 1.*schema"),
+        ("[1]\n", "line 1"),
+        (json.dumps(HEADER) + '\n{"index": 1}\n', "line 2"),
+        (json.dumps(HEADER) + '\n{"index": 1, "other": 2}\n', "line 2"),
+        ("", "empty"),
+    ],
+)
+def test_what_is_no_file_of_certificates_is_refused(tmp_path, text, message):
+    path = tmp_path / "run.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        certificates.read(path)
+    if text:
+        with pytest.raises(ValueError, match=message):
+            certificates.Writer(path, HEADER)
+        assert path.read_text() == text
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write"):
+        certificates.Writer(tmp_path / "file" / "run.jsonl", HEADER)
+    with pytest.raises(ValueError, match="cannot write"):
+        certificates.Writer(tmp_path, HEADER)
+    with pytest.raises(ValueError, match="cannot read"):
+        certificates.read(tmp_path / "missing.jsonl")

@@ -1,0 +1,211 @@
+"""Certification: counts that depend on nothing but the key path, audits of the same noise, true radii."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from deqsmooth import certification, config, equilibrium, noise, sampling, solvers, statistics
+
+INDEPENDENT = config.Smoothing(
+    sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
+)
+SERIAL = config.Smoothing(
+    budget=1, warmup_budget=2, reference_budget=4, num_selection=20, num_estimation=90, num_audit=30,
+    block=16, lanes=16,
+)  # fmt: skip
+
+
+@pytest.fixture
+def images():
+    return np.asarray(jax.random.uniform(jax.random.key(4), (5, 8, 8, 1)))
+
+
+def certify(classifier, images, settings, **change):
+    settings = config.dataclasses.replace(settings, **change)
+    return list(certification.certify(classifier, images, settings))
+
+
+def essence(certificates, *but):
+    """Fields apart from times and from what is said to differ."""
+    return [{name: x for name, x in vars(c).items() if name not in ("seconds", *but)} for c in certificates]
+
+
+def labels_of(small, image, index, phase, samples, budget=4, sigma=0.5):
+    """Votes of the reference on given samples, solved without scan, lanes or blocks."""
+    key = noise.phase_key(0, index, phase)
+    draws = noise.gaussian(jnp.stack([key] * len(samples)), jnp.asarray(samples, jnp.int32), image.shape)
+    output = equilibrium.classify(
+        small.model,
+        small.variables,
+        solvers.build("anderson", budget),
+        image + sigma * draws,
+        small.model.initial_state,
+    )
+    return np.argmax(output.logits, -1)
+
+
+def test_independent_counts_are_those_of_solving_each_sample_alone(small, images):
+    for index, c in enumerate(certify(small, images[:2], INDEPENDENT)):
+        votes = labels_of(small, images[index], index, noise.ESTIMATION, range(90))
+        assert c.counts == tuple(np.bincount(votes, minlength=11))
+        votes = labels_of(small, images[index], index, noise.SELECTION, range(20))
+        assert c.counts_selection == tuple(np.bincount(votes, minlength=11))
+        assert c.selected == np.argmax(c.counts_selection)
+        assert c.count == c.counts[c.selected]
+        assert c.p_lower == statistics.clopper_pearson_lower(c.count, 90, 0.001)
+        assert len(set(c.counts)) > 2
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "lanes", "images_per_batch"),
+    [(1, 7, 2), (1, None, None), (3, 24, 1), (3, None, 4), (8, 8, 2), (8, 120, 5), (8, None, None)],
+)
+def test_independent_counts_do_not_depend_on_how_they_are_computed(
+    small, images, devices, num_devices, lanes, images_per_batch
+):
+    expected = essence(certify(small, images, INDEPENDENT), "lanes")
+    devices(num_devices)
+    found = certify(small, images, INDEPENDENT, lanes=lanes, images_per_batch=images_per_batch)
+    assert essence(found, "lanes") == expected
+
+
+@pytest.mark.parametrize("start", ["previous", "first", "clean"])
+def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, devices, start):
+    expected = essence(certify(small, images, SERIAL, start=start))
+    devices(2)
+    assert essence(certify(small, images, SERIAL, start=start, images_per_batch=2)) == expected
+    part = config.dataclasses.replace(SERIAL, start=start)
+    alone = list(certification.certify(small, images[3:4], part, indices=[3]))
+    assert essence(alone) == expected[3:4]
+
+
+def test_a_census_counts_exactly_the_votes_that_the_reference_does_not_confirm(small, images):
+    for index, c in enumerate(certify(small, images[:2], SERIAL, num_audit=90)):
+        assert c.num_audit == c.count
+        kept = labels_of(small, images[index], index, noise.ESTIMATION, range(90)) == c.selected
+        # Every serial vote for the class was audited, so confirmed votes are a subset of the reference's own.
+        assert c.count - c.mismatches <= kept.sum()
+        assert c.mismatches > 0
+        assert c.p_lower == statistics.clopper_pearson_lower(c.count - c.mismatches, 90, 0.0005)
+
+
+def test_an_audit_draws_votes_for_the_class_at_random(small, images):
+    settings = config.dataclasses.replace(SERIAL, num_audit=10, alpha=0.1)
+    (c,) = certification.certify(small, images[:1], settings)
+    assert c.num_audit == 10 < c.count
+    expected = statistics.lower_bound(
+        c.count, 90, alpha=0.1, mismatches=c.mismatches, audited=10, alpha_audit=0.05
+    )
+    assert c.p_lower == expected
+    assert c.radius == statistics.radius(expected, 0.5)
+    assert (c.prediction is None) == (expected <= 0.5)
+    assert c.warning is None
+    (c,) = certification.certify(small, images[:1], config.dataclasses.replace(SERIAL, bound="reference-code"))
+    assert c.warning == "not a valid bound"
+
+
+def test_evaluations_are_counted_to_the_last(small, images):
+    independent = certify(small, images, INDEPENDENT)
+    assert {c.evaluations for c in independent} == {4 * (20 + 90)}
+    serial = certify(small, images, SERIAL)
+    # Both phases warm up 16 lanes; the audit is padded to its size where there are fewer votes.
+    assert {c.evaluations for c in serial} == {2 * 16 * 2 + (20 + 90) + 30 * 4}
+
+
+def test_ten_images_are_traced_once(small, monkeypatch):
+    made = []
+    original = sampling.Programs
+
+    def remember(*arguments):
+        made.append(original(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(sampling, "Programs", remember)
+    images = np.asarray(jax.random.uniform(jax.random.key(4), (10, 8, 8, 1)))
+    assert len(certify(small, images, SERIAL, images_per_batch=4)) == 10
+    # Selection, estimation, audit.
+    assert [programs.num_traces for programs in made] == [3]
+
+
+def test_images_that_break_the_model_abstain_and_harm_no_other(small, images):
+    broken = small._replace(variables=jax.tree.map(lambda x: np.full_like(x, np.nan), small.variables))
+    for settings in (INDEPENDENT, SERIAL):
+        for c in certify(broken, images[:2], settings):
+            assert c.prediction is None and c.radius == 0 and c.invalid == 90
+            assert c.counts == (0,) * 10 + (90,)
+
+
+# Two classes divided by a plane with unit normal: the smoothed radius is the distance to it, in closed form.
+NORMAL = np.random.default_rng(7).normal(size=(8, 8, 1)).astype(np.float32)
+NORMAL /= np.linalg.norm(NORMAL)
+
+
+def classify_linearly(images, normal=NORMAL):
+    score = jnp.sum((images - 0.5) * normal, (1, 2, 3))
+    return jnp.stack([score, -score], -1)
+
+
+def test_no_radius_exceeds_the_distance_to_the_decision_boundary_of_a_linear_classifier(images):
+    settings = config.Smoothing(sampler="independent", sigma=0.25, num_estimation=2000, alpha=0.01)
+    found = certify(classify_linearly, images, settings)
+    for image, c in zip(images, found, strict=True):
+        distance = np.sum((image - 0.5) * NORMAL)
+        if c.prediction is not None:
+            assert c.prediction == int(distance < 0)
+            assert c.radius <= abs(distance)
+            # With 2,000 samples the bound is at most 0.1 below the truth in standard scores, up to the cap.
+            assert c.radius >= min(abs(distance), settings.cap) - 0.1 * 0.25 * 3
+        assert c.solver is None and c.residuals is None
+        assert c.evaluations == 2100
+    assert any(c.prediction is not None for c in found)
+
+
+def test_coverage_over_many_images_with_known_probability(images):
+    """500 certificates at alpha 0.2: at most a fifth exceed the truth, and not far fewer."""
+    alpha, count = 0.2, 500
+    settings = config.Smoothing(
+        sampler="independent", sigma=0.25, num_estimation=100, num_selection=10, alpha=alpha
+    )
+    image = np.clip(0.5 + 0.3 * 0.25 * NORMAL, 0, 1)
+    found = list(certification.certify(classify_linearly, np.stack([image] * count), settings))
+    truth = {0: stats.norm.cdf(0.3), 1: stats.norm.cdf(-0.3)}
+    missed = sum(c.p_lower > truth[c.selected] for c in found)
+    assert stats.binomtest(missed, count, alpha, alternative="greater").pvalue > 1e-3
+    assert missed > 0.5 * alpha * count
+
+
+def test_parameters_of_a_partial_are_arguments_of_the_program(images):
+    partial = jax.tree_util.Partial(lambda normal, images: classify_linearly(images, normal), jnp.asarray(NORMAL))
+    assert essence(certify(partial, images, INDEPENDENT)) == essence(
+        certify(classify_linearly, images, INDEPENDENT)
+    )
+
+
+BAD_IMAGES = [
+    (lambda x: x * 255, "go from"),
+    (lambda x: x - 0.5, "go from"),
+    (lambda x: np.where(x > 0.5, np.nan, x), "nan"),
+    (lambda x: x[0], "must be floating point"),
+    (lambda x: x[:0], "must be floating point"),
+    (lambda x: (x * 255).astype(np.uint8), "uint8"),
+    (lambda x: x[:, :4], r"\(4, 8, 1\); the model takes \(8, 8, 1\)"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_IMAGES)
+def test_images_that_break_a_rule_are_refused(small, images, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        certify(small, spoil(images), INDEPENDENT)
+
+
+def test_arguments_that_break_a_rule_are_refused(small, images):
+    with pytest.raises(ValueError, match="only 'independent'"):
+        certify(classify_linearly, images, SERIAL)
+    with pytest.raises(ValueError, match="lanes is 7; it must be a multiple of the number of devices, 8"):
+        certify(small, images, INDEPENDENT, lanes=7)
+    with pytest.raises(ValueError, match="labels has 4 entries; there are 5 images"):
+        list(certification.certify(small, images, INDEPENDENT, labels=[0, 1, 2, 3]))
+    with pytest.raises(ValueError, match="must give logits"):
+        certify(lambda images: jnp.sum(images), images, INDEPENDENT)

@@ -1,0 +1,79 @@
+"""What every model promises, whatever its family."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from deqsmooth import config, models, solvers, starts, types
+
+
+@pytest.fixture(params=["conv", "toy"])
+def model(request) -> types.Model:
+    return models.build(config.ConvModel()) if request.param == "conv" else toy.build()
+
+
+@pytest.fixture
+def images(model):
+    return jax.random.uniform(jax.random.key(3), (5, *model.image_shape))
+
+
+def test_shapes_and_structures(model, images):
+    variables = model.init(jax.random.key(0))
+    u, _ = model.inject(variables, images, None)
+    z = model.initial_state(u)
+    after = model.cell(model.bind(variables), z, u)
+    assert jax.tree.structure(after) == jax.tree.structure(z)
+    assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(z)]
+    assert all(len(x) == 5 and x.dtype == jnp.float32 for x in jax.tree.leaves(after))
+    assert not any(x.any() for x in jax.tree.leaves(z))
+    assert model.readout(variables, after, False)[0].shape == (5, model.num_classes)
+
+
+def test_lanes_do_not_see_each_other(model, images):
+    variables = model.init(jax.random.key(0))
+
+    def logits(images):
+        u, _ = model.inject(variables, images, None)
+        z = solvers.build("plain", 3).solve(
+            lambda z: model.cell(model.bind(variables), z, u), starts.zero(model)(u)
+        )
+        return model.readout(variables, z.value, False)[0]
+
+    order = np.array([3, 1, 4, 0, 2])
+    # Another batch is another program: equal but for the rounding of float32.
+    np.testing.assert_allclose(logits(images)[order], logits(images[order]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits(images)[2:3], logits(images[2:3]), rtol=1e-5, atol=1e-5)
+    changed = images.at[0].set(0.0)
+    np.testing.assert_array_equal(logits(images)[1:], logits(changed)[1:])
+
+
+def test_evaluation_renews_no_variables(model, images):
+    variables = model.init(jax.random.key(0))
+    u, after = model.inject(variables, images, None)
+    assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
+    _, after = model.readout(variables, model.initial_state(u), False)
+    assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
+
+
+def test_the_convolutional_deq_has_the_size_it_should():
+    variables = models.build(config.ConvModel()).init(jax.random.key(0))
+    count = sum(x.size for x in jax.tree.leaves(variables))
+    channels, wide = 24, 48
+    weights = 9 * channels + 2 * 9 * channels * wide + 16 * channels * 10
+    affine = 2 * (channels + wide + channels + channels) + 10
+    assert count == weights + affine
+    assert 20_000 <= count <= 50_000
+
+
+def test_standardisation_is_inside():
+    size = config.ConvModel()
+    shifted = dataclasses.replace(size, mean=(0.305 - 0.1,))
+    variables = models.build(size).init(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(3), (2, 8, 8, 1))
+    ours, _ = models.build(size).inject(variables, images, None)
+    theirs, _ = models.build(shifted).inject(variables, images - 0.1, None)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)

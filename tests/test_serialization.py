@@ -1,0 +1,47 @@
+"""Settings are the same after a journey through JSON."""
+
+import json
+
+import pytest
+
+from deqsmooth import config, serialization
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        config.Training(sigma=0.25, model=config.ConvModel(channels=16, mean=(0.1,))),
+        config.Smoothing(),
+        config.Smoothing(sampler="independent", tolerance=1e-3),
+        config.Selection(max_images=3),
+    ],
+)
+def test_json_round_trip(settings):
+    encoded = json.loads(json.dumps(serialization.to_json(settings)))
+    assert serialization.from_json(type(settings), encoded) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": "much"}, "sigma"),
+        ({"sigma": -1}, "sigma is -1"),
+        ({"colour": 1}, "unknown.*colour"),
+        ({"model": {"name": "mdek"}}, "unknown model"),
+    ],
+)
+def test_foreign_json_is_refused(change, message):
+    encoded = {**serialization.to_json(config.Training()), **change}
+    with pytest.raises(ValueError, match=message):
+        serialization.from_json(config.Training, encoded)
+
+
+def test_missing_json_is_refused():
+    with pytest.raises(ValueError, match="missing"):
+        serialization.from_json(config.Training, {"dataset": "digits"})
+
+
+def test_the_digest_depends_on_every_setting():
+    base = serialization.digest(serialization.to_json(config.Smoothing()))
+    assert base != serialization.digest(serialization.to_json(config.Smoothing(seed=1)))
+    assert base == serialization.digest(json.loads(json.dumps(serialization.to_json(config.Smoothing()))))

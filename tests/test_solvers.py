@@ -1,0 +1,245 @@
+"""Solvers against closed forms and against the published algorithms written out in float64 numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deqsmooth import solvers
+from deqsmooth.solvers import anderson, broyden, loop, picard
+
+NAMES = ("plain", "anderson", "broyden")
+METHODS = {"plain": picard.Picard(), "anderson": anderson.Anderson(), "broyden": broyden.Broyden()}
+
+
+def tanh_problem(num_lanes=6, size=12, strength=0.9, seed=0):
+    """A contraction z = tanh(A z) + b with another A and b in every lane, in numpy float64."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(num_lanes, size, size))
+    a *= strength / np.linalg.norm(a, 2, axis=(1, 2))[:, None, None]
+    return a, rng.normal(size=(num_lanes, size))
+
+
+def as_function(a, b):
+    """The problem over a state of two leaves of different rank."""
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+
+    def f(z):
+        flat = jnp.concatenate([z[0].reshape(len(b), -1), z[1]], 1)
+        return split(jnp.tanh(jnp.einsum("lij,lj->li", a, flat)) + b)
+
+    return f
+
+
+def split(flat):
+    half = flat.shape[1] // 2
+    return flat[:, :half].reshape(len(flat), 2, -1), flat[:, half:]
+
+
+def join(z):
+    return np.concatenate([np.reshape(z[0], (len(z[1]), -1)), z[1]], 1)
+
+
+def reference_anderson(f, z, k, history=6, ridge=1e-4):
+    """The published Anderson(k) for one lane: bordered system, ring buffer, first step repeated; X_k."""
+    xs, fs = np.zeros((history, len(z))), np.zeros((history, len(z)))
+    xs[0], fs[0] = z, f(z)
+    for j in range(1, k + 1):
+        n = min(j, history)
+        g = fs[:n] - xs[:n]
+        system = np.zeros((n + 1, n + 1))
+        system[0, 1:] = system[1:, 0] = 1
+        system[1:, 1:] = g @ g.T + ridge * np.eye(n)
+        weights = np.linalg.solve(system, np.eye(n + 1)[0])[1:]
+        x = weights @ fs[:n]
+        xs[j % history], fs[j % history] = x, f(x)
+    return x
+
+
+def reference_broyden(f, z, k):
+    """Good Broyden on f(z) - z for one lane, with the inverse Jacobian as a dense matrix."""
+    inverse, g = -np.eye(len(z)), f(z) - z
+    for _ in range(k):
+        step = -inverse @ g
+        z = z + step
+        g, before = f(z) - z, g
+        change = g - before
+        inverse = inverse + np.outer(step - inverse @ change, step @ inverse) / (step @ inverse @ change)
+    return z
+
+
+def reference_plain(f, z, k):
+    for _ in range(k):
+        z = f(z)
+    return z
+
+
+REFERENCES = {"plain": reference_plain, "anderson": reference_anderson, "broyden": reference_broyden}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 12])
+def test_k_evaluations_give_the_published_iterate(name, k):
+    a, b = tanh_problem()
+    solution = solvers.build(name, k).solve(as_function(a, b), split(jnp.zeros(b.shape, jnp.float32)))
+    for lane in range(len(b)):
+        expected = REFERENCES[name](lambda z, i=lane: np.tanh(a[i] @ z) + b[i], np.zeros(len(b[lane])), k)
+        # The solver works in float32: a few hundred roundings of numbers of size 1, amplified by the
+        # conditioning of the mixing system.
+        np.testing.assert_allclose(join(solution.value)[lane], expected, atol=2e-5)
+    assert solution.num_evaluations.tolist() == [k] * len(b)
+    assert solution.num_fallbacks.tolist() == [0] * len(b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("budget", "tolerance", "measure"), [(3, None, False), (12, None, True), (40, 1e-4, False)]
+)
+def test_reported_evaluations_are_those_that_the_callable_saw(name, budget, tolerance, measure):
+    a, b = tanh_problem()
+    f, calls = as_function(a, b), []
+
+    def counted(z):
+        jax.debug.callback(lambda: calls.append(1))
+        return f(z)
+
+    start = split(jnp.zeros(b.shape, jnp.float32))
+    solution = solvers.build(name, budget, tolerance).solve(counted, start, measure_residual=measure)
+    jax.effects_barrier()
+    assert len(calls) == solution.num_evaluations.max()
+    if tolerance is None:
+        assert len(calls) == budget + measure
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measured_residual_is_that_of_the_returned_state(name):
+    a, b = tanh_problem()
+    f = as_function(a, b)
+    for budget, tolerance in ((4, None), (60, 1e-3)):
+        solver = solvers.build(name, budget, tolerance)
+        solution = solver.solve(f, split(jnp.zeros(b.shape, jnp.float32)), measure_residual=True)
+        z, fz = join(solution.value), join(f(solution.value))
+        expected = np.linalg.norm(fz - z, axis=1) / (np.linalg.norm(fz, axis=1) + 1e-8)
+        # float32 rounding of fz - z, relative to |fz|.
+        np.testing.assert_allclose(solution.residual, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lane_stops_at_its_own_first_iterate_below_the_tolerance(name):
+    a, b = tanh_problem()
+    a *= np.linspace(0.05, 1, len(a))[:, None, None]
+    f = as_function(a, b)
+    start, tolerance = split(jnp.zeros(b.shape, jnp.float32)), 1e-4
+    solution = solvers.build(name, 80, tolerance).solve(f, start)
+    assert (solution.residual <= tolerance).all()
+    assert len(set(solution.num_evaluations.tolist())) > 2
+    for lane, count in enumerate(solution.num_evaluations.tolist()):
+        # The iterate evaluated last is the one that count - 1 evaluations lead to, and none before it passed.
+        before = solvers.build(name, count - 1).solve(f, start)
+        np.testing.assert_array_equal(join(solution.value)[lane], join(before.value)[lane])
+        assert before.residual[lane] > tolerance
+
+
+def hard_lanes(name, budget, tolerance):
+    """Lanes that converge, diverge, start at the fixed point, and are not finite, as z -> c z + b."""
+    c = jnp.array([0.5, 3.0, 0.5, 0.5, jnp.nan, 0.9])
+    b = jnp.array([1.0, 1.0, 1.0, jnp.inf, 1.0, 1.0])
+    start = jnp.array([0.0, 0.0, 2.0, 0.0, 0.0, 0.0])[:, None] * jnp.ones((6, 3))
+    solver = solvers.build(name, budget, tolerance)
+
+    def solve(order):
+        return jax.tree.map(
+            np.asarray, solver.solve(lambda z: c[order][:, None] * z + b[order][:, None], start[order])
+        )
+
+    return solve
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hard_lanes_have_their_own_fate(name):
+    solution = hard_lanes(name, 30, 1e-5)(np.arange(6))
+    np.testing.assert_allclose(solution.value[0], 2.0, rtol=2e-5)
+    np.testing.assert_array_equal(solution.value[2], 2.0)
+    assert solution.num_evaluations[2] == 1 and solution.residual[2] == 0
+    assert not np.isfinite(solution.residual[[3, 4]]).any()
+    assert solution.num_evaluations[[3, 4]].max() <= 2
+    if name == "plain":
+        assert solution.residual[1] > 0.5 and solution.num_evaluations[1] == 30
+    else:
+        # Both accelerated methods solve a linear problem in one dimension even where iteration diverges.
+        np.testing.assert_allclose(solution.value[1], -0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("budget", "tolerance"), [(5, None), (30, 1e-5)])
+def test_lanes_do_not_see_each_other(name, budget, tolerance):
+    solve = hard_lanes(name, budget, tolerance)
+    whole, order = solve(np.arange(6)), np.array([4, 2, 0, 5, 3, 1])
+    for x, permuted in zip(whole, solve(order), strict=True):
+        np.testing.assert_array_equal(x[order], permuted)
+    for lane in range(6):
+        for x, alone in zip(whole, solve(np.array([lane])), strict=True):
+            np.testing.assert_array_equal(x[lane : lane + 1], alone)
+
+
+def test_a_lane_that_never_gets_there_returns_its_best_iterate():
+    def f(z):
+        # A rotation: plain iteration keeps its distance from the fixed point, from the third step on growing it.
+        turned = jnp.stack([-z[:, 1], z[:, 0]], 1)
+        return turned * jnp.where(jnp.linalg.norm(z, axis=1, keepdims=True) < 1.05, 0.9, 1.2)
+
+    start = jnp.array([[3.0, 0.0], [1.0, 0.0]])
+    solution = loop.Solver(picard.Picard(), 10, 1e-6).solve(f, start)
+    residuals, z = [], start
+    for _ in range(10):
+        residuals.append(np.linalg.norm(f(z) - z, axis=1) / np.linalg.norm(f(z), axis=1))
+        z = f(z)
+    np.testing.assert_allclose(solution.residual, np.min(residuals, 0), rtol=1e-5)
+    assert solution.num_evaluations.tolist() == [10, 10]
+
+
+def test_singular_steps_fall_back_to_plain_iteration_and_are_counted():
+    # Lane 0 has a constant residual, so Broyden's change of residual is zero and its update singular.
+    def f(z):
+        return jnp.stack([z[0] + 1.0, 0.5 * z[1] + 1.0])
+
+    solution = solvers.build("broyden", 4).solve(f, jnp.zeros((2, 3)))
+    assert solution.num_fallbacks.tolist() == [3, 0]
+    np.testing.assert_array_equal(solution.value[0], 4.0)
+    # Residuals so large that float32 loses the ridge: equal rows make Anderson's system singular.
+    solution = solvers.build("anderson", 4).solve(lambda z: z + jnp.array([[1e6], [1e-3]]), jnp.zeros((2, 3)))
+    assert solution.num_fallbacks.tolist() == [3, 0]
+    np.testing.assert_allclose(solution.value[0], 4e6)
+
+
+def test_jaxopt_converges_every_lane_by_itself_to_the_same_fixed_point():
+    a, b = tanh_problem()
+    a *= np.linspace(0.05, 1, len(a))[:, None, None]
+    f, start = as_function(a, b), split(jnp.zeros(b.shape, jnp.float32))
+    converged = solvers.build("jaxopt", 200, 1e-5).solve(f, start, measure_residual=True)
+    assert converged.residual.max() < 1e-5
+    assert len(set(converged.num_evaluations.tolist())) > 2
+    for name in NAMES:
+        ours = solvers.build(name, 200, 1e-6).solve(f, start)
+        # |z - z*| <= |f(z) - z| / (1 - 0.9), with residuals of 1e-5 on both sides.
+        np.testing.assert_allclose(join(ours.value), join(converged.value), atol=2e-4)
+
+
+def test_while_its_history_fills_jaxopt_anderson_is_plain_iteration():
+    a, b = tanh_problem()
+    f, start = as_function(a, b), split(jnp.zeros(b.shape, jnp.float32))
+    ours, theirs = solvers.build("plain", 4).solve(f, start), solvers.build("jaxopt", 4).solve(f, start)
+    np.testing.assert_allclose(join(ours.value), join(theirs.value), rtol=1e-6)
+    assert theirs.num_evaluations.tolist() == [4] * len(b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_solve_has_one_loop_however_long(name):
+    jaxpr = jax.make_jaxpr(lambda z: solvers.build(name, 30).solve(jnp.tanh, z))(jnp.ones((2, 3)))
+    assert str(jaxpr).count(" tanh ") == 1
+
+
+@pytest.mark.parametrize(("budget", "tolerance"), [(0, None), (3, 0.0), (3, -1.0)])
+def test_a_solver_refuses_what_it_cannot_do(budget, tolerance):
+    with pytest.raises(ValueError, match=r"budget is 0|tolerance is"):
+        loop.Solver(picard.Picard(), budget, tolerance)

@@ -1,0 +1,162 @@
+"""Bounds against scipy, brute force, enumeration of every outcome, and simulated serial chains."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from deqsmooth import statistics
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.5])
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (9, 10), (10, 10), (510, 1000), (9987, 10_000)])
+def test_clopper_pearson_is_that_of_scipy(k, n, alpha):
+    interval = (
+        stats.binomtest(k, n).proportion_ci(confidence_level=1 - 2 * alpha, method="exact")
+        if (alpha < 0.5)
+        else None
+    )
+    if interval is not None:
+        assert statistics.clopper_pearson_lower(k, n, alpha) == pytest.approx(interval.low, rel=1e-9)
+        assert statistics.clopper_pearson_upper(k, n, alpha) == pytest.approx(interval.high, rel=1e-9)
+    lower = statistics.clopper_pearson_lower(k, n, alpha)
+    # The bound is where seeing this many successes or more has probability alpha.
+    assert lower == 0 if k == 0 else stats.binom.sf(k - 1, n, lower) == pytest.approx(alpha, rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_clopper_pearson_misses_at_most_alpha_of_the_time(alpha):
+    n = 50
+    lower = np.array([statistics.clopper_pearson_lower(k, n, alpha) for k in range(n + 1)])
+    for p in np.linspace(0.01, 0.99, 99):
+        miss = stats.binom.pmf(np.arange(n + 1), n, p)[lower > p].sum()
+        assert miss <= alpha * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.0005, 0.05])
+@pytest.mark.parametrize(("population", "drawn"), [(1, 1), (12, 5), (30, 30), (40, 1), (25, 0)])
+def test_hypergeometric_bound_is_the_largest_plausible_number(population, drawn, alpha):
+    for marked in range(drawn + 1):
+        plausible = [
+            total
+            for total in range(marked, population - (drawn - marked) + 1)
+            if stats.hypergeom(population, total, drawn).cdf(marked) > alpha
+        ]
+        assert statistics.hypergeometric_upper(marked, drawn, population, alpha) == max(plausible)
+
+
+def test_hypergeometric_bound_misses_at_most_alpha_of_the_time():
+    population, drawn, alpha = 40, 15, 0.05
+    upper = [statistics.hypergeometric_upper(m, drawn, population, alpha) for m in range(drawn + 1)]
+    for total in range(population + 1):
+        probabilities = stats.hypergeom(population, total, drawn).pmf(np.arange(drawn + 1))
+        assert probabilities[np.array(upper) < total].sum() <= alpha * (1 + 1e-9)
+
+
+def miscoverage(bound, p, n, audited, alpha, wrongly):
+    """Exact probability that the audited bound exceeds p, over f's labels and over the audit's draw.
+
+    Of the n samples, Y ~ Binomial(n, p) have label A under f. The serial chain gives A to `wrongly(Y)`
+    others, too: the adversary sees all of f's labels, which no real chain can beat.
+    """
+    miss = 0.0
+    for right in range(n + 1):
+        wrong = min(wrongly(right), n - right)
+        count = right + wrong
+        drawn = min(audited, count)
+        for mismatches in range(min(drawn, wrong) + 1):
+            lower = statistics.audited_lower(count, n, mismatches, drawn, alpha / 2, alpha / 2, bound)
+            if lower > p:
+                draw = stats.hypergeom(count, wrong, drawn).pmf(mismatches) if count else 1.0
+                miss += stats.binom.pmf(right, n, p) * draw
+    return miss
+
+
+@pytest.mark.parametrize("p", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("wrongly", [lambda y: 0, lambda y: 2, lambda y: y % 5, lambda y: 30])
+@pytest.mark.parametrize("bound", ["exact", "paper"])
+def test_audited_bounds_hold_against_an_adversary_that_sees_every_label(bound, p, wrongly):
+    alpha = 0.1
+    assert miscoverage(bound, p, 30, 8, alpha, wrongly) <= alpha
+
+
+def test_the_reference_codes_formula_does_not():
+    # Some votes flipped towards A, and the audit sees only that a share of them is wrong: the proportion
+    # that is bounded stays that of the flipped votes.
+    assert miscoverage("reference-code", 0.6, 30, 8, 0.1, lambda y: 9) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("p", "flipped", "failures"), [(0.7, 0.02, 1629), (0.9, 0.01, 986), (0.97, 0.005, 774), (0.99, 0.005, 1871)]
+)
+def test_coverage_on_simulated_serial_chains(p, flipped, failures):
+    """2,000 chains of N 10,000 with K 400: the sound bound never fails, the released code's does."""
+    rng = np.random.default_rng(0)
+    n, audited, alpha, runs = 10_000, 400, 0.001, 2000
+    right = rng.binomial(n, p, runs)
+    wrong = np.minimum(int(flipped * n), n - right)
+    mismatches = rng.hypergeometric(wrong, right, audited)
+    failed = dict.fromkeys(("exact", "reference-code"), 0)
+    cases, times = np.unique(np.stack([right, wrong, mismatches]), axis=1, return_counts=True)
+    for (y, w, m), repeated in zip(cases.T.tolist(), times.tolist(), strict=True):
+        for bound in failed:
+            lower = statistics.audited_lower(y + w, n, m, audited, alpha / 2, alpha / 2, bound)
+            failed[bound] += repeated * (lower > p)
+    assert failed["exact"] == 0
+    # The numbers of another simulation of the same chains; four binomial standard deviations.
+    spread = 4 * np.sqrt(2 * failures * (1 - failures / runs))
+    assert abs(failed["reference-code"] - failures) < spread + 0.02 * runs
+
+
+@pytest.mark.parametrize(
+    ("audited", "expected"), [(400, 0.995), (800, 1.120), (1600, 1.231), (4000, 1.368), (8000, 1.477)]
+)
+def test_the_largest_radius_of_an_audited_run(audited, expected):
+    lower = statistics.lower_bound(10_000, 10_000, alpha=0.001, audited=audited, alpha_audit=0.0005)
+    assert statistics.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
+
+
+def test_the_largest_radius_of_a_standard_run():
+    assert statistics.radius(statistics.lower_bound(10_000, 10_000, alpha=0.001), 0.5) == pytest.approx(
+        1.6, abs=1e-3
+    )
+
+
+def test_exact_is_a_little_tighter_than_the_papers_bound():
+    for mismatches in (0, 3, 20):
+        exact, paper = (
+            statistics.audited_lower(7000, 10_000, mismatches, 400, 0.0005, 0.0005, bound)
+            for bound in ("exact", "paper")
+        )
+        assert paper < exact < paper + 0.005
+
+
+def test_an_audit_of_everything_counts_exactly_and_one_of_nothing_certifies_nothing():
+    census = statistics.audited_lower(900, 1000, 50, 900, 0.0005, 0.0005, "exact")
+    assert census == statistics.clopper_pearson_lower(850, 1000, 0.0005)
+    for bound in ("exact", "paper"):
+        assert statistics.audited_lower(900, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
+        assert statistics.audited_lower(0, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
+
+
+def test_radius_inverts_the_normal_distribution_and_is_zero_up_to_one_half():
+    assert statistics.radius(stats.norm.cdf(1.5), 0.25) == pytest.approx(0.375, rel=1e-12)
+    assert statistics.radius(0.5, 1.0) == statistics.radius(0.2, 1.0) == 0.0
+
+
+def test_data_set_figures_by_hand():
+    correct, radii = [True, True, False, False], [0.5, 0.25, 0.75, 0.0]
+    assert statistics.certified_accuracy(correct, radii, 0.0) == 0.5
+    assert statistics.certified_accuracy(correct, radii, 0.25) == 0.5
+    assert statistics.certified_accuracy(correct, radii, 0.2500001) == 0.25
+    assert statistics.average_certified_radius(correct, radii) == 0.1875
+    assert statistics.mean_radius(radii) == 0.375
+
+
+def test_printed_numbers_never_state_more_than_the_value():
+    assert statistics.round_down(0.99999, 3) == "0.999"
+    assert statistics.round_down(1.0, 3) == "1.000"
+
+
+def test_an_unknown_bound_is_refused():
+    with pytest.raises(ValueError, match="'exakt'"):
+        statistics.audited_lower(9, 10, 0, 5, 0.1, 0.1, "exakt")
