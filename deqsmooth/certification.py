@@ -123,7 +123,7 @@ def header(
         "schema": certificates.SCHEMA,
         "versions": {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in packages}},
         "device": jax.local_devices()[0].device_kind,
-        "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
+        "selection": serialization.to_json(dataclasses.replace(selection, max_images=None)),
         "smoothing": smoothing_settings,
         "reference": {
             "checkpoint": checkpoint.sha256,

@@ -42,15 +42,19 @@ class Checkpoint(NamedTuple):
 
 def save(path: str | os.PathLike[str], variables: types.Variables, settings: config.Training) -> None:
     """Writes a model to a folder, replacing what is there."""
+    folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
-            pathlib.Path(path).resolve(),
+            folder,
             ocp.args.Composite(
                 variables=ocp.args.StandardSave(_to_numpy(variables)),
                 config=ocp.args.JsonSave(serialization.to_json(settings)),
             ),
             force=True,
         )
+    # Orbax renames a finished folder into place. Its marks of success name that place, and nothing reads them.
+    for mark in folder.rglob("commit_success.txt"):
+        mark.unlink()
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -106,8 +106,7 @@ class Training:
     """How a model is trained under Gaussian noise.
 
     Attributes:
-      dataset: name of the data set.
-      data_dir: where the data set lies, for those that are not embedded.
+      dataset: name of the data set: `digits`.
       sigma: standard deviation of the noise, in pixels of [0, 1].
       epochs: passes over the training split.
       batch_size: images an update.
@@ -131,7 +130,6 @@ class Training:
     """
 
     dataset: str = "digits"
-    data_dir: str | None = None
     sigma: float = 0.5
     epochs: int = 80
     batch_size: int = 128
@@ -195,14 +193,15 @@ class Smoothing:
       solver: `plain`, `anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
       tolerance: relative residual at which that solve stops, decided for each sample by itself.
-      warmup_budget: serial: evaluations of the first solve of each lane.
-      reference_budget: serial: evaluations of the reference f that the audit solves with, from zero.
+      warmup_budget: serial: evaluations of the first solve of each lane; by default 10.
+      reference_budget: serial: evaluations of the reference f that the audit solves with, from zero;
+        by default 30.
       num_selection: samples that choose the class (N0 in the papers).
       num_estimation: samples that the bound counts (N).
-      num_audit: serial: votes that are solved again with the reference (K).
+      num_audit: serial: votes that are solved again with the reference (K); by default 1,000.
       alpha: probability that a certificate is false, at most.
       alpha_audit: serial: the part of alpha that the audit takes; half of it by default.
-      bound: serial: `exact`, `paper`, or `reference-code`, which is not a valid bound.
+      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
       lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
         chains, which is part of the result. A number given here must divide by the devices.
       images_per_batch: images solved side by side; by default as many as keep every device busy.
@@ -288,8 +287,7 @@ class Selection:
     """Which images are certified.
 
     Attributes:
-      dataset: name of the data set.
-      data_dir: where the data set lies, for those that are not embedded.
+      dataset: name of the data set: `digits`.
       split: `train` or `test`.
       stride: every how many images; by default 6 for digits.
       start_index: index of the first image.
@@ -297,7 +295,6 @@ class Selection:
     """
 
     dataset: str = "digits"
-    data_dir: str | None = None
     split: str = "test"
     stride: int | None = None
     start_index: int = 0

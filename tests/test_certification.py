@@ -92,7 +92,7 @@ def test_a_census_counts_exactly_the_votes_that_the_reference_does_not_confirm(s
 
 
 def test_an_audit_draws_votes_for_the_class_at_random(small, images):
-    settings = config.dataclasses.replace(SERIAL, num_audit=10, alpha=0.1)
+    settings = config.dataclasses.replace(SERIAL, num_audit=10, alpha=0.1, alpha_audit=0.05)
     (c,) = certification.certify(small, images[:1], settings)
     assert c.num_audit == 10 < c.count
     expected = statistics.lower_bound(

@@ -1,0 +1,170 @@
+"""The commands as a user runs them: in processes of their own, on the shipped model."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from deqsmooth import certificates
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def start(script, *arguments, cwd, cache, num_devices=2):
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, **options):
+    process = start(*arguments, **options)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def essence(path):
+    header, found = certificates.read(path)
+    return header, [{name: x for name, x in vars(c).items() if name != "seconds"} for c in found]
+
+
+def wait_for_lines(path, num, process):
+    deadline = time.monotonic() + 240
+    while not path.exists() or path.read_text().count("\n") < num:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_path, cache):
+    arguments = ("certify.py", *QUICK, "--max-images", "12", "--images-per-batch", "2")
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    status, output, errors = run(*arguments, "--out", str(whole), cwd=tmp_path, cache=cache)
+    assert (status, errors) == (0, "")
+    assert "no radius can exceed" in output and "certified accuracy, 12 images" in output
+    assert "evaluations per image" in output and "ACR" in output
+
+    for kind, lines in ((signal.SIGKILL, 2), (signal.SIGINT, 5)):
+        process = start(*arguments, "--out", str(killed), cwd=tmp_path, cache=cache)
+        wait_for_lines(killed, lines, process)
+        process.send_signal(kind)
+        output, errors = process.communicate(timeout=60)
+        if kind == signal.SIGINT:
+            assert process.returncode == 130
+            assert "certified accuracy" in output and errors == "interrupted; the same command resumes\n"
+    assert len(essence(killed)[1]) < 12
+    with killed.open("ab") as file:
+        file.write(b'{"index": 3, "lab')
+    # Resumed with other batches, on another number of devices.
+    resumed = (*arguments[:-1], "3", "--out", str(killed))
+    status, output, errors = run(*resumed, cwd=tmp_path, cache=cache, num_devices=4)
+    assert (status, errors) == (0, "")
+    assert essence(killed) == essence(whole)
+
+    status, _, errors = run(*arguments, "--seed", "1", "--out", str(killed), cwd=tmp_path, cache=cache)
+    assert status == 2 and "begun by another run" in errors and errors.count("\n") == 1
+    assert essence(killed) == essence(whole)
+
+
+def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
+    arguments = (
+        "train.py", "--epochs", "4", "--pretraining-epochs", "1", "--evaluation-interval", "1", "--budget", "4",
+        "--model.channels", "8", "--batch-size", "256", "--seed", "7",
+    )  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    status, output, errors = run(*arguments, "--workdir", str(whole), cwd=tmp_path, cache=cache)
+    assert (status, errors) == (0, "") and "after 23 updates" in output
+    process = start(*arguments, "--workdir", str(killed), cwd=tmp_path, cache=cache)
+    wait_for_lines(killed / "metrics.jsonl", 2, process)
+    process.kill()
+    process.communicate(timeout=60)
+    status, _, errors = run(*arguments, "--workdir", str(killed), cwd=tmp_path, cache=cache)
+    assert status == 2 and "--resume" in errors
+    status, _, errors = run(*arguments, "--workdir", str(killed), "--resume", cwd=tmp_path, cache=cache)
+    assert (status, errors) == (0, "")
+    assert (killed / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    # The model certifies, and a certificate names the same numbers.
+    headers = []
+    for workdir in (whole, killed):
+        status, _, errors = run(
+            "certify.py", *QUICK, "--max-images", "1", "--checkpoint", str(workdir),
+            "--out", str(workdir / "c.jsonl"), cwd=tmp_path, cache=cache,
+        )  # fmt: skip
+        assert (status, errors) == (0, "")
+        headers.append(essence(workdir / "c.jsonl"))
+    assert headers[0] == headers[1]
+
+
+BAD = [
+    (("--sigma", "0"), "sigma is 0"),
+    (
+        ("--sigma", "0.3"),
+        "no model is shipped for data set digits at sigma 0.3 (shipped: digits-0.25, digits-0.5)",
+    ),
+    (("--alpha", "1.5"), "alpha is 1.5"),
+    (("--num-audit", "20000"), "num_audit is 20000"),
+    (("--num-estimation", "9", "--num-audit", "5"), "num_estimation is 9"),
+    (("--lanes", "7"), "lanes is 7; it must be a multiple of the number of devices, 2"),
+    (("--dataset", "digit"), "did you mean 'digits'?"),
+    (("--solver", "andersen"), "did you mean 'anderson'?"),
+    (("--checkpoint", "missing"), "checkpoint missing does not exist"),
+    (("--checkpoint", "."), "no checkpoint of this project"),
+    (("--out", "/proc/none/c.jsonl"), "cannot write /proc/none/c.jsonl"),
+    (("--start-index", "360"), "start_index is 360"),
+    (("--num-estimatoin", "9"), "--num-estimation"),
+    (("--num-estimation", "many"), "many"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda x: " ".join(x) if isinstance(x, tuple) else "")
+def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkeypatch, capsys, tmp_path):
+    """In this process, which starts faster; the devices are the tests' eight, shown as two."""
+    from deqsmooth import certification, cli, distributed
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["certify.py", *arguments])
+    mesh = distributed.mesh()
+    two = type(mesh)(mesh.devices[:2], mesh.axis_names, axis_types=mesh.axis_types)
+    monkeypatch.setattr(distributed, "mesh", lambda dividing=None: two)
+    monkeypatch.setattr(certification, "certify", lambda *a, **k: pytest.fail("work was begun"))
+    try:
+        status = cli.certify()
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert message in captured.err + captured.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_done_run_shows_its_table_again(tmp_path, cache):
+    arguments = ("certify.py", *QUICK, "--sampler", "independent", "--max-images", "2")
+    arguments = tuple(x for x in arguments if x not in ("--num-audit", "50"))
+    first = run(*arguments, cwd=tmp_path, cache=cache)
+    (path,) = (tmp_path / "runs").iterdir()
+    before = path.read_bytes()
+    second = run(*arguments, cwd=tmp_path, cache=cache)
+    assert first[0] == second[0] == 0 and path.read_bytes() == before
+    assert "2 done" in second[1] and "certified accuracy, 2 images" in second[1]
+    header = json.loads(before.splitlines()[0])
+    assert header["reference"]["budget"] == 30 and header["reference"]["start"] == "zero"

@@ -1,0 +1,149 @@
+"""Training: it learns, resumes exactly, and does not depend on the devices."""
+
+import dataclasses
+import functools
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+import toy
+from conftest import SMALL
+
+from deqsmooth import checkpoints, config, data, distributed, metrics, models, training
+
+SETTINGS = config.Training(
+    epochs=4, pretraining_epochs=1, batch_size=256, budget=4, gradient_budget=2, evaluation_interval=2,
+    reference_budget=6, model=SMALL, sigma=0.25, learning_rate=1e-2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("digits", "train"), data.load("digits", "test")
+
+
+def fit(splits, settings=SETTINGS, state=None):
+    return training.fit(models.build(settings.model), settings, *splits, state)
+
+
+@pytest.fixture(scope="module")
+def whole(splits):
+    """Metrics and evaluations of an uninterrupted run, and its states on disk form after each update."""
+    return [p._replace(state=jax.tree.map(np.asarray, p.state)) for p in fit(splits)]
+
+
+def test_it_learns(whole):
+    evaluations = [p.evaluation for p in whole if p.evaluation is not None]
+    assert len(whole) == training.num_updates(SETTINGS, 1437)[0] == 23
+    assert [int(p.state.update) for p in whole] == list(range(1, 24))
+    assert len(evaluations) == 2 and evaluations[-1].noisy_accuracy > 0.5 > 0.1
+    assert evaluations[-1].clean_accuracy >= evaluations[-1].noisy_accuracy - 0.05
+    assert 0 < evaluations[-1].median_residual < 0.1
+    assert 0 < evaluations[-1].spectral_radius < 1.5
+    assert whole[0].metrics.residual == 0 and whole[-1].metrics.residual > 0
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
+    model = models.build(SMALL)
+    with checkpoints.Run(tmp_path, SETTINGS) as run:
+        assert run.latest(whole[0].state) is None
+        for progress in itertools.islice(fit(splits), 13):
+            if progress.evaluation is not None:
+                run.save(progress.state)
+    with checkpoints.Run(tmp_path, SETTINGS) as run:
+        state = run.latest(training.init(model, SETTINGS, 23))
+    assert int(state.update) == 12
+    resumed = list(fit(splits, state=state))
+    for ours, theirs in zip(resumed, whole[12:], strict=True):
+        assert jax.tree.map(float, ours.metrics) == jax.tree.map(float, theirs.metrics)
+    assert resumed[-1].evaluation == whole[-1].evaluation
+    jax.tree.map(np.testing.assert_array_equal, resumed[-1].state, whole[-1].state)
+
+
+def test_a_folder_of_another_run_is_refused(whole, tmp_path):
+    with checkpoints.Run(tmp_path, SETTINGS) as run:
+        run.save(whole[3].state)
+    other = dataclasses.replace(SETTINGS, sigma=0.5)
+    with checkpoints.Run(tmp_path, other) as run, pytest.raises(ValueError, match="sigma"):
+        run.latest(whole[3].state)
+
+
+def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(whole, tmp_path):
+    with metrics.Log(tmp_path / "whole.jsonl") as log:
+        for progress in whole:
+            log.write(progress)
+    with metrics.Log(tmp_path / "cut.jsonl") as log:
+        for progress in whole[:15]:
+            log.write(progress)
+    with (tmp_path / "cut.jsonl").open("a") as file:
+        file.write('{"update": 16, "lo')
+    with metrics.Log(tmp_path / "cut.jsonl") as log:
+        log.cut(12)
+        for progress in whole[12:]:
+            log.write(progress)
+    lines = (tmp_path / "cut.jsonl").read_text()
+    assert lines == (tmp_path / "whole.jsonl").read_text()
+    assert [json.loads(line)["update"] for line in lines.splitlines()] == [10, 12, 20, 23]
+
+
+@pytest.mark.parametrize("family", ["conv", "toy"])
+@pytest.mark.parametrize("pretraining", [True, False])
+def test_an_update_does_not_depend_on_the_devices(splits, devices, family, pretraining):
+    model = models.build(SMALL) if family == "conv" else toy.build()
+    images, labels = splits[0].images[:64], splits[0].labels[:64]
+    results = []
+    for num in (8, 1):
+        if num == 1:
+            devices(1)
+        state = training.init(model, SETTINGS, 10)
+        step = jax.jit(
+            functools.partial(
+                training.update,
+                model=model,
+                settings=SETTINGS,
+                transformation=training.optimiser(SETTINGS, 10),
+                mesh=distributed.mesh(dividing=64),
+                pretraining=pretraining,
+                penalised=True,
+            )
+        )
+        for _ in range(2):
+            state, measured = step(state, images, labels)
+        results.append(jax.device_get((state.variables["params"], measured.loss)))
+    if family == "toy":
+        # Batch statistics are those of a device's part of the batch: losses agree only statistically.
+        assert abs(results[0][1] - results[1][1]) < 0.2 * abs(results[1][1])
+        return
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
+    for x, y in zip(*(jax.tree.leaves(r[0]) for r in results), strict=True):
+        # Gradients are summed in another order; Adam divides small ones by themselves.
+        np.testing.assert_allclose(x, y, atol=2 * SETTINGS.learning_rate * 0.05)
+
+
+def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
+    model = toy.build()
+    state = training.init(model, SETTINGS, 10)
+    keys = jax.random.split(jax.random.key(0), 32)
+    _, (variables, _) = training.loss_fn(
+        state.variables["params"],
+        state.variables,
+        jax.numpy.asarray(splits[0].images[:32]),
+        jax.numpy.asarray(splits[0].labels[:32]),
+        keys,
+        model=model,
+        settings=SETTINGS,
+        pretraining=False,
+        penalised=False,
+    )
+    before, after = state.variables["batch_stats"], variables["batch_stats"]
+    assert all((before[name] != after[name]).any() for name in before)
+
+
+@pytest.mark.parametrize("gradient", ["one-step", "gmres"])
+def test_every_gradient_trains(splits, gradient):
+    settings = dataclasses.replace(SETTINGS, gradient=gradient, pretraining_epochs=0, batch_size=64)
+    losses = [float(p.metrics.loss) for p in itertools.islice(fit(splits, settings), 12)]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
