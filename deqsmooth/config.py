@@ -19,7 +19,7 @@ SOLVERS = ("plain", "anderson", "broyden", "jaxopt")
 SERIAL_STARTS = ("previous", "first", "clean")
 INDEPENDENT_STARTS = ("zero",)
 BOUNDS = ("exact", "paper", "reference-code")
-_STRIDES = {"digits": 6}
+_STRIDES = {"digits": 8}
 GRADIENTS = ("one-step", "phantom", "neumann", "gmres", "normal-cg")
 
 
@@ -289,7 +289,7 @@ class Selection:
     Attributes:
       dataset: name of the data set: `digits`.
       split: `train` or `test`.
-      stride: every how many images; by default 6 for digits.
+      stride: every how many images; by default 8 for digits.
       start_index: index of the first image.
       max_images: how many images at most.
     """

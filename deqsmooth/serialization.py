@@ -27,18 +27,17 @@ def to_json(settings: Any) -> dict[str, Any]:
 def from_json(kind: type, encoded: dict[str, Any]) -> Any:
     """Settings of a kind from what `to_json` gave.
 
+    A setting that is missing takes its default, so that what an older version wrote can be read.
+
     Raises:
-      ValueError: a name is missing or unknown, or a value breaks its rule.
+      ValueError: a name is unknown, or a value breaks its rule.
     """
     hints, values = typing.get_type_hints(kind), dict(encoded)
     if kind in config.MODELS.values():
         values.pop("name", None)
-    names = {field.name for field in dataclasses.fields(kind)}
-    if names != values.keys():
-        raise ValueError(
-            f"settings of {kind.__name__} do not match: missing {sorted(names - values.keys())}, "
-            f"unknown {sorted(values.keys() - names)}"
-        )
+    unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no settings {sorted(unknown)}")
     for name, value in values.items():
         if name == "model" and isinstance(value, dict):
             config.check_name("model", str(value.get("name")), config.MODELS)

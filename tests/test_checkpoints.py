@@ -48,8 +48,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, variables):
     checkpoints.save(tmp_path / "wide", variables, dataclasses.replace(SETTINGS, model=config.ConvModel()))
     with pytest.raises(ValueError, match=r"shape|checkpoint"):
         checkpoints.load(tmp_path / "wide")
-    (tmp_path / "wide" / "config" / "metadata").write_text('{"sigma": 1}')
-    with pytest.raises(ValueError, match="missing"):
+    (tmp_path / "wide" / "config" / "metadata").write_text('{"sugar": 1}')
+    with pytest.raises(ValueError, match="sugar"):
         checkpoints.load(tmp_path / "wide")
 
 

@@ -1,0 +1,132 @@
+"""Serial against independent sampling in one run: what the same accuracy costs, and what the same cost buys.
+
+Certifies the same images with standard randomized smoothing (independent, cold start, reference budget), with
+serialized smoothing at 1, 2 and 3 evaluations a sample and a sound audit, and with standard smoothing of as few
+samples as each serial run could have paid for. Every row is a ratio against the first. Writes the table and the
+certificates behind it.
+
+    python benchmarks/serial_against_independent.py --sigma 0.5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+
+import deqsmooth as ds
+from deqsmooth import certification, checkpoints, config, distributed, report, statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Serial against independent sampling.
+
+    Attributes:
+      dataset: name of the data set, with a shipped model.
+      sigma: standard deviation of the noise.
+      stride: every how many test images.
+      num_estimation: samples of the baseline and of the serial runs.
+      num_audit: audited votes of the serial runs.
+      out: folder that table and certificates are written to.
+    """
+
+    dataset: str = "digits"
+    sigma: float = 0.5
+    stride: int = 8
+    num_estimation: int = 10_000
+    num_audit: int = 1000
+    out: pathlib.Path = pathlib.Path("results/serial_against_independent")
+
+
+def run(name, settings, selection, checkpoint, out) -> list[ds.Certificate]:
+    """Certificates of one row, from its file or made now."""
+    dataset = ds.load_dataset(selection.dataset, selection.split)
+    indices = list(selection.indices(len(dataset)))
+    header = certification.header(checkpoint, selection, settings)
+    with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
+        left = indices[len(writer.done) :]
+        if left:
+            print(f"{name}: {len(left)} images", file=sys.stderr, flush=True)
+            for certificate in ds.certify(
+                checkpoint, dataset.images[left], settings, labels=dataset.labels[left], indices=left
+            ):
+                writer.write(certificate)
+                writer.done.append(certificate)
+        return writer.done
+
+
+def main() -> None:
+    """Runs every row and writes the table."""
+    arguments = tyro.cli(Benchmark)
+    distributed.start()
+    selection = config.Selection(dataset=arguments.dataset, stride=arguments.stride)
+    checkpoint = ds.load(checkpoints.shipped(arguments.dataset, arguments.sigma))
+    out = arguments.out / f"{arguments.dataset}-{arguments.sigma:g}"
+    independent = config.Smoothing(
+        sigma=arguments.sigma, sampler="independent", num_estimation=arguments.num_estimation
+    )
+    rows = {"independent 30": run("independent 30", independent, selection, checkpoint, out)}
+    for budget in (1, 2, 3):
+        serial = config.Smoothing(
+            sigma=arguments.sigma,
+            budget=budget,
+            num_estimation=arguments.num_estimation,
+            num_audit=arguments.num_audit,
+        )
+        name = f"serial {budget}, audited"
+        rows[name] = run(name, serial, selection, checkpoint, out)
+        paid = round(np.mean([c.evaluations for c in rows[name]]))
+        same_cost = dataclasses.replace(
+            independent, num_estimation=paid // independent.budget - independent.num_selection
+        )
+        name = f"independent 30 at the cost of serial {budget}"
+        rows[name] = run(name, same_cost, selection, checkpoint, out)
+    console = rich.console.Console(record=True, width=160)
+    console.print(table(rows, arguments))
+    (out / "table.txt").write_text(console.export_text())
+
+
+def table(rows, arguments) -> rich.table.Table:
+    """One line a row: cost as a ratio to the first, mismatches, certified accuracy."""
+    baseline = next(iter(rows.values()))
+    shown = rich.table.Table(
+        title=f"{arguments.dataset}, sigma {arguments.sigma:g}, {len(baseline)} images, "
+        f"alpha {baseline[0].alpha:g}, audit {arguments.num_audit:,}"
+    )
+    radii = report.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
+    for heading in ("", "N", "evaluations", "ratio", "s/image", "ratio", "mismatch %", "ACR"):
+        shown.add_column(heading, justify="right" if heading else "left")
+    for radius in radii:
+        shown.add_column(f"r {radius:g}", justify="right")
+
+    def mean(found, name):
+        return np.mean([getattr(c, name) for c in found])
+
+    for name, found in rows.items():
+        correct, reached = [c.correct for c in found], [c.radius for c in found]
+        audited = sum(c.num_audit for c in found)
+        shown.add_row(
+            name,
+            f"{found[0].num_estimation:,}",
+            f"{mean(found, 'evaluations'):,.0f}",
+            f"{mean(baseline, 'evaluations') / mean(found, 'evaluations'):.2f}",
+            f"{mean(found, 'seconds'):.2f}",
+            f"{mean(baseline, 'seconds') / mean(found, 'seconds'):.2f}",
+            f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
+            statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
+            *(
+                statistics.round_down(100 * statistics.certified_accuracy(correct, reached, radius), 1)
+                for radius in radii
+            ),
+        )
+    return shown
+
+
+if __name__ == "__main__":
+    main()
