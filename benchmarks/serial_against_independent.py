@@ -48,14 +48,13 @@ def run(name, settings, selection, checkpoint, out) -> list[ds.Certificate]:
     """Certificates of one row, from its file or made now."""
     dataset = ds.load_dataset(selection.dataset, selection.split)
     indices = list(selection.indices(len(dataset)))
-    header = certification.header(checkpoint, selection, settings)
+    header = certification.header(checkpoint, selection, settings, dataset.identity)
     with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
         left = indices[len(writer.done) :]
         if left:
             print(f"{name}: {len(left)} images", file=sys.stderr, flush=True)
-            for certificate in ds.certify(
-                checkpoint, dataset.images[left], settings, labels=dataset.labels[left], indices=left
-            ):
+            images, labels = dataset.take(left)
+            for certificate in ds.certify(checkpoint, images, settings, labels=labels, indices=left):
                 writer.write(certificate)
                 writer.done.append(certificate)
         return writer.done

@@ -2,10 +2,10 @@
 
     import deqsmooth as ds
 
-    digits = ds.load_dataset("digits")
+    images, labels = ds.load_dataset("digits").take(range(2))
     model = ds.load_checkpoint("digits", 0.5)
     settings = ds.Smoothing(sigma=0.5, num_estimation=1000, num_audit=200)
-    for certificate in ds.certify(model, digits.images[:2], settings, labels=digits.labels[:2]):
+    for certificate in ds.certify(model, images, settings, labels=labels):
         print(certificate.prediction, certificate.radius)
 
 Importing the package starts nothing: no device is touched and no cache is set up.
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
+from deqsmooth.architecture import ConvModel, MdeqModel
 from deqsmooth.certificates import Certificate, Writer, read
 from deqsmooth.certification import certify
 from deqsmooth.checkpoints import Checkpoint, load, shipped
-from deqsmooth.config import ConvModel, Selection, Smoothing, Training
+from deqsmooth.config import Selection, Smoothing, Training
 from deqsmooth.data import Dataset
 from deqsmooth.data import load as load_dataset
 from deqsmooth.models import build
@@ -35,6 +36,7 @@ __all__ = [
     "Checkpoint",
     "ConvModel",
     "Dataset",
+    "MdeqModel",
     "Model",
     "Selection",
     "Smoothing",

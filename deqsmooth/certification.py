@@ -54,10 +54,10 @@ def certify(
 
     Example:
       >>> import deqsmooth as ds
-      >>> digits = ds.load_dataset("digits")
+      >>> images, labels = ds.load_dataset("digits").take(range(2))
       >>> settings = ds.Smoothing(sigma=0.5, num_estimation=1000, num_audit=100)
-      >>> found = list(ds.certify(ds.load_checkpoint("digits", 0.5), digits.images[:2], settings))
-      >>> [certificate.prediction for certificate in found] == list(digits.labels[:2])
+      >>> found = list(ds.certify(ds.load_checkpoint("digits", 0.5), images, settings))
+      >>> [certificate.prediction for certificate in found] == labels.tolist()
       True
     """
     images = _checked(classifier, images, settings)
@@ -105,12 +105,21 @@ def _checked(classifier: sampling.Classifier, images: np.ndarray, settings: conf
 
 
 def header(
-    checkpoint: checkpoints.Checkpoint, selection: config.Selection, settings: config.Smoothing
+    checkpoint: checkpoints.Checkpoint,
+    selection: config.Selection,
+    settings: config.Smoothing,
+    data_identity: str,
 ) -> dict[str, Any]:
     """What a file of certificates begins with: everything that its lines have in common.
 
     Two runs with equal headers make equal certificates, but for the seconds. `sha256` is the digest of
     the other entries.
+
+    Args:
+      checkpoint: the model.
+      selection: of the images; how many and where they lie are no part of the header.
+      settings: of the certificates.
+      data_identity: `data.Dataset.identity` of the images.
     """
     settings = resolve(settings)
     serial = settings.sampler == "serial"
@@ -123,7 +132,8 @@ def header(
         "schema": certificates.SCHEMA,
         "versions": {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in packages}},
         "device": jax.local_devices()[0].device_kind,
-        "selection": serialization.to_json(dataclasses.replace(selection, max_images=None)),
+        "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
+        "data": data_identity,
         "smoothing": smoothing_settings,
         "reference": {
             "checkpoint": checkpoint.sha256,

@@ -5,11 +5,12 @@ Exit status: 0 done, 2 bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import rich.console
 import rich.progress
@@ -19,11 +20,13 @@ from deqsmooth import (
     certificates,
     certification,
     checkpoints,
+    checks,
     config,
     data,
     distributed,
     metrics,
     models,
+    presets,
     report,
     training,
 )
@@ -41,13 +44,17 @@ class Certify:
     Attributes:
       selection: which images.
       smoothing: how they are certified.
+      preset: named settings that the other flags then change: `mdeq-30a`, `srs-mdeq-3a`, ... (the paper's).
       checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
       out: file that certificates are appended to; by default one in `runs/` named after the settings.
     """
 
     selection: Annotated[config.Selection, _Flat]
     smoothing: Annotated[config.Smoothing, _Flat]
+    preset: str | None = None
     checkpoint: pathlib.Path | None = None
+    download: bool = False
     out: pathlib.Path | None = None
 
 
@@ -57,30 +64,34 @@ class Train:
 
     Attributes:
       settings: how it is trained.
+      preset: named settings that the other flags then change: a recipe of `deqsmooth.presets`.
       workdir: folder of metrics, states and the trained model; by default one in `runs/`.
       resume: go on where the run in the folder stopped.
     """
 
-    settings: Annotated[config.Training, _Flat]
+    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], _Flat] = dataclasses.field(
+        default_factory=config.Training
+    )
+    preset: str | None = None
     workdir: pathlib.Path | None = None
     resume: bool = False
 
 
 def certify() -> int:
     """Command `deqsmooth-certify`; returns the exit status."""
-    return _run(Certify, _certify)
+    return _run(Certify, _certify, lambda name: {"smoothing": _named(name, presets.SMOOTHING)})
 
 
 def train() -> int:
     """Command `deqsmooth-train`; returns the exit status."""
-    return _run(Train, _train)
+    return _run(Train, _train, lambda name: {"settings": _named(name, presets.TRAINING)})
 
 
-def _run(arguments: type, command: Callable[..., int]) -> int:
+def _run(arguments: type, command: Callable[..., int], preset: Callable[[str], dict[str, Any]]) -> int:
     console = rich.console.Console(soft_wrap=not sys.stdout.isatty())
     try:
         distributed.start()
-        return command(tyro.cli(arguments), console)
+        return command(_parse(arguments, preset), console)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,14 +100,30 @@ def _run(arguments: type, command: Callable[..., int]) -> int:
         return 130
 
 
+def _parse(arguments: type, preset: Callable[[str], dict[str, Any]]) -> Any:
+    """Flags as settings; a preset gives the defaults that the other flags change."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--preset")
+    name = finder.parse_known_args()[0].preset
+    if name is None:
+        return tyro.cli(arguments)
+    missing = {"selection": config.Selection()} if arguments is Certify else {}
+    return tyro.cli(arguments, default=arguments(**missing, **preset(name), preset=name))
+
+
+def _named(name: str, known: dict[str, Any]) -> Any:
+    checks.known("preset", name, known)
+    return known[name]
+
+
 def _certify(arguments: Certify, console: rich.console.Console) -> int:
     selection = arguments.selection
     settings = arguments.smoothing
     folder = arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma)
     checkpoint = checkpoints.load(folder)
-    dataset = data.load(selection.dataset, selection.split)
+    dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     indices = selection.indices(len(dataset))
-    header = certification.header(checkpoint, selection, settings)
+    header = certification.header(checkpoint, selection, settings, dataset.identity)
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
@@ -108,9 +135,8 @@ def _certify(arguments: Certify, console: rich.console.Console) -> int:
         found = list(writer.done)
         try:
             if left:
-                chosen = certification.certify(
-                    checkpoint, dataset.images[left], settings, labels=dataset.labels[left], indices=left
-                )
+                images, labels = dataset.take(left)
+                chosen = certification.certify(checkpoint, images, settings, labels=labels, indices=left)
                 _follow(chosen, writer, found, len(indices), console)
         finally:
             if found:
@@ -133,7 +159,8 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
     settings = arguments.settings
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
     model = models.build(settings.model)
-    train, test = (data.load(settings.dataset, split) for split in ("train", "test"))
+    test_split = config.Selection(dataset=settings.dataset).split
+    train, test = (data.load(settings.dataset, split, settings.data_dir) for split in ("train", test_split))
     total, pretraining = training.num_updates(settings, len(train))
     with checkpoints.Run(workdir, settings) as run, metrics.Log(workdir / "metrics.jsonl") as log:
         state = run.latest(training.init(model, settings, total))

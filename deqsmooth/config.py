@@ -6,99 +6,33 @@ A setting that is out of range raises `ValueError` with the value and the rule, 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable
 from typing import Any
 
-from deqsmooth import statistics
+from deqsmooth import architecture, checks, statistics
 
-DATASETS = ("digits",)
+DATASETS = ("digits", "cifar10", "imagenet", "arrays")
 SAMPLERS = ("serial", "independent")
 SOLVERS = ("plain", "anderson", "broyden", "jaxopt")
 SERIAL_STARTS = ("previous", "first", "clean")
 INDEPENDENT_STARTS = ("zero",)
 BOUNDS = ("exact", "paper", "reference-code")
-_STRIDES = {"digits": 8}
+_STRIDES = {"digits": 8, "cifar10": 20, "imagenet": 100, "arrays": 1}
+_SPLITS = {"digits": "test", "cifar10": "test", "imagenet": "validation", "arrays": "test"}
 GRADIENTS = ("one-step", "phantom", "neumann", "gmres", "normal-cg")
-
-
-def check_name(kind: str, name: str, known: Iterable[str]) -> None:
-    """Raises `ValueError` naming the nearest known name unless `name` is one of them."""
-    known = tuple(known)
-    if name in known:
-        return
-    nearest = difflib.get_close_matches(name, known, 1, 0.0)
-    hint = f"; did you mean {nearest[0]!r}?" if difflib.get_close_matches(name, known, 1) else ""
-    raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")
-
-
-def _check(holds: bool, name: str, value: object, rule: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value}; it must be {rule}")
-
-
-def _check_positive(settings: Any, *names: str) -> None:
-    for name in names:
-        _check(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
 
 
 def _check_shared(settings: Any) -> None:
     """The rules of the settings that training and certification share."""
-    _check(
+    checks.holds(
         math.isfinite(settings.sigma) and settings.sigma > 0,
         "sigma",
         settings.sigma,
         "a finite positive number, in pixels of [0, 1]",
     )
-    _check(0 <= settings.seed < 2**32, "seed", settings.seed, "from 0 to 2**32 - 1")
-    check_name("solver", settings.solver, SOLVERS)
-    _check_positive(settings, "budget")
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvModel:
-    """Size of a single-scale convolutional DEQ.
-
-    Attributes:
-      image_shape: (height, width, channels); `pool` divides height and width.
-      num_classes: number of classes.
-      channels: channels of the state.
-      expansion: the block's inner convolution has `expansion * channels` channels.
-      num_groups: groups of every group normalisation; divides `channels`.
-      pool: side of the average pooling before the linear readout.
-      mean: standardisation, by image channel.
-      std: standardisation, by image channel.
-    """
-
-    image_shape: tuple[int, int, int] = (8, 8, 1)
-    num_classes: int = 10
-    channels: int = 24
-    expansion: int = 2
-    num_groups: int = 8
-    pool: int = 2
-    mean: tuple[float, ...] = (0.305,)
-    std: tuple[float, ...] = (0.376,)
-
-    def __post_init__(self):
-        _check_positive(self, "channels", "expansion", "num_groups", "pool")
-        _check(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check(
-            self.channels % self.num_groups == 0,
-            "channels",
-            self.channels,
-            f"a multiple of num_groups, {self.num_groups}",
-        )
-        height, width, _ = self.image_shape
-        _check(
-            height % self.pool == 0 and width % self.pool == 0,
-            "image_shape",
-            self.image_shape,
-            f"of height and width that pool, {self.pool}, divides",
-        )
-
-
-MODELS = {"conv": ConvModel}
+    checks.holds(0 <= settings.seed < 2**32, "seed", settings.seed, "from 0 to 2**32 - 1")
+    checks.known("solver", settings.solver, SOLVERS)
+    checks.positive(settings, "budget")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +40,8 @@ class Training:
     """How a model is trained under Gaussian noise.
 
     Attributes:
-      dataset: name of the data set: `digits`.
+      dataset: name of the data set: `digits`, `cifar10` or `imagenet`.
+      data_dir: TFDS data directory; by default its own.
       sigma: standard deviation of the noise, in pixels of [0, 1].
       epochs: passes over the training split.
       batch_size: images an update.
@@ -130,6 +65,7 @@ class Training:
     """
 
     dataset: str = "digits"
+    data_dir: str | None = None
     sigma: float = 0.5
     epochs: int = 80
     batch_size: int = 128
@@ -147,13 +83,13 @@ class Training:
     reference_budget: int = 30
     evaluation_interval: int = 5
     seed: int = 0
-    model: ConvModel = ConvModel()
+    model: architecture.Model = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self):
-        check_name("dataset", self.dataset, DATASETS)
-        check_name("gradient", self.gradient, GRADIENTS)
+        checks.known("dataset", self.dataset, DATASETS)
+        checks.known("gradient", self.gradient, GRADIENTS)
         _check_shared(self)
-        _check_positive(
+        checks.positive(
             self,
             "epochs",
             "batch_size",
@@ -162,12 +98,12 @@ class Training:
             "reference_budget",
             "evaluation_interval",
         )
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
-        _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "positive")
+        checks.holds(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        checks.holds(self.clip_norm > 0, "clip_norm", self.clip_norm, "positive")
         for name in ("weight_decay", "jacobian_weight"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _check(0 <= self.jacobian_frequency <= 1, "jacobian_frequency", self.jacobian_frequency, "in [0, 1]")
-        _check(
+            checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        checks.holds(0 <= self.jacobian_frequency <= 1, "jacobian_frequency", self.jacobian_frequency, "in [0, 1]")
+        checks.holds(
             0 <= self.pretraining_epochs <= self.epochs,
             "pretraining_epochs",
             self.pretraining_epochs,
@@ -229,13 +165,15 @@ class Smoothing:
     seed: int = 0
 
     def __post_init__(self):
-        check_name("sampler", self.sampler, SAMPLERS)
+        checks.known("sampler", self.sampler, SAMPLERS)
         serial = self.sampler == "serial"
-        _check(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
+        checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         if not serial:
             for name in (*_SERIAL_ONLY, "alpha_audit"):
                 value = getattr(self, name)
-                _check(value is None, name, value, "left out with the independent sampler, which has no audit")
+                checks.holds(
+                    value is None, name, value, "left out with the independent sampler, which has no audit"
+                )
         serial_defaults = {**_SERIAL_ONLY, "alpha_audit": self.alpha / 2, "start": "previous", "budget": 3}
         for name, value in (serial_defaults if serial else {"start": "zero", "budget": 30}).items():
             if getattr(self, name) is None:
@@ -244,9 +182,9 @@ class Smoothing:
         self._check_start()
         for name in ("num_selection", "num_estimation", "lanes", "images_per_batch", "block"):
             if getattr(self, name) is not None:
-                _check_positive(self, name)
+                checks.positive(self, name)
         if self.tolerance is not None:
-            _check(self.tolerance > 0, "tolerance", self.tolerance, "positive")
+            checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
         if serial:
             self._check_audit()
         if not self.cap > 0:
@@ -258,19 +196,23 @@ class Smoothing:
 
     def _check_start(self):
         starts = SERIAL_STARTS if self.sampler == "serial" else INDEPENDENT_STARTS
-        check_name("start", self.start, SERIAL_STARTS + INDEPENDENT_STARTS)
-        _check(self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}")
+        checks.known("start", self.start, SERIAL_STARTS + INDEPENDENT_STARTS)
+        checks.holds(
+            self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}"
+        )
 
     def _check_audit(self):
-        check_name("bound", self.bound, BOUNDS)
-        _check_positive(self, "warmup_budget", "reference_budget", "num_audit")
-        _check(
+        checks.known("bound", self.bound, BOUNDS)
+        checks.positive(self, "warmup_budget", "reference_budget", "num_audit")
+        checks.holds(
             self.num_audit <= self.num_estimation,
             "num_audit",
             self.num_audit,
             f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
         )
-        _check(0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, f"in (0, alpha = {self.alpha})")
+        checks.holds(
+            0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, f"in (0, alpha = {self.alpha})"
+        )
 
     @property
     def cap(self) -> float:
@@ -287,27 +229,30 @@ class Selection:
     """Which images are certified.
 
     Attributes:
-      dataset: name of the data set: `digits`.
-      split: `train` or `test`.
-      stride: every how many images; by default 8 for digits.
+      dataset: name of the data set: `digits`, `cifar10`, `imagenet` or `arrays`, a file of your own.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file with `images` and `labels`.
+      split: by default `test`, for imagenet `validation`.
+      stride: every how many images; by default 8 for digits, 20 for cifar10, 100 for imagenet.
       start_index: index of the first image.
       max_images: how many images at most.
     """
 
     dataset: str = "digits"
-    split: str = "test"
+    data_dir: str | None = None
+    split: str | None = None
     stride: int | None = None
     start_index: int = 0
     max_images: int | None = None
 
     def __post_init__(self):
-        check_name("data set", self.dataset, DATASETS)
-        if self.stride is None:
-            object.__setattr__(self, "stride", _STRIDES[self.dataset])
-        _check_positive(self, "stride")
-        _check(self.start_index >= 0, "start_index", self.start_index, "at least 0")
+        checks.known("data set", self.dataset, DATASETS)
+        for name, defaults in (("stride", _STRIDES), ("split", _SPLITS)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, defaults[self.dataset])
+        checks.positive(self, "stride")
+        checks.holds(self.start_index >= 0, "start_index", self.start_index, "at least 0")
         if self.max_images is not None:
-            _check_positive(self, "max_images")
+            checks.positive(self, "max_images")
 
     def indices(self, num_images: int) -> range:
         """Indices of the chosen images in a split of a size.
@@ -316,5 +261,7 @@ class Selection:
           ValueError: there are none.
         """
         chosen = range(self.start_index, num_images, self.stride)[: self.max_images]
-        _check(len(chosen) > 0, "start_index", self.start_index, f"below the size of the split, {num_images}")
+        checks.holds(
+            len(chosen) > 0, "start_index", self.start_index, f"below the size of the split, {num_images}"
+        )
         return chosen

@@ -3,74 +3,85 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import hashlib
+import logging
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
+from PIL import Image
 
-from deqsmooth import config
+from deqsmooth import checks, config
 
-SPLITS = ("train", "test")
 _DIGITS_NUM_TEST = 360
 _DIGITS_SPLIT_SEED = 0
+_TFDS_NAMES = {"cifar10": "cifar10", "imagenet": "imagenet2012"}
+_CIFAR_PADDING = 4
+_IMAGENET_SHORT_SIDE, _IMAGENET_CROP = 256, 224
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One split in a fixed order; `dataset[i]` is the image with index i and its label.
+    """One split in a fixed order; `dataset[i]` is the image with index i, ready for a model, and its label.
 
     Attributes:
-      images: float32 in [0, 1] [images, height, width, channels].
-      labels: int32 [images].
+      source: random access to (image as stored, label).
       num_classes: number of classes.
+      identity: what and which version it is, to tell runs apart.
+      prepare: image as stored -> float32 in [0, 1] [height, width, channels], for evaluation.
+      augment: the same at random, for training: (image, generator) -> float32 image.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    source: Sequence[tuple[np.ndarray, int]]
     num_classes: int
+    identity: str
+    prepare: Callable[[np.ndarray], np.ndarray]
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self.images[index], int(self.labels[index])
+        image, label = self.source[index]
+        return self.prepare(image), label
+
+    def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Images [num, height, width, channels], float32, and labels [num], int32, of some indices."""
+        images, labels = zip(*(self[int(index)] for index in indices), strict=True)
+        return np.stack(images), np.asarray(labels, np.int32)
 
 
-def load(name: str, split: str = "test") -> Dataset:
+def load(name: str, split: str = "test", data_dir: str | None = None, *, download: bool = False) -> Dataset:
     """Loads one split of a data set.
 
     `digits` is scikit-learn's copy of the UCI handwritten digits (1,797 scans of 8 x 8 pixels and 17
     grey levels, Alpaydin & Kaynak 1998), embedded in that package and divided at random, once and for
-    all, into 1,437 training and 360 test images.
+    all, into 1,437 training and 360 test images. `cifar10` and `imagenet` are read by TensorFlow Datasets
+    from where they were prepared. `arrays` is an `.npz` file of your own with `images`, uint8 or float
+    in [0, 1] [num, height, width, channels], and `labels` [num].
 
     Args:
       name: data set, one of `config.DATASETS`.
-      split: `train` or `test`.
+      split: `train` or `test` (imagenet: `train` or `validation`; arrays: not used).
+      data_dir: TFDS data directory, its own default if None; arrays: the file.
+      download: whether TFDS may download and prepare what is missing; that needs TensorFlow.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name, data that are not there, or a file that breaks the rules above.
 
     Example:
       >>> dataset = load("digits", "test")
-      >>> len(dataset), dataset.images.shape
-      (360, (360, 8, 8, 1))
+      >>> len(dataset), dataset[0][0].shape
+      (360, (8, 8, 1))
     """
-    config.check_name("data set", name, config.DATASETS)
-    config.check_name("split", split, SPLITS)
-    return _LOADERS[name](split)
-
-
-def _load_digits(split: str) -> Dataset:
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    order = np.random.RandomState(_DIGITS_SPLIT_SEED).permutation(len(digits.target))
-    chosen = order[:_DIGITS_NUM_TEST] if split == "test" else order[_DIGITS_NUM_TEST:]
-    images = (digits.images[chosen, :, :, None] / 16).astype(np.float32)
-    return Dataset(images, digits.target[chosen].astype(np.int32), 10)
-
-
-_LOADERS: dict[str, Callable[[str], Dataset]] = {"digits": _load_digits}
+    checks.known("data set", name, config.DATASETS)
+    if name == "digits":
+        return _load_digits(split)
+    if name == "arrays":
+        return _load_arrays(data_dir)
+    return _load_tfds(name, split, data_dir, download)
 
 
 def batches(
@@ -83,13 +94,135 @@ def batches(
     Args:
       dataset: training split.
       batch_size: images a batch.
-      seed: of the order.
+      seed: of order and augmentation.
       first: index of the first batch.
 
     Yields:
       Images [batch_size, height, width, channels] and labels [batch_size].
     """
-    stream = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat().batch(batch_size, drop_remainder=True)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
+    stream = stream.random_map(_Augment(dataset.augment)).batch(batch_size, drop_remainder=True)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
     for images, labels in stream.slice(slice(first, None)).to_iter_dataset(options):
         yield images, labels.astype(np.int32)
+
+
+class _Augment(grain.transforms.RandomMap):
+    def __init__(self, augment):
+        self._augment = augment
+
+    def random_map(self, element, rng):
+        image, label = element
+        return self._augment(image, rng), label
+
+
+def _to_float(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image.astype(np.float32)
+
+
+def _as_it_is(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return _to_float(image)
+
+
+def _load_digits(split: str) -> Dataset:
+    from sklearn import datasets
+
+    checks.known("split", split, ("train", "test"))
+    digits = datasets.load_digits()
+    order = np.random.RandomState(_DIGITS_SPLIT_SEED).permutation(len(digits.target))
+    chosen = order[:_DIGITS_NUM_TEST] if split == "test" else order[_DIGITS_NUM_TEST:]
+    images = (digits.images[chosen, :, :, None] / 16).astype(np.float32)
+    pairs = list(zip(images, digits.target[chosen].tolist(), strict=True))
+    return Dataset(pairs, 10, f"digits/{split}", _to_float, _as_it_is)
+
+
+def _load_arrays(path: str | None) -> Dataset:
+    if path is None:
+        raise ValueError("data set arrays needs --data-dir FILE.npz, a file with the arrays images and labels")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no .npz file with the arrays images and labels: {error}") from None
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
+        raise ValueError(
+            f"{path}: images have shape {images.shape} and labels {labels.shape}; they must be "
+            "[num, height, width, channels] and [num]"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise ValueError(f"{path}: labels are {labels.dtype}, from {labels.min()}; they must be integers from 0")
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"{path}: images are {images.dtype}; they must be uint8, or floating point in [0, 1]")
+    pairs = list(zip(images, labels.tolist(), strict=True))
+    identity = f"sha256:{hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}"
+    return Dataset(pairs, int(labels.max()) + 1, identity, _to_float, _as_it_is)
+
+
+def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> Dataset:
+    # TFDS and its reader advise about speed at this level through absl's logger.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    import tensorflow_datasets as tfds
+
+    try:
+        source = tfds.data_source(_TFDS_NAMES[name], split=split, data_dir=data_dir, download=download)
+    except Exception as error:
+        if "Unknown split" in str(error):
+            raise ValueError(f"split {split!r} of {name} does not exist: {str(error).splitlines()[0]}") from None
+        where = data_dir or "TFDS's default directory"
+        raise ValueError(
+            f"data set {name} is not prepared in {where}; prepare it once with\n"
+            f"  pip install 'deqsmooth[prepare]' && tfds build {_TFDS_NAMES[name]} --file_format=array_record"
+            " [--data_dir DIR], then give --data-dir DIR"
+        ) from error
+    num_classes = source.dataset_info.features["label"].num_classes
+    transforms = {"cifar10": (_to_float, _crop_and_flip), "imagenet": (_centre_crop, _resized_crop_and_flip)}
+    identity = f"{source.dataset_info.full_name}/{split}"
+    return Dataset(_TfdsPairs(source), num_classes, identity, *transforms[name])
+
+
+class _TfdsPairs(Sequence):
+    def __init__(self, source: Any):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index):
+        record = self._source[index]
+        return record["image"], int(record["label"])
+
+
+def _crop_and_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random crop of the image padded with black, flipped half of the time: CIFAR's usual augmentation."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((_CIFAR_PADDING, _CIFAR_PADDING), (_CIFAR_PADDING, _CIFAR_PADDING), (0, 0)))
+    down, right = rng.integers(0, 2 * _CIFAR_PADDING + 1, 2)
+    crop = padded[down : down + height, right : right + width]
+    return _to_float(crop[:, ::-1] if rng.random() < 0.5 else crop)
+
+
+def _centre_crop(image: np.ndarray) -> np.ndarray:
+    """Short side resized to 256, then the central 224 x 224."""
+    height, width, _ = image.shape
+    scale = _IMAGENET_SHORT_SIDE / min(height, width)
+    size = (max(round(width * scale), _IMAGENET_SHORT_SIDE), max(round(height * scale), _IMAGENET_SHORT_SIDE))
+    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    top, left = (resized.shape[0] - _IMAGENET_CROP) // 2, (resized.shape[1] - _IMAGENET_CROP) // 2
+    return _to_float(resized[top : top + _IMAGENET_CROP, left : left + _IMAGENET_CROP])
+
+
+def _resized_crop_and_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random part of 8 to 100 % of the area, resized to 224 x 224, flipped half of the time: ImageNet's usual."""
+    height, width, _ = image.shape
+    for _ in range(10):
+        area = height * width * rng.uniform(0.08, 1.0)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:
+        w = h = min(height, width)
+    left, top = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+    part = Image.fromarray(image[top : top + h, left : left + w])
+    resized = np.asarray(part.resize((_IMAGENET_CROP, _IMAGENET_CROP), Image.Resampling.BILINEAR))
+    return _to_float(resized[:, ::-1] if rng.random() < 0.5 else resized)

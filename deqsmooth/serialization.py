@@ -9,7 +9,7 @@ import types
 import typing
 from typing import Any
 
-from deqsmooth import config
+from deqsmooth import architecture, checks
 
 
 def to_json(settings: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def to_json(settings: Any) -> dict[str, Any]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
-    for name, kind in config.MODELS.items():
+    for name, kind in architecture.MODELS.items():
         if type(settings) is kind:
             encoded["name"] = name
     return json.loads(json.dumps(encoded))
@@ -33,15 +33,15 @@ def from_json(kind: type, encoded: dict[str, Any]) -> Any:
       ValueError: a name is unknown, or a value breaks its rule.
     """
     hints, values = typing.get_type_hints(kind), dict(encoded)
-    if kind in config.MODELS.values():
+    if kind in architecture.MODELS.values():
         values.pop("name", None)
     unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise ValueError(f"{kind.__name__} has no settings {sorted(unknown)}")
     for name, value in values.items():
         if name == "model" and isinstance(value, dict):
-            config.check_name("model", str(value.get("name")), config.MODELS)
-            values[name] = from_json(config.MODELS[value["name"]], value)
+            checks.known("model", str(value.get("name")), architecture.MODELS)
+            values[name] = from_json(architecture.MODELS[value["name"]], value)
         else:
             values[name] = _decode(f"{kind.__name__}.{name}", value, hints[name])
     return kind(**values)

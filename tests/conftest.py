@@ -13,9 +13,9 @@ jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from deqsmooth import checkpoints, config, distributed, models  # noqa: E402
+from deqsmooth import architecture, checkpoints, config, distributed, models  # noqa: E402
 
-SMALL = config.ConvModel(channels=8, expansion=1, num_groups=4)
+SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
 
 
 def pytest_addoption(parser):

@@ -13,6 +13,9 @@ FORBIDDEN = {
     "statistics": JAX,
     "certificates": JAX,
     "config": JAX,
+    "architecture": JAX,
+    "checks": JAX | {"deqsmooth"},
+    "presets": JAX,
     "report": JAX,
     "serialization": JAX,
     "smoothing": {"scipy", "deqsmooth.statistics", "deqsmooth.certificates", "deqsmooth.config"},
@@ -80,7 +83,7 @@ def test_only_distributed_asks_which_process_this_is():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_file_can_be_read_in_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= 340
+    assert len(path.read_text().splitlines()) <= 320
     assert path.stem not in {"utils", "core", "common", "helpers"}
 
 

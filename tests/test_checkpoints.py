@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from deqsmooth import checkpoints, config, models
+from deqsmooth import architecture, checkpoints, config, models
 
 SETTINGS = config.Training(model=SMALL, sigma=0.25)
 
@@ -45,7 +45,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, variables):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no checkpoint of this project"):
         checkpoints.load(tmp_path / "empty")
-    checkpoints.save(tmp_path / "wide", variables, dataclasses.replace(SETTINGS, model=config.ConvModel()))
+    checkpoints.save(tmp_path / "wide", variables, dataclasses.replace(SETTINGS, model=architecture.ConvModel()))
     with pytest.raises(ValueError, match=r"shape|checkpoint"):
         checkpoints.load(tmp_path / "wide")
     (tmp_path / "wide" / "config" / "metadata").write_text('{"sugar": 1}')

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import toy
 
-from deqsmooth import config, models, solvers, starts, types
+from deqsmooth import architecture, models, solvers, starts, types
 
 
 @pytest.fixture(params=["conv", "toy"])
 def model(request) -> types.Model:
-    return models.build(config.ConvModel()) if request.param == "conv" else toy.build()
+    return models.build(architecture.ConvModel()) if request.param == "conv" else toy.build()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_evaluation_renews_no_variables(model, images):
 
 
 def test_the_convolutional_deq_has_the_size_it_should():
-    variables = models.build(config.ConvModel()).init(jax.random.key(0))
+    variables = models.build(architecture.ConvModel()).init(jax.random.key(0))
     count = sum(x.size for x in jax.tree.leaves(variables))
     channels, wide = 24, 48
     weights = 9 * channels + 2 * 9 * channels * wide + 16 * channels * 10
@@ -70,7 +70,7 @@ def test_the_convolutional_deq_has_the_size_it_should():
 
 
 def test_standardisation_is_inside():
-    size = config.ConvModel()
+    size = architecture.ConvModel()
     shifted = dataclasses.replace(size, mean=(0.305 - 0.1,))
     variables = models.build(size).init(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(3), (2, 8, 8, 1))

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from deqsmooth import config, serialization
+from deqsmooth import architecture, config, serialization
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        config.Training(sigma=0.25, model=config.ConvModel(channels=16, mean=(0.1,))),
+        config.Training(sigma=0.25, model=architecture.ConvModel(channels=16, mean=(0.1,))),
         config.Smoothing(),
         config.Smoothing(sampler="independent", tolerance=1e-3),
         config.Selection(max_images=3),

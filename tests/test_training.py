@@ -92,7 +92,7 @@ def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(whole, tmp_pat
 @pytest.mark.parametrize("pretraining", [True, False])
 def test_an_update_does_not_depend_on_the_devices(splits, devices, family, pretraining):
     model = models.build(SMALL) if family == "conv" else toy.build()
-    images, labels = splits[0].images[:64], splits[0].labels[:64]
+    images, labels = splits[0].take(range(64))
     results = []
     for num in (8, 1):
         if num == 1:
@@ -126,11 +126,12 @@ def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
     model = toy.build()
     state = training.init(model, SETTINGS, 10)
     keys = jax.random.split(jax.random.key(0), 32)
+    images, labels = splits[0].take(range(32))
     _, (variables, _) = training.loss_fn(
         state.variables["params"],
         state.variables,
-        jax.numpy.asarray(splits[0].images[:32]),
-        jax.numpy.asarray(splits[0].labels[:32]),
+        jax.numpy.asarray(images),
+        jax.numpy.asarray(labels),
         keys,
         model=model,
         settings=SETTINGS,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from deqsmooth import config, types
-from deqsmooth.models import conv
+from deqsmooth import architecture, types
+from deqsmooth.models import conv, mdeq
 
 
-def build(settings: config.ConvModel) -> types.Model:
+def build(settings: architecture.Model) -> types.Model:
     """Returns the model of a size. The family follows from the type of the settings."""
-    return {config.ConvModel: conv.conv}[type(settings)](settings)
+    if isinstance(settings, architecture.MdeqModel):
+        return mdeq.mdeq(settings)
+    return conv.conv(settings)

@@ -10,12 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from deqsmooth import config, types
+from deqsmooth import architecture, types
 from deqsmooth.models import layers
 
 
 class _Inject(nn.Module):
-    size: config.ConvModel
+    size: architecture.ConvModel
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -24,7 +24,7 @@ class _Inject(nn.Module):
 
 
 class _Cell(nn.Module):
-    size: config.ConvModel
+    size: architecture.ConvModel
 
     @nn.compact
     def __call__(self, z: jax.Array, u: jax.Array) -> jax.Array:
@@ -36,7 +36,7 @@ class _Cell(nn.Module):
 
 
 class _Readout(nn.Module):
-    size: config.ConvModel
+    size: architecture.ConvModel
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
@@ -45,7 +45,7 @@ class _Readout(nn.Module):
         return nn.Dense(self.size.num_classes)(pooled.reshape(len(z), -1))
 
 
-def conv(size: config.ConvModel) -> types.Model:
+def conv(size: architecture.ConvModel) -> types.Model:
     """Returns the single-scale convolutional DEQ of a size.
 
     The injection and the state are one array [lanes, height, width, channels] each. The model keeps
@@ -53,7 +53,7 @@ def conv(size: config.ConvModel) -> types.Model:
 
     Example:
       >>> import jax
-      >>> model = conv(config.ConvModel())
+      >>> model = conv(architecture.ConvModel())
       >>> variables = model.init(jax.random.key(0))
       >>> u, _ = model.inject(variables, jax.numpy.zeros((2, 8, 8, 1)), None)
       >>> model.cell(model.bind(variables), model.initial_state(u), u).shape

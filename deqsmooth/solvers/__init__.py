@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deqsmooth import config
+from deqsmooth import checks, config
 from deqsmooth.solvers import anderson, broyden, converged, loop, picard
 
 Solver = loop.Solver | converged.Converged
@@ -16,7 +16,7 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
       budget: evaluations at most.
       tolerance: where a lane stops, or None for the solver's default.
     """
-    config.check_name("solver", name, config.SOLVERS)
+    checks.known("solver", name, config.SOLVERS)
     if name == "jaxopt":
         return converged.Converged(budget) if tolerance is None else converged.Converged(budget, tolerance)
     method = {"plain": picard.Picard, "anderson": anderson.Anderson, "broyden": broyden.Broyden}[name]()

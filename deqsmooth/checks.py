@@ -1,0 +1,29 @@
+"""The form of every complaint about a setting: its name, its value and the rule that it breaks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def known(kind: str, name: str, names: Iterable[str]) -> None:
+    """Raises `ValueError` with the nearest known name unless `name` is one of `names`."""
+    names = tuple(names)
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(name, names, 1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}")
+
+
+def holds(condition: bool, name: str, value: object, rule: str) -> None:
+    """Raises `ValueError` with name, value and rule unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{name} is {value}; it must be {rule}")
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Raises `ValueError` unless these attributes of settings are at least 1."""
+    for name in names:
+        holds(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")

@@ -1,0 +1,247 @@
+"""The multiscale DEQ (Bai, Koltun & Kolter 2020), as robustness certification uses it (Gao et al. 2024).
+
+Takes a size, gives a `types.Model` whose state is a tuple of resolutions, the finest first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deqsmooth import architecture, types
+from deqsmooth.models import layers
+
+_EXPANSION = 5
+_NUM_GROUPS = 8
+_NUM_GROUPS_AFTER_FUSION = 4
+_CELL_INIT = nn.initializers.normal(0.01)
+
+
+class Injection(NamedTuple):
+    """What the cell receives from the images.
+
+    Attributes:
+      features: added in the block of the finest branch [lanes, height, width, channels]; the other
+        branches receive nothing.
+      masks: in training, a dropout mask for each branch [lanes, 1, 1, channels], the same for a whole
+        solve; else empty.
+    """
+
+    features: jax.Array
+    masks: tuple[jax.Array, ...]
+
+
+def _batch_norm(train: bool, affine: bool = True, name: str | None = None) -> nn.BatchNorm:
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, use_scale=affine, use_bias=affine, name=name
+    )
+
+
+class _Inject(nn.Module):
+    size: architecture.MdeqModel
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        channels, strided = self.size.channels[0], self.size.num_strided
+        x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
+        for index, (window, stride) in enumerate(((3, 1 + (strided > 0)), (3, 1 + (strided > 1)), (1, 1))):
+            x = layers.Conv(channels, window, stride, name=f"conv_{index}")(x)
+            x = nn.relu(_batch_norm(train, name=f"norm_{index}")(x))
+        return x
+
+
+class _Block(nn.Module):
+    """The residual block of one branch."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, injected: jax.Array | None, mask: jax.Array | None) -> jax.Array:
+        y = layers.Conv(_EXPANSION * self.channels, kernel_init=_CELL_INIT, name="conv_1")(x)
+        y = nn.relu(layers.GroupNorm(_NUM_GROUPS, name="norm_1")(y))
+        y = layers.Conv(self.channels, kernel_init=_CELL_INIT, name="conv_2")(y)
+        if mask is not None:
+            y = y * mask
+        if injected is not None:
+            y = y + injected
+        y = nn.relu(layers.GroupNorm(_NUM_GROUPS, name="norm_2")(y) + x)
+        return layers.GroupNorm(_NUM_GROUPS, name="norm_3")(y)
+
+
+class _Resample(nn.Module):
+    """Brings the state of one branch to the resolution and channels of another."""
+
+    steps: int
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.steps < 0:
+            x = layers.Conv(self.channels, size=1, kernel_init=_CELL_INIT, name="conv_0")(x)
+            x = layers.GroupNorm(_NUM_GROUPS, name="norm_0")(x)
+            return jnp.repeat(jnp.repeat(x, 2**-self.steps, 1), 2**-self.steps, 2)
+        for step in range(self.steps):
+            last = step == self.steps - 1
+            channels = self.channels if last else x.shape[-1]
+            x = layers.Conv(channels, stride=2, kernel_init=_CELL_INIT, name=f"conv_{step}")(x)
+            x = layers.GroupNorm(_NUM_GROUPS, name=f"norm_{step}")(x)
+            x = x if last else nn.relu(x)
+        return x
+
+
+class _Cell(nn.Module):
+    size: architecture.MdeqModel
+
+    @nn.compact
+    def __call__(self, z: tuple[jax.Array, ...], u: Injection) -> tuple[jax.Array, ...]:
+        after = []
+        blocks = [
+            _Block(channels, name=f"block_{i}")(x, u.features if i == 0 else None, u.masks[i] if u.masks else None)
+            for i, (x, channels) in enumerate(zip(z, self.size.channels, strict=True))
+        ]
+        for i, channels in enumerate(self.size.channels):
+            fused = sum(
+                x if i == j else _Resample(i - j, channels, name=f"resample_{j}_to_{i}")(x)
+                for j, x in enumerate(blocks)
+            )
+            x = layers.Conv(channels, size=1, kernel_init=_CELL_INIT, name=f"mix_{i}")(nn.relu(fused))
+            after.append(layers.group_norm(x, _NUM_GROUPS_AFTER_FUSION, None, None))
+        return tuple(after)
+
+
+class _Bottleneck(nn.Module):
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = x
+        for index, (channels, window) in enumerate(
+            ((self.channels, 1), (self.channels, 3), (4 * self.channels, 1))
+        ):
+            y = layers.Conv(channels, window, name=f"conv_{index}")(nn.relu(y) if index else y)
+            y = _batch_norm(train, affine=False, name=f"norm_{index}")(y)
+        projected = layers.Conv(4 * self.channels, size=1, name="project")(x)
+        return nn.relu(y + _batch_norm(train, name="project_norm")(projected))
+
+
+class _Readout(nn.Module):
+    size: architecture.MdeqModel
+
+    @nn.compact
+    def __call__(self, z: tuple[jax.Array, ...], train: bool) -> jax.Array:
+        y = None
+        for i, (x, channels) in enumerate(zip(z, self.size.head_channels, strict=True)):
+            branch = _Bottleneck(channels, name=f"bottleneck_{i}")(x, train)
+            if y is not None:
+                y = layers.Conv(4 * channels, stride=2, use_bias=True, name=f"down_{i}")(y)
+                branch = branch + nn.relu(_batch_norm(train, name=f"down_norm_{i}")(y))
+            y = branch
+        y = layers.Conv(self.size.final_channels, size=1, use_bias=True, name="final")(y)
+        y = nn.relu(_batch_norm(train, name="final_norm")(y))
+        return nn.Dense(self.size.num_classes, name="classify")(jnp.mean(y, (1, 2)))
+
+
+def mdeq(size: architecture.MdeqModel) -> types.Model:
+    """Returns the multiscale DEQ of a size.
+
+    The state is a tuple of branches [lanes, height / 2^i, width / 2^i, channels_i]. Weight normalisation
+    `w = direction * scale / |direction|` is applied once a solve, by `bind`. In training, dropout masks
+    are drawn once a solve, from the key of the lane.
+    """
+    inject, cell, readout = _Inject(size), _Cell(size), _Readout(size)
+    height, width, _ = size.image_shape
+    shapes = [
+        (height >> (size.num_strided + i), width >> (size.num_strided + i), channels)
+        for i, channels in enumerate(size.channels)
+    ]
+
+    def zeros(num_lanes):
+        return tuple(jnp.zeros((num_lanes, *shape)) for shape in shapes)
+
+    def init(key):
+        inject_key, cell_key, readout_key = jax.random.split(key, 3)
+        images = jnp.zeros((1, *size.image_shape))
+        features, inject_variables = inject.init_with_output(inject_key, images, False)
+        cell_variables = cell.init(cell_key, zeros(1), Injection(features, ()))
+        readout_variables = readout.init(readout_key, zeros(1), False)
+        return {
+            "params": {
+                "inject": inject_variables["params"],
+                "cell": _unbind(cell_variables["params"]),
+                "readout": readout_variables["params"],
+            },
+            "batch_stats": {
+                "inject": inject_variables["batch_stats"],
+                "readout": readout_variables["batch_stats"],
+            },
+        }
+
+    def apply(module, name, variables, train, *arguments):
+        own = {collection: variables[collection][name] for collection in ("params", "batch_stats")}
+        if not train:
+            return module.apply(own, *arguments, False), variables
+        output, renewed = module.apply(own, *arguments, True, mutable=["batch_stats"])
+        batch_stats = {**variables["batch_stats"], name: renewed["batch_stats"]}
+        return output, {**variables, "batch_stats": batch_stats}
+
+    def apply_inject(variables, images, keys=None):
+        features, variables = apply(inject, "inject", variables, keys is not None, images)
+        masks = () if keys is None else _masks(keys, size)
+        return Injection(features, masks), variables
+
+    def apply_readout(variables, z, train=False):
+        return apply(readout, "readout", variables, train, z)
+
+    return types.Model(
+        image_shape=size.image_shape,
+        num_classes=size.num_classes,
+        init=init,
+        bind=lambda variables: _bind(variables["params"]["cell"]),
+        inject=apply_inject,
+        initial_state=lambda u: zeros(len(u.features)),
+        cell=lambda params, z, u: cell.apply({"params": params}, z, u),
+        readout=apply_readout,
+    )
+
+
+def _masks(keys, size):
+    keep = 1.0 - size.dropout
+
+    def mask(index, channels):
+        def lane(key):
+            return jax.random.bernoulli(jax.random.fold_in(key, index), keep, (1, 1, channels)) / keep
+
+        return jax.vmap(lane)(keys)
+
+    return tuple(mask(index, channels) for index, channels in enumerate(size.channels))
+
+
+def _is_normalised(name: str) -> bool:
+    """Whether a module of the cell has weight normalisation: the convolutions of blocks and mixing."""
+    return name in ("conv_1", "conv_2") or name.startswith("mix_")
+
+
+def _unbind(params: Any, name: str = "") -> Any:
+    """Kernels of the normalised convolutions as direction and scale."""
+    if set(params) == {"kernel"}:
+        kernel = params["kernel"]
+        return {"direction": kernel, "scale": _length(kernel)} if _is_normalised(name) else params
+    if name.startswith("resample_"):
+        return params
+    return {key: _unbind(x, key) if isinstance(x, dict) else x for key, x in params.items()}
+
+
+def _bind(params: Any) -> Any:
+    """Directions and scales as kernels."""
+    if set(params) == {"direction", "scale"}:
+        direction = params["direction"]
+        return {"kernel": direction * (params["scale"] / _length(direction))}
+    return {key: _bind(x) if isinstance(x, dict) else x for key, x in params.items()}
+
+
+def _length(kernel):
+    return lax.sqrt(jnp.sum(kernel * kernel, (0, 1, 2)))
