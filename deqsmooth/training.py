@@ -232,7 +232,7 @@ def evaluator(
 
     @jax.jit
     def spectral_radius(variables, images):
-        few = {name: x[noisy_rows][:_SPECTRAL_LANES] for name, x in rows.items()}
+        few = {name: jnp.asarray(x[noisy_rows][:_SPECTRAL_LANES]) for name, x in rows.items()}
         noisy, keys, output = solve((variables, images), few)
         u, _ = model.inject(variables, noisy, None)
         return implicit.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)

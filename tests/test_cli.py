@@ -88,7 +88,8 @@ def test_a_killed_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_pa
 
 def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
     arguments = (
-        "train.py", "--epochs", "4", "--pretraining-epochs", "1", "--evaluation-interval", "1", "--budget", "4",
+        "train.py", "--epochs", "4", "--pretraining-epochs", "1", "--pretraining-budget", "2", "--budget", "2",
+        "--evaluation-interval", "1", "--reference-budget", "6",
         "--model.channels", "8", "--batch-size", "256", "--seed", "7",
     )  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
