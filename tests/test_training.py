@@ -14,9 +14,18 @@ from conftest import SMALL
 from deqsmooth import checkpoints, config, data, distributed, metrics, models, training
 
 SETTINGS = config.Training(
-    epochs=4, pretraining_epochs=1, batch_size=256, budget=3, pretraining_budget=2, gradient_budget=2, evaluation_interval=2,
-    reference_budget=6, model=SMALL, sigma=0.25, learning_rate=1e-2,
-)  # fmt: skip
+    sigma=0.25,
+    epochs=4,
+    batch_size=256,
+    learning_rate=1e-2,
+    pretraining_epochs=1,
+    pretraining_budget=2,
+    budget=3,
+    gradient_budget=2,
+    reference_budget=6,
+    evaluation_interval=2,
+    model=SMALL,
+)
 
 
 @pytest.fixture(scope="module")
