@@ -1,6 +1,7 @@
 """Data: fixed splits, random access, batches that a resumed run sees again."""
 
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -53,3 +54,88 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order():
     for epoch in epochs:
         assert sorted(x.tobytes() for x in epoch) == sorted(x.tobytes() for x in images)
     assert not np.array_equal(*epochs)
+
+
+class Photos:
+    """Stands for a TFDS source of ImageNet: records with images of any size."""
+
+    def __getitem__(self, index):
+        image = np.random.default_rng(index).integers(0, 256, (300 + index, 500, 3), dtype=np.uint8)
+        return {"image": image, "label": np.int64(index)}
+
+    def __len__(self):
+        return 3
+
+
+@pytest.fixture
+def tfds_source(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def use(source, num_classes):
+        label = types.SimpleNamespace(num_classes=num_classes)
+        source.dataset_info = types.SimpleNamespace(features={"label": label}, full_name="name/1.0.0")
+        monkeypatch.setattr(tfds, "data_source", lambda *arguments, **options: source)
+
+    return use
+
+
+def test_imagenet_is_resized_and_cropped_in_the_centre(tfds_source):
+    source = Photos()
+    tfds_source(source, 1000)
+    photos = data.load("imagenet", "validation")
+    images, labels = photos.take([0, 2])
+    assert images.shape == (2, 224, 224, 3) and images.dtype == np.float32 and labels.tolist() == [0, 2]
+    assert images.min() >= 0 and images.max() <= 1 and photos.num_classes == 1000
+    assert photos.identity == "name/1.0.0/validation"
+    # A horizontal ramp keeps its centre: grey 0.5 in the middle column, whatever the aspect.
+    ramp = np.tile(np.linspace(0, 255, 700).astype(np.uint8)[None, :, None], (400, 1, 3))
+    assert photos.prepare(ramp)[:, 111:113].mean() == pytest.approx(0.5, abs=0.01)
+    shown = next(data.batches(photos, 2, seed=0))[0]
+    assert shown.shape == (2, 224, 224, 3) and not np.array_equal(shown[0], images[0])
+
+
+class Squares:
+    def __getitem__(self, index):
+        return {"image": np.full((32, 32, 3), 100 + index, np.uint8), "label": index}
+
+    def __len__(self):
+        return 4
+
+
+def test_cifar10_is_cropped_with_black_padding_and_flipped(tfds_source):
+    tfds_source(Squares(), 10)
+    squares = data.load("cifar10", "train")
+    np.testing.assert_allclose(squares[1][0], 101 / 255, rtol=1e-6)
+    images = np.concatenate([x for x, _ in itertools.islice(data.batches(squares, 4, seed=0), 40)])
+    bright = (images[..., 0] > 0).sum((1, 2))
+    # A crop moved by (a, b) pixels keeps (32 - |a|)(32 - |b|) of them; all nine moves along each axis occur.
+    sides = [32 - abs(move) for move in range(-4, 5)]
+    assert set(bright.tolist()) <= {a * b for a in sides for b in sides}
+    assert bright.min() <= 29 * 29 and bright.max() == 32 * 32
+    one, two = (next(data.batches(squares, 4, seed=0, first=3))[0] for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_data_that_are_not_there_are_refused_with_the_cure(tmp_path):
+    with pytest.raises(ValueError, match=r"cifar10 is not prepared in .*\n.*tfds build cifar10"):
+        data.load("cifar10", "test", str(tmp_path))
+
+
+def test_arrays_of_ones_own(tmp_path):
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array([1, 0]))
+    dataset = data.load("arrays", data_dir=str(tmp_path / "a.npz"))
+    np.testing.assert_allclose(dataset.take(range(2))[0], images / 255, rtol=1e-6)
+    assert dataset[0][1] == 1 and dataset.num_classes == 2 and dataset.identity.startswith("sha256:")
+    bad = {
+        "and labels": {"images": images, "labels": np.zeros(3, int)},
+        "must be integers": {"images": images, "labels": np.zeros(2)},
+        "must be uint8": {"images": images.astype(int), "labels": np.zeros(2, int)},
+        "no .npz file": {"pictures": images},
+    }
+    for message, arrays in bad.items():
+        np.savez(tmp_path / "b.npz", **arrays)
+        with pytest.raises(ValueError, match=message):
+            data.load("arrays", data_dir=str(tmp_path / "b.npz"))
+    with pytest.raises(ValueError, match="needs --data-dir"):
+        data.load("arrays")

@@ -10,10 +10,14 @@ import toy
 
 from deqsmooth import architecture, models, solvers, starts, types
 
+TINY = architecture.MdeqModel(image_shape=(8, 8, 3), channels=(8, 16), head_channels=(2, 3), final_channels=6)
 
-@pytest.fixture(params=["conv", "toy"])
+
+@pytest.fixture(params=["conv", "toy", "mdeq"])
 def model(request) -> types.Model:
-    return models.build(architecture.ConvModel()) if request.param == "conv" else toy.build()
+    if request.param == "toy":
+        return toy.build()
+    return models.build(architecture.ConvModel() if request.param == "conv" else TINY)
 
 
 @pytest.fixture
