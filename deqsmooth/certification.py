@@ -1,7 +1,7 @@
 """The certification of images: selection, estimation, audit and bound, batch by batch.
 
-The one module that knows all the others: it compiles the sampling programs, once for a data set, and
-makes certificates of the votes they return.
+The one module that knows devices and statistics both: it has the sampling programs compiled, once for a
+data set, and makes certificates of the votes they return.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def certify(
       >>> [certificate.prediction for certificate in found] == labels.tolist()
       True
     """
-    images = _checked(classifier, images, settings)
+    images = checked(classifier, images, settings)
     mesh = distributed.mesh()
     settings = resolve(settings)
     places = np.arange(len(images)) if indices is None else np.asarray(indices)
@@ -82,7 +82,12 @@ def certify(
             )
 
 
-def _checked(classifier: sampling.Classifier, images: np.ndarray, settings: config.Smoothing) -> np.ndarray:
+def checked(classifier: sampling.Classifier, images: np.ndarray, settings: config.Smoothing) -> np.ndarray:
+    """Images as float32, if `certify` can take them with this classifier and these settings.
+
+    Raises:
+      ValueError: it cannot.
+    """
     images = np.asarray(images)
     if images.ndim != 4 or len(images) == 0 or not np.issubdtype(images.dtype, np.floating):
         raise ValueError(
@@ -207,7 +212,7 @@ def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
 
 
 def _audit(programs, settings, images, indices, selected, votes):
-    """Solves votes for the selected class again with the reference (THEORY: `statistics.audited_lower`)."""
+    """Solves votes for the selected class again with the reference; see `statistics.audited_lower`."""
     tables, sizes = [], []
     for index, chosen, row in zip(indices, selected, votes, strict=True):
         order = np.asarray(noise.audit_order(noise.phase_key(settings.seed, int(index), noise.AUDIT), len(row)))

@@ -123,6 +123,14 @@ def _certify(arguments: Certify, console: rich.console.Console) -> int:
     checkpoint = checkpoints.load(folder)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     indices = selection.indices(len(dataset))
+    certification.checked(checkpoint, dataset.take(indices[:1])[0], settings)
+    classes = checkpoint.model.num_classes
+    checks.holds(
+        dataset.num_classes <= classes,
+        "dataset",
+        f"{selection.dataset}, with {dataset.num_classes} classes",
+        f"one of at most {classes} classes, which the model tells apart",
+    )
     header = certification.header(checkpoint, selection, settings, dataset.identity)
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
@@ -148,11 +156,11 @@ def _certify(arguments: Certify, console: rich.console.Console) -> int:
 def _follow(chosen, writer, found, total, console):
     """Writes certificates as they come, and shows how far they are."""
     with _progress(console) as progress:
-        task = progress.add_task("compiling", total=total, completed=len(found))
+        progress.add_task("compiling", total=total, completed=len(found))
         for certificate in chosen:
             writer.write(certificate)
             found.append(certificate)
-            progress.update(task, advance=1, description=report.state(found))
+            _advance(progress, report.state(found))
 
 
 def _train(arguments: Train, console: rich.console.Console) -> int:
@@ -170,13 +178,13 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
         log.cut(begin)
         console.print(f"{total} updates, the first {pretraining} of them pre-training, to {workdir}")
         with _progress(console) as progress:
-            task = progress.add_task("compiling", total=total, completed=begin)
+            progress.add_task("compiling", total=total, completed=begin)
             for now in training.fit(model, settings, train, test, state):
                 log.write(now)
                 if now.evaluation is not None:
                     run.save(now.state)
                     console.print(metrics.summarise(int(now.state.update), now.evaluation))
-                progress.update(task, advance=1, description=metrics.describe(now.metrics))
+                _advance(progress, metrics.describe(now.metrics))
         state = run.latest(training.init(model, settings, total))
         checkpoints.save(workdir / "model", state.variables, settings)
     console.print(f"model: {workdir / 'model'}")
@@ -193,6 +201,15 @@ def _progress(console: rich.console.Console) -> rich.progress.Progress:
         rich.progress.TimeRemainingColumn(),
         console=console,
     )
+
+
+def _advance(progress: rich.progress.Progress, description: str) -> None:
+    """One more is done; where no bar can be drawn, a line says so every twentieth of the way."""
+    (task,) = progress.tasks
+    progress.update(task.id, advance=1, description=description)
+    if not progress.console.is_terminal and task.completed % max(1, task.total // 20) == 0:
+        left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} s left"
+        progress.console.print(f"{task.completed:.0f} of {task.total:.0f}: {description}{left}")
 
 
 class _Rate(rich.progress.ProgressColumn):

@@ -18,18 +18,6 @@ from deqsmooth import architecture, checkpoints, config, distributed, models  # 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
 
 
-def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
-        skip = pytest.mark.skip(reason="takes minutes; run with --slow")
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(skip)
-
-
 @pytest.fixture(scope="session")
 def small():
     """An untrained model that all classes get votes from: a readout wide enough to tell noise apart."""

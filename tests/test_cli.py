@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from deqsmooth import certificates
@@ -132,6 +133,12 @@ BAD = [
     (("--checkpoint", "."), "no checkpoint of this project"),
     (("--out", "/proc/none/c.jsonl"), "cannot write /proc/none/c.jsonl"),
     (("--start-index", "360"), "start_index is 360"),
+    (
+        ("--dataset", "arrays", "--data-dir", "photos.npz", "--sigma", "0.5", "--checkpoint", "SHIPPED"),
+        "(32, 32, 3)",
+    ),
+    (("--dataset", "cifar10", "--data-dir", "/none", "--checkpoint", "SHIPPED"), "tfds build cifar10"),
+    (("--preset", "srs-mdeq-3"), "did you mean 'srs-mdeq-3"),
     (("--num-estimatoin", "9"), "--num-estimation"),
     (("--num-estimation", "many"), "many"),
 ]
@@ -143,6 +150,9 @@ def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkey
     from deqsmooth import certification, cli, distributed
 
     monkeypatch.chdir(tmp_path)
+    shipped = str(ROOT / "deqsmooth" / "shipped" / "digits-0.5")
+    arguments = [shipped if x == "SHIPPED" else x for x in arguments]
+    np.savez("photos.npz", images=np.zeros((2, 32, 32, 3), np.uint8), labels=np.zeros(2, int))
     monkeypatch.setattr(sys, "argv", ["certify.py", *arguments])
     mesh = distributed.mesh()
     two = type(mesh)(mesh.devices[:2], mesh.axis_names, axis_types=mesh.axis_types)
@@ -155,7 +165,7 @@ def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkey
     captured = capsys.readouterr()
     assert status == 2
     assert message in captured.err + captured.out
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.npz"]
 
 
 def test_a_done_run_shows_its_table_again(tmp_path, cache):
