@@ -21,6 +21,11 @@ def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Ar
       seed: seed of the run, below 2**32.
       image: index of the image in its split.
       phase: SELECTION, ESTIMATION or AUDIT.
+
+    Example:
+      >>> keys = phase_key(0, 7, ESTIMATION)[None]
+      >>> gaussian(keys, jnp.arange(1, dtype=jnp.int32), (8, 8, 1)).shape
+      (1, 8, 8, 1)
     """
     # Threefry by name: its draws do not depend on how they are batched, whatever the default of JAX.
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), image), phase)

@@ -20,6 +20,10 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
       successes: between 0 and `trials`; 0 gives 0.
       trials: independent trials.
       alpha: probability that the bound exceeds the truth, at most.
+
+    Example:
+      >>> round(clopper_pearson_lower(99, 100, 0.001), 4)
+      0.9114
     """
     if successes == 0:
         return 0.0
@@ -41,6 +45,10 @@ def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: 
       drawn: size of the draw.
       population: size of the population.
       alpha: probability that the bound is below the truth, at most.
+
+    Example:
+      >>> hypergeometric_upper(0, 400, 10_000, 0.0005)
+      184
     """
     most, least = population - (drawn - marked_drawn), marked_drawn
     while least < most:
@@ -77,6 +85,14 @@ def audited_lower(
       alpha_audit: failure probability spent on the audit.
       alpha_count: failure probability spent on the count.
       bound: `exact`, `paper` or `reference-code`.
+
+    Raises:
+      ValueError: an unknown bound.
+
+    Example:
+      >>> lower = audited_lower(9900, 10_000, 2, 400, 0.0005, 0.0005, "exact")
+      >>> lower < clopper_pearson_lower(9900, 10_000, 0.001)
+      True
     """
     if count == 0:
         return 0.0
@@ -118,12 +134,22 @@ def lower_bound(
 
 
 def radius(p_lower: float, sigma: float) -> float:
-    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al.)."""
+    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al.).
+
+    Example:
+      >>> round(radius(0.99, 0.5), 3), radius(0.5, 0.5)
+      (1.163, 0.0)
+    """
     return float(sigma * stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
 
 
 def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: float) -> float:
-    """Share of images whose prediction is correct with a radius of at least `at`."""
+    """Share of images whose prediction is correct with a radius of at least `at`.
+
+    Example:
+      >>> certified_accuracy([True, True, False, False], [0.5, 0.25, 0.75, 0.0], 0.5)
+      0.25
+    """
     return float(np.mean(np.asarray(correct) & (np.asarray(radii) >= at)))
 
 
@@ -141,5 +167,10 @@ def mean_radius(radii: Sequence[float]) -> float:
 
 
 def round_down(value: float, digits: int) -> str:
-    """Decimal text that never states more than the value."""
+    """Decimal text that never states more than the value.
+
+    Example:
+      >>> round_down(0.9999, 3)
+      '0.999'
+    """
     return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
