@@ -148,7 +148,8 @@ def header(
             "start": "zero" if serial else settings.start,
             "dtype": "float32",
         },
-        "training": serialization.to_json(checkpoint.settings),
+        "model": serialization.to_json(checkpoint.size),
+        "training": checkpoint.training and serialization.to_json(checkpoint.training),
     }
     if settings.bound == "reference-code":
         entries["warning"] = certificates.NOT_VALID

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from deqsmooth import config, models, serialization, types
+from deqsmooth import architecture, config, models, serialization, types
 
 _SHIPPED = pathlib.Path(__file__).parent / "shipped"
 
@@ -30,25 +30,33 @@ class Checkpoint(NamedTuple):
     Attributes:
       model: its functions.
       variables: its variables, numpy float32.
-      settings: the training that made it.
-      sha256: digest of model settings and variables; independent of how they lie on disk.
+      size: the model's, from which it can be built again.
+      training: the settings that made it; None for a model from elsewhere.
+      sha256: digest of size and variables; independent of how they lie on disk.
     """
 
     model: types.Model
     variables: types.Variables
-    settings: config.Training
+    size: architecture.Model
+    training: config.Training | None
     sha256: str
 
 
-def save(path: str | os.PathLike[str], variables: types.Variables, settings: config.Training) -> None:
-    """Writes a model to a folder, replacing what is there."""
+def save(
+    path: str | os.PathLike[str],
+    variables: types.Variables,
+    size: architecture.Model,
+    training: config.Training | None = None,
+) -> None:
+    """Writes a model to a folder, replacing what is there; `training` is what made it, if it was made here."""
+    made_by = None if training is None else serialization.to_json(training)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
                 variables=ocp.args.StandardSave(_to_numpy(variables)),
-                config=ocp.args.JsonSave(serialization.to_json(settings)),
+                config=ocp.args.JsonSave({"model": serialization.to_json(size), "training": made_by}),
             ),
             force=True,
         )
@@ -73,8 +81,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         with ocp.Checkpointer(handler) as checkpointer:
             asked = ocp.args.Composite(config=ocp.args.JsonRestore())
-            settings = serialization.from_json(config.Training, checkpointer.restore(folder, asked).config)
-            model = models.build(settings.model)
+            described = checkpointer.restore(folder, asked).config
+            size, made_by = serialization.model_from_json(described["model"]), described["training"]
+            training = None if made_by is None else serialization.from_json(config.Training, made_by)
+            model = models.build(size)
             template = _template(jax.eval_shape(model.init, jax.random.key(0)))
             asked = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, asked).variables
@@ -82,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         reason = str(error).strip().split("\n")[0][:300]
         raise ValueError(f"{path} is no checkpoint of this project: {reason}") from None
     _check_shapes(path, variables, template)
-    return Checkpoint(model, variables, settings, _digest(settings, variables))
+    return Checkpoint(model, variables, size, training, _digest(size, variables))
 
 
 def shipped(dataset: str, sigma: float) -> pathlib.Path:
@@ -173,8 +183,8 @@ def _check_shapes(path: Any, variables: Any, template: Any) -> None:
             raise ValueError(f"{path}: {name} has shape {found.get(name)}; the model asks for {x.shape}")
 
 
-def _digest(settings: config.Training, variables: types.Variables) -> str:
-    digest = hashlib.sha256(serialization.digest(serialization.to_json(settings.model)).encode())
+def _digest(size: architecture.Model, variables: types.Variables) -> str:
+    digest = hashlib.sha256(serialization.digest(serialization.to_json(size)).encode())
     for key, x in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
         digest.update(np.ascontiguousarray(x).tobytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -17,21 +18,25 @@ import rich.progress
 import tyro
 
 from deqsmooth import (
+    architecture,
     certificates,
     certification,
     checkpoints,
     checks,
     config,
+    conversion,
     data,
     distributed,
     metrics,
     models,
+    parity,
     presets,
     report,
     training,
 )
 
 _Flat = tyro.conf.arg(name="")
+_LIST = re.compile(r"[\d.]+(,[\d.]+)+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +82,25 @@ class Train:
     resume: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Convert a PyTorch checkpoint into a model that certifies.
+
+    Attributes:
+      file: `.pth.tar` file with a state dict, alone or under `state_dict` (needs PyTorch), or `.npz` file of it.
+      out: folder that the model is written to.
+      preset: name of the model; the other flags then change its size.
+      model: size of the model.
+      check: file of recorded outputs; the converted model must reproduce them.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    out: pathlib.Path
+    preset: str = "mdeq-small"
+    model: architecture.MdeqModel = dataclasses.field(default_factory=architecture.MdeqModel)
+    check: pathlib.Path | None = None
+
+
 def certify() -> int:
     """Command `deqsmooth-certify`; returns the exit status."""
     return _run(Certify, _certify, lambda name: {"smoothing": _named(name, presets.SMOOTHING)})
@@ -85,6 +109,11 @@ def certify() -> int:
 def train() -> int:
     """Command `deqsmooth-train`; returns the exit status."""
     return _run(Train, _train, lambda name: {"settings": _named(name, presets.TRAINING)})
+
+
+def convert() -> int:
+    """Command `deqsmooth-convert`; returns the exit status, 1 if the check fails."""
+    return _run(Convert, _convert, lambda name: {"model": _named(name, presets.MDEQ)})
 
 
 def _run(arguments: type, command: Callable[..., int], preset: Callable[[str], dict[str, Any]]) -> int:
@@ -105,10 +134,15 @@ def _parse(arguments: type, preset: Callable[[str], dict[str, Any]]) -> Any:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--preset")
     name = finder.parse_known_args()[0].preset
+    # Lists of numbers may be written with commas.
+    words = [part for word in sys.argv[1:] for part in (word.split(",") if _LIST.fullmatch(word) else [word])]
     if name is None:
-        return tyro.cli(arguments)
-    missing = {"selection": config.Selection()} if arguments is Certify else {}
-    return tyro.cli(arguments, default=arguments(**missing, **preset(name), preset=name))
+        return tyro.cli(arguments, args=words)
+    required = {
+        Certify: {"selection": config.Selection()},
+        Convert: {"file": tyro.MISSING, "out": tyro.MISSING},
+    }.get(arguments, {})
+    return tyro.cli(arguments, args=words, default=arguments(**required, **preset(name), preset=name))
 
 
 def _named(name: str, known: dict[str, Any]) -> Any:
@@ -186,8 +220,23 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
                     console.print(metrics.summarise(int(now.state.update), now.evaluation))
                 _advance(progress, metrics.describe(now.metrics))
         state = run.latest(training.init(model, settings, total))
-        checkpoints.save(workdir / "model", state.variables, settings)
+        checkpoints.save(workdir / "model", state.variables, settings.model, settings)
     console.print(f"model: {workdir / 'model'}")
+    return 0
+
+
+def _convert(arguments: Convert, console: rich.console.Console) -> int:
+    variables = conversion.convert(conversion.read(arguments.file), arguments.model)
+    failed = []
+    if arguments.check is not None:
+        found = parity.compare(variables, arguments.model, conversion.read(arguments.check))
+        console.print(report.comparisons(found))
+        failed = [comparison.quantity for comparison in found if not comparison.passed]
+    if failed:
+        print(f"error: {len(failed)} quantities beyond their limit: {', '.join(failed)}", file=sys.stderr)
+        return 1
+    checkpoints.save(arguments.out, variables, arguments.model)
+    console.print(f"model: {arguments.out}")
     return 0
 
 

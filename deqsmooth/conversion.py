@@ -5,6 +5,10 @@ Takes a state dict as numpy arrays, gives variables of `models.build(size)`. PyT
 
 from __future__ import annotations
 
+import os
+import pathlib
+import pickle
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +19,37 @@ from deqsmooth import architecture, models, types
 
 _Path = tuple[str, ...]
 _UNUSED = "num_batches_tracked"
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Arrays of an `.npz` file, or of a PyTorch file: a state dict, alone or under `state_dict`.
+
+    PyTorch files are loaded with weights only: no code in them is run.
+
+    Raises:
+      ValueError: the file cannot be read, or PyTorch is needed and missing.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"{path} does not exist; it must be a file of arrays")
+    if pathlib.Path(path).suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no .npz file: {error}") from None
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(f"reading {path} needs PyTorch: pip install 'deqsmooth[torch]'") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is no PyTorch file of weights: {str(error).splitlines()[0]}") from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    arrays = {name: x.numpy() for name, x in state.items() if isinstance(x, torch.Tensor)}
+    if not arrays:
+        raise ValueError(f"{path} holds no state dict, neither alone nor under 'state_dict'")
+    return arrays
 
 
 def convert(state: Mapping[str, np.ndarray], size: architecture.Model) -> types.Variables:

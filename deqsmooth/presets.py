@@ -11,8 +11,7 @@ from deqsmooth import architecture, config
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-MODELS: dict[str, architecture.Model] = {
-    "conv": architecture.ConvModel(),
+MDEQ: dict[str, architecture.MdeqModel] = {
     "mdeq-small": architecture.MdeqModel(),
     "mdeq-large": architecture.MdeqModel(
         channels=(32, 64, 128, 256), head_channels=(14, 28, 56, 112), final_channels=1680, dropout=0.22

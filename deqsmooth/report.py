@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import table
 
 from deqsmooth import certificates, config, statistics
+
+if TYPE_CHECKING:
+    from deqsmooth import parity
 
 
 def radii(sigma: float, largest: float) -> list[float]:
@@ -80,3 +84,14 @@ def state(found: Sequence[certificates.Certificate]) -> str:
     at = (0.0, found[0].sigma)
     shares = [100 * statistics.certified_accuracy(correct, reached, radius) for radius in at]
     return "certified " + ", ".join(f"{s:.0f} % at {r:g}" for r, s in zip(at, shares, strict=True))
+
+
+def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
+    """Errors of a converted model beside their limits."""
+    shown = table.Table(title="largest error by quantity")
+    for heading in ("quantity", "error", "limit", ""):
+        shown.add_column(heading)
+    for comparison in found:
+        verdict = "passed" if comparison.passed else "FAILED"
+        shown.add_row(comparison.quantity, f"{comparison.error:.1e}", f"{comparison.limit:g}", verdict)
+    return shown

@@ -40,11 +40,16 @@ def from_json(kind: type, encoded: dict[str, Any]) -> Any:
         raise ValueError(f"{kind.__name__} has no settings {sorted(unknown)}")
     for name, value in values.items():
         if name == "model" and isinstance(value, dict):
-            checks.known("model", str(value.get("name")), architecture.MODELS)
-            values[name] = from_json(architecture.MODELS[value["name"]], value)
+            values[name] = model_from_json(value)
         else:
             values[name] = _decode(f"{kind.__name__}.{name}", value, hints[name])
     return kind(**values)
+
+
+def model_from_json(encoded: dict[str, Any]) -> architecture.Model:
+    """The size of a model, whose family stands under `name`; see `from_json`."""
+    checks.known("model", str(encoded.get("name")), architecture.MODELS)
+    return from_json(architecture.MODELS[encoded["name"]], encoded)
 
 
 def _decode(name: str, value: Any, hint: Any) -> Any:

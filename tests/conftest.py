@@ -26,7 +26,7 @@ def small():
     readout = variables["params"]["readout"]["Dense_0"]
     readout["kernel"] = readout["kernel"] * 3
     settings = config.Training(model=SMALL)
-    return checkpoints.Checkpoint(model, variables, settings, "0" * 64)
+    return checkpoints.Checkpoint(model, variables, SMALL, settings, "0" * 64)
 
 
 @pytest.fixture

@@ -18,20 +18,20 @@ def variables():
 
 
 def test_what_is_saved_is_loaded(tmp_path, variables):
-    checkpoints.save(tmp_path / "model", variables, SETTINGS)
+    checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
     for folder in (tmp_path / "model", tmp_path):
         found = checkpoints.load(folder)
         jax.tree.map(np.testing.assert_array_equal, found.variables, variables)
-        assert found.settings == SETTINGS
+        assert found.training == SETTINGS and found.size == SMALL
         assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
 
 
 def test_the_digest_is_that_of_the_numbers(tmp_path, variables):
-    checkpoints.save(tmp_path / "a", variables, SETTINGS)
-    checkpoints.save(tmp_path / "b", variables, dataclasses.replace(SETTINGS, seed=3))
+    checkpoints.save(tmp_path / "a", variables, SMALL, SETTINGS)
+    checkpoints.save(tmp_path / "b", variables, SMALL, dataclasses.replace(SETTINGS, seed=3))
     changed = jax.tree.map(np.array, variables)
     changed["params"]["readout"]["Dense_0"]["bias"][0] += 1e-7
-    checkpoints.save(tmp_path / "c", changed, SETTINGS)
+    checkpoints.save(tmp_path / "c", changed, SMALL, SETTINGS)
     a, b, c = (checkpoints.load(tmp_path / name).sha256 for name in "abc")
     assert a == b != c
 
@@ -45,10 +45,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, variables):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no checkpoint of this project"):
         checkpoints.load(tmp_path / "empty")
-    checkpoints.save(tmp_path / "wide", variables, dataclasses.replace(SETTINGS, model=architecture.ConvModel()))
+    checkpoints.save(tmp_path / "wide", variables, architecture.ConvModel())
     with pytest.raises(ValueError, match=r"shape|checkpoint"):
         checkpoints.load(tmp_path / "wide")
-    (tmp_path / "wide" / "config" / "metadata").write_text('{"sugar": 1}')
+    (tmp_path / "wide" / "config" / "metadata").write_text('{"model": {"name": "conv", "sugar": 1}}')
     with pytest.raises(ValueError, match="sugar"):
         checkpoints.load(tmp_path / "wide")
 
@@ -58,6 +58,6 @@ def test_models_are_shipped_for_digits():
         folder = checkpoints.shipped("digits", sigma)
         assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 1_000_000
         found = checkpoints.load(folder)
-        assert found.settings.sigma == sigma and found.settings.dataset == "digits"
+        assert found.training.sigma == sigma and found.training.dataset == "digits"
     with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
         checkpoints.shipped("digits", 1.0)

@@ -1,12 +1,17 @@
 """The multiscale DEQ against a second implementation: numpy, channels first, on PyTorch's names, by rule."""
 
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deqsmooth import architecture, conversion, models, parity, presets
+from deqsmooth import architecture, checkpoints, conversion, models, parity, presets
 
+ROOT = pathlib.Path(__file__).parent.parent
 SIZES = [
     architecture.MdeqModel(channels=(8, 16), head_channels=(2, 3), final_channels=6, image_shape=(8, 8, 3)),
     architecture.MdeqModel(
@@ -197,7 +202,7 @@ def test_foreign_state_dicts_are_refused_by_name():
     ("name", "count"), [("mdeq-small", 249_883), ("mdeq-large", 11_097_438), ("mdeq-small-imagenet", 18_613_496)]
 )
 def test_the_published_sizes_have_the_published_parameter_counts(name, count):
-    template = jax.eval_shape(models.build(presets.MODELS[name]).init, jax.random.key(0))
+    template = jax.eval_shape(models.build(presets.MDEQ[name]).init, jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(template["params"])) == count
 
 
@@ -215,3 +220,49 @@ def test_one_dropout_mask_serves_a_whole_solve_and_depends_on_its_lane_alone():
     alone, _ = model.inject(variables, images[5:6], keys[5:6])
     np.testing.assert_array_equal(u.masks[0][5:6], alone.masks[0])
     assert model.inject(variables, images, None)[0].masks == ()
+
+
+def run_convert(*arguments):
+    """The command in a process of its own."""
+    code = "import sys; from deqsmooth import cli; sys.exit(cli.convert())"
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_converts_checks_and_writes_a_model(tmp_path):
+    size = SIZES[0]
+    state = state_dict(size)
+    recorded = vectors(size, state)
+    np.savez(tmp_path / "weights.npz", **state)
+    np.savez(tmp_path / "vectors.npz", **recorded)
+    sizes = (
+        "--model.channels", "8,16", "--model.head-channels", "2,3", "--model.final-channels", "6",
+        "--model.image-shape", "8,8,3",
+    )  # fmt: skip
+    files = (tmp_path / "weights.npz", "--check", tmp_path / "vectors.npz", "--preset", "mdeq-small")
+    status, output, errors = run_convert(*files, "--out", tmp_path / "model", *sizes)
+    assert (status, errors) == (0, "") and "passed" in output
+    found = checkpoints.load(tmp_path / "model")
+    assert found.size == size and found.training is None
+    jax.tree.map(np.testing.assert_array_equal, found.variables, conversion.convert(state, size))
+
+    recorded["logits_naive_2"] = recorded["logits_naive_2"] + 1e-3
+    np.savez(tmp_path / "vectors.npz", **recorded)
+    status, output, errors = run_convert(*files, "--out", tmp_path / "other", *sizes)
+    assert status == 1 and "logits_naive_2" in errors and "FAILED" in output
+    assert not (tmp_path / "other").exists()
+    status, _, errors = run_convert(*files, "--out", tmp_path / "other")
+    assert status == 2 and "missing" in errors and errors.count("\n") == 1
+
+
+def test_pytorch_files_are_read_with_weights_only(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {"a.weight": torch.arange(6.0).reshape(2, 3)}
+    torch.save(state, tmp_path / "bare.pth")
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "record.pth.tar")
+    for name in ("bare.pth", "record.pth.tar"):
+        np.testing.assert_array_equal(conversion.read(tmp_path / name)["a.weight"], np.arange(6.0).reshape(2, 3))
+    torch.save({"harm": print}, tmp_path / "code.pth")
+    with pytest.raises(ValueError, match="no PyTorch file of weights"):
+        conversion.read(tmp_path / "code.pth")
