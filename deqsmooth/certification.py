@@ -63,6 +63,7 @@ def certify(
     images = checked(classifier, images, settings)
     mesh = distributed.mesh()
     settings = resolve(settings)
+    settings = dataclasses.replace(settings, images_per_batch=min(settings.images_per_batch, len(images)))
     places = np.arange(len(images)) if indices is None else np.asarray(indices)
     truths = None if labels is None else np.asarray(labels)
     for name, values in (("labels", truths), ("indices", places)):
