@@ -33,7 +33,7 @@ class Benchmark:
       stride: every how many test images.
       num_estimation: samples of the baseline and of the serial runs.
       num_audit: audited votes of the serial runs.
-      out: folder that table and certificates are written to.
+      out: folder that table and certificates are written to; the same command resumes there.
     """
 
     dataset: str = "digits"
@@ -41,7 +41,7 @@ class Benchmark:
     stride: int = 8
     num_estimation: int = 10_000
     num_audit: int = 1000
-    out: pathlib.Path = pathlib.Path("results/serial_against_independent")
+    out: pathlib.Path = pathlib.Path("runs/serial_against_independent")
 
 
 def run(name, settings, selection, checkpoint, out) -> list[ds.Certificate]:
