@@ -1,6 +1,6 @@
-"""The two commands: flags to configuration, one call, and progress to look at.
+"""The commands: flags to configuration, one call, and progress to look at.
 
-Exit status: 0 done, 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 a failed check of a conversion, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
