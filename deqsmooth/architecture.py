@@ -102,5 +102,44 @@ class MdeqModel:
         )
 
 
-Model = ConvModel | MdeqModel
-MODELS = {"conv": ConvModel, "mdeq": MdeqModel}
+@dataclasses.dataclass(frozen=True)
+class ResnetModel:
+    """Size of a residual network: an explicit baseline, which solves nothing.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images.
+      num_classes: number of classes.
+      blocks: residual blocks of each stage; every stage but the first halves the resolution.
+      channels: channels of each stage; a stage of bottlenecks gives four times as many.
+      bottleneck: whether a block is 1x1, 3x3, 1x1 convolutions, or two 3x3 ones.
+      stem: side of the first convolution; above 3 it has stride 2, and a max-pooling of stride 2 follows.
+      mean: standardisation, by image channel.
+      std: standardisation, by image channel.
+    """
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    num_classes: int = 10
+    blocks: tuple[int, ...] = (18, 18, 18)
+    channels: tuple[int, ...] = (16, 32, 64)
+    bottleneck: bool = False
+    stem: int = 3
+    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
+    std: tuple[float, ...] = (0.2023, 0.1994, 0.2010)
+
+    def __post_init__(self):
+        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        checks.holds(
+            len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
+        )
+        checks.holds(
+            len(self.channels) == len(self.blocks) and min(self.channels) > 0,
+            "channels",
+            self.channels,
+            f"as many positive numbers as blocks, {len(self.blocks)}",
+        )
+        checks.holds(self.stem > 0 and self.stem % 2 == 1, "stem", self.stem, "positive and odd")
+
+
+Equilibrium = ConvModel | MdeqModel
+Model = Equilibrium | ResnetModel
+MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "resnet": ResnetModel}

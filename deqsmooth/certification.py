@@ -17,7 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 import deqsmooth
-from deqsmooth import certificates, checkpoints, config, distributed, noise, sampling, serialization, statistics
+from deqsmooth import (
+    certificates,
+    checkpoints,
+    config,
+    distributed,
+    noise,
+    sampling,
+    serialization,
+    statistics,
+    types,
+)
 
 _QUANTILES = (0.5, 0.9, 1.0)
 _DEFAULT_LANES = 100
@@ -103,7 +113,7 @@ def checked(classifier: sampling.Classifier, images: np.ndarray, settings: confi
         shape = classifier.model.image_shape
         if images.shape[1:] != shape:
             raise ValueError(f"images have shape {images.shape[1:]}; the model takes {shape}")
-    elif settings.sampler != "independent":
+    if settings.sampler != "independent" and not _solves(classifier):
         raise ValueError(
             f"sampler is {settings.sampler!r}; a classifier without an equilibrium has only 'independent'"
         )
@@ -133,6 +143,15 @@ def header(
     # How many images are solved side by side follows from the machine and changes no result.
     smoothing_settings = serialization.to_json(settings)
     del smoothing_settings["images_per_batch"]
+    solve = {
+        "solver": settings.solver,
+        "budget": settings.reference_budget if serial else settings.budget,
+        "tolerance": None if serial else settings.tolerance,
+        "start": "zero" if serial else settings.start,
+    }
+    if not _solves(checkpoint):
+        solve = dict.fromkeys(solve)
+        smoothing_settings |= solve
     entries = {
         "kind": "header",
         "schema": certificates.SCHEMA,
@@ -143,10 +162,7 @@ def header(
         "smoothing": smoothing_settings,
         "reference": {
             "checkpoint": checkpoint.sha256,
-            "solver": settings.solver,
-            "budget": settings.reference_budget if serial else settings.budget,
-            "tolerance": None if serial else settings.tolerance,
-            "start": "zero" if serial else settings.start,
+            **solve,
             "dtype": "float32",
         },
         "model": serialization.to_json(checkpoint.size),
@@ -175,6 +191,10 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
     block = settings.block or _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
     images_per_batch = settings.images_per_batch or max(1, -(-block * num_devices // lanes))
     return dataclasses.replace(settings, lanes=lanes, block=block, images_per_batch=images_per_batch)
+
+
+def _solves(classifier: sampling.Classifier) -> bool:
+    return isinstance(classifier, checkpoints.Checkpoint) and isinstance(classifier.model, types.Model)
 
 
 def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
@@ -268,7 +288,7 @@ def _fields(
         "start": settings.start if solves else None,
         "solver": settings.solver if solves else None,
         "budget": settings.budget if solves else None,
-        "tolerance": settings.tolerance,
+        "tolerance": settings.tolerance if solves else None,
         "warmup_budget": settings.warmup_budget,
         "reference_budget": settings.reference_budget if serial else settings.budget if solves else None,
         "lanes": settings.lanes,

@@ -28,14 +28,14 @@ class Checkpoint(NamedTuple):
     """A trained model.
 
     Attributes:
-      model: its functions.
+      model: its functions; of an equilibrium model or an explicit one.
       variables: its variables, numpy float32.
       size: the model's, from which it can be built again.
       training: the settings that made it; None for a model from elsewhere.
       sha256: digest of size and variables; independent of how they lie on disk.
     """
 
-    model: types.Model
+    model: types.Model | types.Explicit
     variables: types.Variables
     size: architecture.Model
     training: config.Training | None

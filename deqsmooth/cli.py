@@ -97,7 +97,9 @@ class Convert:
     file: tyro.conf.Positional[pathlib.Path]
     out: pathlib.Path
     preset: str = "mdeq-small"
-    model: architecture.MdeqModel = dataclasses.field(default_factory=architecture.MdeqModel)
+    model: tyro.conf.AvoidSubcommands[architecture.MdeqModel | architecture.ResnetModel] = dataclasses.field(
+        default_factory=architecture.MdeqModel
+    )
     check: pathlib.Path | None = None
 
 
@@ -113,7 +115,7 @@ def train() -> int:
 
 def convert() -> int:
     """Command `deqsmooth-convert`; returns the exit status, 1 if the check fails."""
-    return _run(Convert, _convert, lambda name: {"model": _named(name, presets.MDEQ)})
+    return _run(Convert, _convert, lambda name: {"model": _named(name, presets.MODELS)})
 
 
 def _run(arguments: type, command: Callable[..., int], preset: Callable[[str], dict[str, Any]]) -> int:

@@ -83,7 +83,7 @@ class Training:
     reference_budget: int = 30
     evaluation_interval: int = 5
     seed: int = 0
-    model: architecture.Model = dataclasses.field(default_factory=architecture.ConvModel)
+    model: architecture.Equilibrium = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self):
         checks.known("dataset", self.dataset, DATASETS)

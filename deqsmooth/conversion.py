@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from deqsmooth import architecture, models, types
 
 _Path = tuple[str, ...]
 _UNUSED = "num_batches_tracked"
+# Of DataParallel, and of a network behind a normalisation layer without weights, as in Cohen et al.'s code.
+_PREFIX = re.compile(r"(module\.)?(1\.)?(module\.)?")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -56,14 +59,15 @@ def convert(state: Mapping[str, np.ndarray], size: architecture.Model) -> types.
     """Variables of a model from a PyTorch state dict.
 
     Args:
-      state: arrays by name; names may carry the prefix `module.` of DataParallel.
+      state: arrays by name; names may carry the prefix `module.` of DataParallel, and `1.` of a network that
+        a normalisation layer precedes.
       size: the model.
 
     Raises:
       ValueError: names are missing or unexpected, or an array has another shape than the model asks for.
     """
     found = {
-        name.removeprefix("module."): np.asarray(x) for name, x in state.items() if not name.endswith(_UNUSED)
+        _PREFIX.sub("", name, count=1): np.asarray(x) for name, x in state.items() if not name.endswith(_UNUSED)
     }
     table = names(size)
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
@@ -94,65 +98,88 @@ def names(size: architecture.Model) -> dict[str, _Path]:
     Raises:
       ValueError: the family has no PyTorch counterpart.
     """
-    if not isinstance(size, architecture.MdeqModel):
-        raise ValueError(f"{type(size).__name__} has no PyTorch counterpart to convert from")
-    return _mdeq(size)
+    if isinstance(size, architecture.MdeqModel):
+        return _mdeq(size)
+    if isinstance(size, architecture.ResnetModel):
+        return _resnet(size)
+    raise ValueError(f"{type(size).__name__} has no PyTorch counterpart to convert from")
+
+
+class _Table(dict[str, _Path]):
+    """Names with their paths, entered layer by layer."""
+
+    def conv(self, name: str, *path: str, bias: bool = False) -> None:
+        self[f"{name}.weight"] = ("params", *path, "kernel")
+        if bias:
+            self[f"{name}.bias"] = ("params", *path, "bias")
+
+    def weight_normalised(self, name: str, *path: str) -> None:
+        self[f"{name}.weight_v"] = ("params", *path, "direction")
+        self[f"{name}.weight_g"] = ("params", *path, "scale")
+
+    def norm(self, name: str, *path: str) -> None:
+        self[f"{name}.weight"] = ("params", *path, "scale")
+        self[f"{name}.bias"] = ("params", *path, "bias")
+
+    def batch_norm(self, name: str, *path: str, affine: bool = True) -> None:
+        if affine:
+            self.norm(name, *path)
+        self[f"{name}.running_mean"] = ("batch_stats", *path, "mean")
+        self[f"{name}.running_var"] = ("batch_stats", *path, "var")
 
 
 def _mdeq(size: architecture.MdeqModel) -> dict[str, _Path]:
-    table: dict[str, _Path] = {}
+    table = _Table()
     branches = range(len(size.channels))
 
-    def conv(name, *path, bias=False):
-        table[f"{name}.weight"] = ("params", *path, "kernel")
-        if bias:
-            table[f"{name}.bias"] = ("params", *path, "bias")
-
-    def normalised_conv(name, *path):
-        table[f"{name}.weight_v"] = ("params", *path, "direction")
-        table[f"{name}.weight_g"] = ("params", *path, "scale")
-
-    def norm(name, *path):
-        table[f"{name}.weight"] = ("params", *path, "scale")
-        table[f"{name}.bias"] = ("params", *path, "bias")
-
-    def batch_norm(name, *path, affine=True):
-        if affine:
-            norm(name, *path)
-        table[f"{name}.running_mean"] = ("batch_stats", *path, "mean")
-        table[f"{name}.running_var"] = ("batch_stats", *path, "var")
-
     for index, stem in enumerate((("downsample.0", "downsample.1"), ("downsample.3", "downsample.4"))):
-        conv(stem[0], "inject", f"conv_{index}")
-        batch_norm(stem[1], "inject", f"norm_{index}")
-    conv("stage0.0", "inject", "conv_2")
-    batch_norm("stage0.1", "inject", "norm_2")
+        table.conv(stem[0], "inject", f"conv_{index}")
+        table.batch_norm(stem[1], "inject", f"norm_{index}")
+    table.conv("stage0.0", "inject", "conv_2")
+    table.batch_norm("stage0.1", "inject", "norm_2")
 
     for i in branches:
         block = f"fullstage.branches.{i}.blocks.0"
         for k in (1, 2):
-            normalised_conv(f"{block}.conv{k}", "cell", f"block_{i}", f"conv_{k}")
+            table.weight_normalised(f"{block}.conv{k}", "cell", f"block_{i}", f"conv_{k}")
         for k in (1, 2, 3):
-            norm(f"{block}.gn{k}", "cell", f"block_{i}", f"norm_{k}")
-        normalised_conv(f"fullstage.post_fuse_layers.{i}.conv", "cell", f"mix_{i}")
+            table.norm(f"{block}.gn{k}", "cell", f"block_{i}", f"norm_{k}")
+        table.weight_normalised(f"fullstage.post_fuse_layers.{i}.conv", "cell", f"mix_{i}")
         for j in branches:
             for k in range(max(i - j, int(j > i))):
                 layer = f"fullstage.fuse_layers.{i}.{j}.net" + (f".{k}" if j < i else "")
-                conv(f"{layer}.conv", "cell", f"resample_{j}_to_{i}", f"conv_{k}")
-                norm(f"{layer}.gnorm", "cell", f"resample_{j}_to_{i}", f"norm_{k}")
+                table.conv(f"{layer}.conv", "cell", f"resample_{j}_to_{i}", f"conv_{k}")
+                table.norm(f"{layer}.gnorm", "cell", f"resample_{j}_to_{i}", f"norm_{k}")
 
         head = f"incre_modules.{i}.0"
         for k in range(3):
-            conv(f"{head}.conv{k + 1}", "readout", f"bottleneck_{i}", f"conv_{k}")
-            batch_norm(f"{head}.bn{k + 1}", "readout", f"bottleneck_{i}", f"norm_{k}", affine=False)
-        conv(f"{head}.downsample.0", "readout", f"bottleneck_{i}", "project")
-        batch_norm(f"{head}.downsample.1", "readout", f"bottleneck_{i}", "project_norm")
+            table.conv(f"{head}.conv{k + 1}", "readout", f"bottleneck_{i}", f"conv_{k}")
+            table.batch_norm(f"{head}.bn{k + 1}", "readout", f"bottleneck_{i}", f"norm_{k}", affine=False)
+        table.conv(f"{head}.downsample.0", "readout", f"bottleneck_{i}", "project")
+        table.batch_norm(f"{head}.downsample.1", "readout", f"bottleneck_{i}", "project_norm")
         if i:
-            conv(f"downsamp_modules.{i - 1}.0", "readout", f"down_{i}", bias=True)
-            batch_norm(f"downsamp_modules.{i - 1}.1", "readout", f"down_norm_{i}")
-    conv("final_layer.0", "readout", "final", bias=True)
-    batch_norm("final_layer.1", "readout", "final_norm")
-    conv("classifier", "readout", "classify", bias=True)
+            table.conv(f"downsamp_modules.{i - 1}.0", "readout", f"down_{i}", bias=True)
+            table.batch_norm(f"downsamp_modules.{i - 1}.1", "readout", f"down_norm_{i}")
+    table.conv("final_layer.0", "readout", "final", bias=True)
+    table.batch_norm("final_layer.1", "readout", "final_norm")
+    table.conv("classifier", "readout", "classify", bias=True)
+    return table
+
+
+def _resnet(size: architecture.ResnetModel) -> dict[str, _Path]:
+    table = _Table()
+    table.conv("conv1", "conv")
+    table.batch_norm("bn1", "norm")
+    for stage, blocks in enumerate(size.blocks):
+        for block in range(blocks):
+            name, path = f"layer{stage + 1}.{block}", f"stage_{stage}_block_{block}"
+            for k in range(3 if size.bottleneck else 2):
+                table.conv(f"{name}.conv{k + 1}", path, f"conv_{k}")
+                table.batch_norm(f"{name}.bn{k + 1}", path, f"norm_{k}")
+            if not block and (stage or size.bottleneck):
+                table.conv(f"{name}.downsample.0", path, "project")
+                table.batch_norm(f"{name}.downsample.1", path, "project_norm")
+    table.conv("fc", "classify", bias=True)
     return table
 
 

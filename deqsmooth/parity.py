@@ -41,19 +41,30 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    variables: types.Variables, size: architecture.MdeqModel, vectors: Mapping[str, np.ndarray]
+    variables: types.Variables,
+    size: architecture.MdeqModel | architecture.ResnetModel,
+    vectors: Mapping[str, np.ndarray],
 ) -> list[Comparison]:
-    """Compares injection, one cell evaluation, readout and every recorded solver run.
+    """Compares what a model computes with what was recorded.
 
     Args:
       variables: of the model.
       size: the model.
-      vectors: arrays by name: `x`, `x1`, `x2` images; `injection_0`; `zrand_i` a state with `f_i`, one
-        evaluation of it, and `head_logits_zrand`; `z_RUN` and `logits_RUN` of solver runs.
+      vectors: arrays by name. Multiscale DEQ: `x`, `x1`, `x2` images; `injection_0`; `zrand_i` a state with
+        `f_i`, one evaluation of it, and `head_logits_zrand`; `logits_RUN` of solver runs. Residual network:
+        `x` images and their `logits`.
 
     Raises:
       ValueError: an array is missing, or has another shape than the model gives.
     """
+    if isinstance(size, architecture.ResnetModel):
+        apply = jax.jit(models.build(size).apply, static_argnums=2)
+        return _logits("logits", apply(variables, _nhwc(_get(vectors, "x")), False)[0], vectors)
+    return _compare_mdeq(variables, size, vectors)
+
+
+def _compare_mdeq(variables, size, vectors):
+    """Injection, one cell evaluation, readout and every recorded solver run."""
     model = models.build(size)
     images = {name: jnp.asarray(_nhwc(_get(vectors, name))) for name in ("x", "x1", "x2")}
     state = tuple(jnp.asarray(_nhwc(_get(vectors, f"zrand_{i}"))) for i in range(len(size.channels)))

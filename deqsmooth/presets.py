@@ -11,7 +11,7 @@ from deqsmooth import architecture, config
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-MDEQ: dict[str, architecture.MdeqModel] = {
+MODELS: dict[str, architecture.Model] = {
     "mdeq-small": architecture.MdeqModel(),
     "mdeq-large": architecture.MdeqModel(
         channels=(32, 64, 128, 256), head_channels=(14, 28, 56, 112), final_channels=1680, dropout=0.22
@@ -24,6 +24,17 @@ MDEQ: dict[str, architecture.MdeqModel] = {
         final_channels=2048,
         num_strided=2,
         dropout=0.02,
+        **_IMAGENET,
+    ),
+    # The networks of Cohen et al. (2019), certified by standard randomized smoothing.
+    "resnet110": architecture.ResnetModel(),
+    "resnet50": architecture.ResnetModel(
+        image_shape=(224, 224, 3),
+        num_classes=1000,
+        blocks=(3, 4, 6, 3),
+        channels=(64, 128, 256, 512),
+        bottleneck=True,
+        stem=7,
         **_IMAGENET,
     ),
 }

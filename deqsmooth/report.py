@@ -48,7 +48,7 @@ def summary(found: Sequence[certificates.Certificate]) -> table.Table:
         ),
         ("mean radius (wrong predictions included)", statistics.round_down(statistics.mean_radius(reached), 3)),
         ("abstentions", f"{sum(c.prediction is None for c in found)} of {len(found)}"),
-        ("cell evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
+        ("evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
         ("seconds per image", f"{np.mean([c.seconds for c in found]):.2f}"),
     ]
     audited = [c for c in found if c.num_audit]

@@ -56,17 +56,16 @@ class Programs:
         self._mesh = mesh
         self._image_shape = image_shape
         self.num_traces = 0
-        if isinstance(classifier, checkpoints.Checkpoint):
+        model = classifier.model if isinstance(classifier, checkpoints.Checkpoint) else None
+        if isinstance(model, types.Model):
             self._data = jax.tree.map(jnp.asarray, classifier.variables)
-            self._sampler, self._reference = _kernels(classifier.model, settings)
-            self.num_classes, self.solves = classifier.model.num_classes, True
+            self._sampler, self._reference = _kernels(model, settings)
+            self.num_classes, self.solves = model.num_classes, True
         else:
-            if not isinstance(classifier, jax.tree_util.Partial):
-                classifier = jax.tree_util.Partial(classifier)
-            self._data = classifier
+            self._data = _as_function(classifier, model)
             self._sampler = lambda fn: smoothing.independent(functools.partial(equilibrium.explicit, fn))
             self._reference = None
-            self.num_classes, self.solves = _num_classes(classifier, image_shape), False
+            self.num_classes, self.solves = _num_classes(self._data, image_shape), False
         self._run = jax.jit(self._trace, static_argnames="reference")
         self._compiled: dict[tuple[bool, int], Any] = {}
         self.compile()
@@ -152,6 +151,16 @@ def _kernels(model: types.Model, settings: config.Smoothing):
         return smoothing.serial(cold(variables, warm_up), classify, settings.start)
 
     return serial, lambda variables: smoothing.independent(cold(variables, reference))
+
+
+def _as_function(classifier: Classifier, model: types.Explicit | None) -> jax.tree_util.Partial:
+    """An explicit classifier as a function of images that carries its parameters as arguments."""
+    if isinstance(classifier, checkpoints.Checkpoint):
+        variables = jax.tree.map(jnp.asarray, classifier.variables)
+        return jax.tree_util.Partial(lambda variables, images: model.apply(variables, images, False)[0], variables)
+    if isinstance(classifier, jax.tree_util.Partial):
+        return classifier
+    return jax.tree_util.Partial(classifier)
 
 
 def _num_classes(fn, image_shape) -> int:

@@ -60,6 +60,23 @@ class Model(NamedTuple):
     readout: Callable[[Variables, State, bool], tuple[Logits, Variables]]
 
 
+class Explicit(NamedTuple):
+    """A classifier that solves nothing, as data: the baselines that DEQs are compared with.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images that the model takes.
+      num_classes: number of logits.
+      init: key -> variables, float32.
+      apply: (variables, images in [0, 1] [lanes, H, W, C], train) -> (logits [lanes, num_classes], variables),
+        the variables with whatever statistics a training call renewed.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    init: Callable[[RandomKey], Variables]
+    apply: Callable[[Variables, Images, bool], tuple[Logits, Variables]]
+
+
 class Solution(NamedTuple):
     """What a solver returns for `z = f(z)`, each lane by itself.
 

@@ -7,6 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 
 from deqsmooth import architecture, checkpoints, conversion, models, parity, presets
@@ -24,121 +25,9 @@ SIZES = [
 ]  # fmt: skip
 
 
-def state_dict(size, seed=0):
-    """A random PyTorch state dict of a size: shapes from our table, in PyTorch's layout."""
-    rng = np.random.default_rng(seed)
-    template = jax.eval_shape(models.build(size).init, jax.random.key(0))
-    state = {}
-    for name, path in conversion.names(size).items():
-        leaf = template
-        for key in path:
-            leaf = leaf[key]
-        shape = leaf.shape
-        if name.endswith("weight_g"):
-            shape = (shape[0], 1, 1, 1)
-        elif len(shape) == 4:
-            shape = (shape[3], shape[2], shape[0], shape[1])
-        elif len(shape) == 2:
-            shape = shape[::-1]
-        x = rng.normal(size=shape) / np.sqrt(max(np.prod(shape[1:]), 1))
-        state[name] = (np.abs(x) + 0.5 if name.endswith("running_var") else x).astype(np.float32)
-    return state
-
-
-class Numpy:
-    """The published MDEQ in float64, from its description: NCHW, loops over the window."""
-
-    def __init__(self, state, size):
-        self.state, self.size = {name: x.astype(np.float64) for name, x in state.items()}, size
-
-    def weight(self, name):
-        if f"{name}.weight" in self.state:
-            return self.state[f"{name}.weight"]
-        v, g = self.state[f"{name}.weight_v"], self.state[f"{name}.weight_g"]
-        return v * g / np.sqrt((v**2).sum((1, 2, 3), keepdims=True))
-
-    def conv(self, name, x, stride=1):
-        w = self.weight(name)
-        k = w.shape[-1]
-        pad = k // 2
-        x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        high, wide = (x.shape[2] - k) // stride + 1, (x.shape[3] - k) // stride + 1
-        y = 0.0
-        for i in range(k):
-            for j in range(k):
-                part = x[:, :, i : i + stride * high : stride, j : j + stride * wide : stride]
-                y = y + np.einsum("bchw,oc->bohw", part, w[:, :, i, j])
-        bias = self.state.get(f"{name}.bias")
-        return y if bias is None else y + bias[:, None, None]
-
-    def affine(self, name, x):
-        if f"{name}.weight" not in self.state:
-            return x
-        return x * self.state[f"{name}.weight"][:, None, None] + self.state[f"{name}.bias"][:, None, None]
-
-    def bn(self, name, x):
-        mean, var = self.state[f"{name}.running_mean"], self.state[f"{name}.running_var"]
-        return self.affine(name, (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None])
-
-    def gn(self, name, x, groups=8):
-        b, c, h, w = x.shape
-        grouped = x.reshape(b, groups, -1)
-        mean, var = grouped.mean(-1, keepdims=True), grouped.var(-1, keepdims=True)
-        return self.affine(name, ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(b, c, h, w))
-
-    def inject(self, x):
-        strided = self.size.num_strided
-        x = (x - np.array(self.size.mean)[:, None, None]) / np.array(self.size.std)[:, None, None]
-        x = relu(self.bn("downsample.1", self.conv("downsample.0", x, 2 if strided > 0 else 1)))
-        x = relu(self.bn("downsample.4", self.conv("downsample.3", x, 2 if strided > 1 else 1)))
-        return relu(self.bn("stage0.1", self.conv("stage0.0", x)))
-
-    def cell(self, z, injected):
-        blocks = []
-        for i, x in enumerate(z):
-            name = f"fullstage.branches.{i}.blocks.0"
-            y = relu(self.gn(f"{name}.gn1", self.conv(f"{name}.conv1", x)))
-            y = self.conv(f"{name}.conv2", y) + (injected if i == 0 else 0)
-            blocks.append(self.gn(f"{name}.gn3", relu(self.gn(f"{name}.gn2", y) + x)))
-        after = []
-        for i in range(len(z)):
-            fused = blocks[i]
-            for j, x in enumerate(blocks):
-                name = f"fullstage.fuse_layers.{i}.{j}.net"
-                if j > i:
-                    x = self.gn(f"{name}.gnorm", self.conv(f"{name}.conv", x))
-                    fused = fused + x.repeat(2 ** (j - i), 2).repeat(2 ** (j - i), 3)
-                for k in range(i - j):
-                    x = self.gn(f"{name}.{k}.gnorm", self.conv(f"{name}.{k}.conv", x, 2))
-                    x = relu(x) if k < i - j - 1 else x
-                fused = fused + x if j < i else fused
-            mixed = self.conv(f"fullstage.post_fuse_layers.{i}.conv", relu(fused))
-            after.append(self.gn("none", mixed, 4))
-        return after
-
-    def head(self, z):
-        y = None
-        for i, x in enumerate(z):
-            name = f"incre_modules.{i}.0"
-            b = relu(self.bn(f"{name}.bn1", self.conv(f"{name}.conv1", x)))
-            b = relu(self.bn(f"{name}.bn2", self.conv(f"{name}.conv2", b)))
-            b = self.bn(f"{name}.bn3", self.conv(f"{name}.conv3", b))
-            b = relu(b + self.bn(f"{name}.downsample.1", self.conv(f"{name}.downsample.0", x)))
-            if i:
-                down = f"downsamp_modules.{i - 1}"
-                b = b + relu(self.bn(f"{down}.1", self.conv(f"{down}.0", y, 2)))
-            y = b
-        y = relu(self.bn("final_layer.1", self.conv("final_layer.0", y)))
-        return y.mean((2, 3)) @ self.state["classifier.weight"].T + self.state["classifier.bias"]
-
-
-def relu(x):
-    return np.maximum(x, 0)
-
-
 def vectors(size, state, seed=5):
     """Recorded outputs in the layout that `parity.compare` reads, made by the second implementation."""
-    rng, other = np.random.default_rng(seed), Numpy(state, size)
+    rng, other = np.random.default_rng(seed), published.Mdeq(state, size)
     height, width, channels = size.image_shape
     images = {name: rng.uniform(size=(2, channels, height, width)) for name in ("x", "x1", "x2")}
     injected = other.inject(images["x"])
@@ -158,7 +47,7 @@ def vectors(size, state, seed=5):
 
 @pytest.mark.parametrize("size", SIZES, ids=range(len(SIZES)))
 def test_a_converted_model_computes_what_the_second_implementation_computes(size):
-    state = state_dict(size)
+    state = published.state_dict(size)
     prefixed = {f"module.{name}": x for name, x in state.items()}
     prefixed["module.stage0.1.num_batches_tracked"] = np.array(3)
     comparisons = parity.compare(conversion.convert(prefixed, size), size, vectors(size, state))
@@ -169,7 +58,7 @@ def test_a_converted_model_computes_what_the_second_implementation_computes(size
 
 def test_a_wrong_mapping_is_noticed():
     size = SIZES[0]
-    state = state_dict(size)
+    state = published.state_dict(size)
     recorded = vectors(size, state)
     a, b = "fullstage.branches.0.blocks.0.gn2.bias", "fullstage.branches.0.blocks.0.gn3.bias"
     swapped = {**state, a: state[b], b: state[a]}
@@ -187,7 +76,7 @@ def test_every_variable_has_one_name(size):
 
 def test_foreign_state_dicts_are_refused_by_name():
     size = SIZES[0]
-    state = state_dict(size)
+    state = published.state_dict(size)
     with pytest.raises(ValueError, match=r"1 missing: classifier\.bias"):
         conversion.convert({name: x for name, x in state.items() if name != "classifier.bias"}, size)
     with pytest.raises(ValueError, match="1 unexpected: extra"):
@@ -202,7 +91,7 @@ def test_foreign_state_dicts_are_refused_by_name():
     ("name", "count"), [("mdeq-small", 249_883), ("mdeq-large", 11_097_438), ("mdeq-small-imagenet", 18_613_496)]
 )
 def test_the_published_sizes_have_the_published_parameter_counts(name, count):
-    template = jax.eval_shape(models.build(presets.MDEQ[name]).init, jax.random.key(0))
+    template = jax.eval_shape(models.build(presets.MODELS[name]).init, jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(template["params"])) == count
 
 
@@ -232,7 +121,7 @@ def run_convert(*arguments):
 
 def test_the_command_converts_checks_and_writes_a_model(tmp_path):
     size = SIZES[0]
-    state = state_dict(size)
+    state = published.state_dict(size)
     recorded = vectors(size, state)
     np.savez(tmp_path / "weights.npz", **state)
     np.savez(tmp_path / "vectors.npz", **recorded)

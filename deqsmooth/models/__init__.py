@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from deqsmooth import architecture, types
-from deqsmooth.models import conv, mdeq
+from deqsmooth.models import conv, mdeq, resnet
 
 
-def build(settings: architecture.Model) -> types.Model:
-    """Returns the model of a size. The family follows from the type of the settings."""
-    if isinstance(settings, architecture.MdeqModel):
-        return mdeq.mdeq(settings)
-    return conv.conv(settings)
+@overload
+def build(size: architecture.Equilibrium) -> types.Model: ...
+
+
+@overload
+def build(size: architecture.ResnetModel) -> types.Explicit: ...
+
+
+def build(size: architecture.Model) -> types.Model | types.Explicit:
+    """Returns the model of a size. The family follows from the type of the size."""
+    if isinstance(size, architecture.ResnetModel):
+        return resnet.resnet(size)
+    if isinstance(size, architecture.MdeqModel):
+        return mdeq.mdeq(size)
+    return conv.conv(size)

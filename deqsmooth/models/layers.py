@@ -148,3 +148,10 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         return group_norm(x, self.num_groups, scale, self.param("bias", nn.initializers.zeros, channels))
+
+
+def batch_norm(train: bool, affine: bool = True, name: str | None = None) -> nn.BatchNorm:
+    """Batch normalisation with PyTorch's epsilon and momentum; in evaluation with its running statistics."""
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, use_scale=affine, use_bias=affine, name=name
+    )

@@ -35,12 +35,6 @@ class Injection(NamedTuple):
     masks: tuple[jax.Array, ...]
 
 
-def _batch_norm(train: bool, affine: bool = True, name: str | None = None) -> nn.BatchNorm:
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, use_scale=affine, use_bias=affine, name=name
-    )
-
-
 class _Inject(nn.Module):
     size: architecture.MdeqModel
 
@@ -50,7 +44,7 @@ class _Inject(nn.Module):
         x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
         for index, (window, stride) in enumerate(((3, 1 + (strided > 0)), (3, 1 + (strided > 1)), (1, 1))):
             x = layers.Conv(channels, window, stride, name=f"conv_{index}")(x)
-            x = nn.relu(_batch_norm(train, name=f"norm_{index}")(x))
+            x = nn.relu(layers.batch_norm(train, name=f"norm_{index}")(x))
         return x
 
 
@@ -123,9 +117,9 @@ class _Bottleneck(nn.Module):
             ((self.channels, 1), (self.channels, 3), (4 * self.channels, 1))
         ):
             y = layers.Conv(channels, window, name=f"conv_{index}")(nn.relu(y) if index else y)
-            y = _batch_norm(train, affine=False, name=f"norm_{index}")(y)
+            y = layers.batch_norm(train, affine=False, name=f"norm_{index}")(y)
         projected = layers.Conv(4 * self.channels, size=1, name="project")(x)
-        return nn.relu(y + _batch_norm(train, name="project_norm")(projected))
+        return nn.relu(y + layers.batch_norm(train, name="project_norm")(projected))
 
 
 class _Readout(nn.Module):
@@ -138,10 +132,10 @@ class _Readout(nn.Module):
             branch = _Bottleneck(channels, name=f"bottleneck_{i}")(x, train)
             if y is not None:
                 y = layers.Conv(4 * channels, stride=2, use_bias=True, name=f"down_{i}")(y)
-                branch = branch + nn.relu(_batch_norm(train, name=f"down_norm_{i}")(y))
+                branch = branch + nn.relu(layers.batch_norm(train, name=f"down_norm_{i}")(y))
             y = branch
         y = layers.Conv(self.size.final_channels, size=1, use_bias=True, name="final")(y)
-        y = nn.relu(_batch_norm(train, name="final_norm")(y))
+        y = nn.relu(layers.batch_norm(train, name="final_norm")(y))
         return nn.Dense(self.size.num_classes, name="classify")(jnp.mean(y, (1, 2)))
 
 

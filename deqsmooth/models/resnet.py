@@ -1,0 +1,73 @@
+"""Residual networks (He et al. 2016): the explicit classifiers that randomized smoothing was published with.
+
+Takes a size, gives a `types.Explicit`: ResNet-110 for CIFAR-10 and ResNet-50 for ImageNet, as Cohen et al. (2019)
+trained them.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from deqsmooth import architecture, types
+from deqsmooth.models import layers
+
+_BOTTLENECK_EXPANSION = 4
+
+
+class _Block(nn.Module):
+    channels: int
+    stride: int
+    bottleneck: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.bottleneck:
+            features = _BOTTLENECK_EXPANSION * self.channels
+            convolutions = [(self.channels, 1, 1), (self.channels, 3, self.stride), (features, 1, 1)]
+        else:
+            features = self.channels
+            convolutions = [(features, 3, self.stride), (features, 3, 1)]
+        y = x
+        for index, (channels, window, stride) in enumerate(convolutions):
+            y = layers.Conv(channels, window, stride, name=f"conv_{index}")(nn.relu(y) if index else y)
+            y = layers.batch_norm(train, name=f"norm_{index}")(y)
+        if self.stride > 1 or x.shape[-1] != features:
+            x = layers.Conv(features, 1, self.stride, name="project")(x)
+            x = layers.batch_norm(train, name="project_norm")(x)
+        return nn.relu(x + y)
+
+
+class _Resnet(nn.Module):
+    size: architecture.ResnetModel
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        size, wide = self.size, self.size.stem > 3
+        x = (images - jnp.asarray(size.mean)) / jnp.asarray(size.std)
+        x = layers.Conv(size.channels[0], size.stem, 1 + wide, name="conv")(x)
+        x = nn.relu(layers.batch_norm(train, name="norm")(x))
+        if wide:
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, (blocks, channels) in enumerate(zip(size.blocks, size.channels, strict=True)):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                x = _Block(channels, stride, size.bottleneck, name=f"stage_{stage}_block_{block}")(x, train)
+        return nn.Dense(size.num_classes, name="classify")(jnp.mean(x, (1, 2)))
+
+
+def resnet(size: architecture.ResnetModel) -> types.Explicit:
+    """Returns the residual network of a size. Its shortcuts are projections where the shape changes."""
+    module = _Resnet(size)
+
+    def init(key):
+        return module.init(key, jnp.zeros((1, *size.image_shape)), False)
+
+    def apply(variables, images, train=False):
+        if not train:
+            return module.apply(variables, images, False), variables
+        logits, renewed = module.apply(variables, images, True, mutable=["batch_stats"])
+        return logits, {**variables, **renewed}
+
+    return types.Explicit(size.image_shape, size.num_classes, init, apply)
