@@ -15,9 +15,9 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from deqsmooth.architecture import ConvModel, MdeqModel
+from deqsmooth.architecture import ConvModel, MdeqModel, ResnetModel
 from deqsmooth.certificates import Certificate, Writer, read
-from deqsmooth.certification import certify
+from deqsmooth.certification import certify, certify_dataset
 from deqsmooth.checkpoints import Checkpoint, load, shipped
 from deqsmooth.config import Selection, Smoothing, Training
 from deqsmooth.data import Dataset
@@ -38,6 +38,7 @@ __all__ = [
     "Dataset",
     "MdeqModel",
     "Model",
+    "ResnetModel",
     "Selection",
     "Smoothing",
     "Solution",
@@ -45,6 +46,7 @@ __all__ = [
     "Writer",
     "build",
     "certify",
+    "certify_dataset",
     "load",
     "load_checkpoint",
     "load_dataset",

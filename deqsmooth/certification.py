@@ -21,6 +21,7 @@ from deqsmooth import (
     certificates,
     checkpoints,
     config,
+    data,
     distributed,
     noise,
     sampling,
@@ -71,25 +72,58 @@ def certify(
       True
     """
     images = checked(classifier, images, settings)
-    mesh = distributed.mesh()
-    settings = resolve(settings)
-    settings = dataclasses.replace(settings, images_per_batch=min(settings.images_per_batch, len(images)))
     places = np.arange(len(images)) if indices is None else np.asarray(indices)
     truths = None if labels is None else np.asarray(labels)
     for name, values in (("labels", truths), ("indices", places)):
         if values is not None and len(values) != len(images):
             raise ValueError(f"{name} has {len(values)} entries; there are {len(images)} images")
-    programs = sampling.Programs(classifier, settings, mesh, images.shape[1:])
-    for first in range(0, len(images), settings.images_per_batch):
+
+    def read(chosen):
+        return images[chosen], None if truths is None else truths[chosen]
+
+    yield from _certify(classifier, settings, images.shape[1:], places, read)
+
+
+def certify_dataset(
+    classifier: sampling.Classifier, dataset: data.Dataset, indices: npt.ArrayLike, settings: config.Smoothing
+) -> Iterator[certificates.Certificate]:
+    """Certifies images of a data set as `certify` does, but reads each batch when its turn comes.
+
+    Args:
+      classifier: see `certify`.
+      dataset: the images and labels.
+      indices: of the images.
+      settings: of the certificates.
+
+    Raises:
+      ValueError: an argument or an image breaks its rule.
+    """
+    places = np.asarray(indices)
+
+    def read(chosen):
+        images, labels = dataset.take(places[chosen].tolist())
+        return checked(classifier, images, settings), labels
+
+    yield from _certify(classifier, settings, read([0])[0].shape[1:], places, read)
+
+
+def _certify(classifier, settings, image_shape, indices, read):
+    """Certificates of images with some indices; `read` gives images and labels by place."""
+    mesh = distributed.mesh()
+    settings = resolve(settings)
+    settings = dataclasses.replace(settings, images_per_batch=min(settings.images_per_batch, len(indices)))
+    programs = sampling.Programs(classifier, settings, mesh, image_shape)
+    for first in range(0, len(indices), settings.images_per_batch):
         begun = time.perf_counter()
-        chosen = np.arange(first, min(first + settings.images_per_batch, len(images)))
-        found = _certify_batch(programs, settings, images[chosen], places[chosen])
+        chosen = np.arange(first, min(first + settings.images_per_batch, len(indices)))
+        images, labels = read(chosen)
+        found = _certify_batch(programs, settings, images, indices[chosen])
         seconds = (time.perf_counter() - begun) / len(chosen)
-        for place, fields in zip(chosen, found, strict=True):
-            label = None if truths is None else int(truths[place])
+        for place, fields in enumerate(found):
+            label = None if labels is None else int(labels[place])
             correct = None if label is None else fields["prediction"] == label
             yield certificates.Certificate(
-                index=int(places[place]), label=label, correct=correct, seconds=seconds, **fields
+                index=int(indices[chosen[place]]), label=label, correct=correct, seconds=seconds, **fields
             )
 
 

@@ -106,7 +106,7 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
         names = ", ".join(sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir()))
         raise ValueError(
             f"no model is shipped for data set {dataset} at sigma {sigma:g} (shipped: {names}); "
-            "train one with train.py and give it as --checkpoint"
+            "train one with train.py, or convert one with deqsmooth-convert, and give it as --checkpoint"
         )
     return folder
 

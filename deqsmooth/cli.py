@@ -155,9 +155,8 @@ def _named(name: str, known: dict[str, Any]) -> Any:
 def _certify(arguments: Certify, console: rich.console.Console) -> int:
     selection = arguments.selection
     settings = arguments.smoothing
-    folder = arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma)
-    checkpoint = checkpoints.load(folder)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
+    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
     indices = selection.indices(len(dataset))
     certification.checked(checkpoint, dataset.take(indices[:1])[0], settings)
     classes = checkpoint.model.num_classes
@@ -179,8 +178,7 @@ def _certify(arguments: Certify, console: rich.console.Console) -> int:
         found = list(writer.done)
         try:
             if left:
-                images, labels = dataset.take(left)
-                chosen = certification.certify(checkpoint, images, settings, labels=labels, indices=left)
+                chosen = certification.certify_dataset(checkpoint, dataset, left, settings)
                 _follow(chosen, writer, found, len(indices), console)
         finally:
             if found:

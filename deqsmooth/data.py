@@ -169,10 +169,12 @@ def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> D
         if "Unknown split" in str(error):
             raise ValueError(f"split {split!r} of {name} does not exist: {str(error).splitlines()[0]}") from None
         where = data_dir or "TFDS's default directory"
+        # ImageNet's archives cannot be downloaded without an account.
+        archives = " --manual_dir FOLDER_OF_THE_ILSVRC2012_TAR_FILES" if name == "imagenet" else ""
         raise ValueError(
             f"data set {name} is not prepared in {where}; prepare it once with\n"
             f"  pip install 'deqsmooth[prepare]' && tfds build {_TFDS_NAMES[name]} --file_format=array_record"
-            " [--data_dir DIR], then give --data-dir DIR"
+            f"{archives} [--data_dir DIR], then give --data-dir DIR"
         ) from error
     num_classes = source.dataset_info.features["label"].num_classes
     transforms = {"cifar10": (_to_float, _crop_and_flip), "imagenet": (_centre_crop, _resized_crop_and_flip)}

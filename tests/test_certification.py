@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth import certification, config, equilibrium, noise, sampling, solvers, statistics
+from deqsmooth import certification, config, data, equilibrium, noise, sampling, solvers, statistics
 
 INDEPENDENT = config.Smoothing(
     sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
@@ -104,6 +104,23 @@ def test_an_audit_draws_votes_for_the_class_at_random(small, images):
     assert c.warning is None
     (c,) = certification.certify(small, images[:1], config.dataclasses.replace(SERIAL, bound="reference-code"))
     assert c.warning == "not a valid bound"
+
+
+def test_a_data_set_is_certified_as_its_images_are_and_read_batch_by_batch(small):
+    taken = []
+
+    class Reads(data.Dataset):
+        def take(self, indices):
+            taken.append(len(indices))
+            return super().take(indices)
+
+    dataset, indices = data.load("digits", "test"), [5, 3, 40, 17, 2]
+    images, labels = dataset.take(indices)
+    settings = config.dataclasses.replace(SERIAL, images_per_batch=2)
+    found = certification.certify_dataset(small, Reads(**vars(dataset)), indices, settings)
+    expected = certification.certify(small, images, settings, labels=labels, indices=indices)
+    assert essence(found) == essence(expected)
+    assert taken == [1, 2, 2, 1]
 
 
 def test_evaluations_are_counted_to_the_last(small, images):
