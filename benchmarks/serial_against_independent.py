@@ -20,7 +20,7 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import certification, checkpoints, config, distributed, report, statistics
+from deqsmooth import checkpoints, config, distributed, provenance, report, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def run(name, settings, selection, checkpoint, out) -> list[ds.Certificate]:
     """Certificates of one row, from its file or made now."""
     dataset = ds.load_dataset(selection.dataset, selection.split)
     indices = list(selection.indices(len(dataset)))
-    header = certification.header(checkpoint, selection, settings, dataset.identity)
+    header = provenance.header(checkpoint, selection, settings, dataset.identity)
     with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
         left = indices[len(writer.done) :]
         if left:

@@ -58,6 +58,7 @@ class Certificate:
         quantiles 0.5, 0.9 and 1; None for a classifier that solves nothing.
       reference_residuals: the same of the audit's solves; None without an audit.
       seconds: wall time of the image's batch, divided by its images; compilation not included.
+      dtype: floating point type of the cell.
     """
 
     index: int
@@ -94,6 +95,7 @@ class Certificate:
     residuals: tuple[float, ...] | None
     reference_residuals: tuple[float, ...] | None
     seconds: float
+    dtype: str = "float32"
 
 
 class Writer:

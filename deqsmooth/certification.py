@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import jax
 import numpy as np
 import numpy.typing as npt
 
-import deqsmooth
 from deqsmooth import (
     certificates,
     checkpoints,
@@ -25,7 +23,6 @@ from deqsmooth import (
     distributed,
     noise,
     sampling,
-    serialization,
     statistics,
     types,
 )
@@ -147,64 +144,20 @@ def checked(classifier: sampling.Classifier, images: np.ndarray, settings: confi
         shape = classifier.model.image_shape
         if images.shape[1:] != shape:
             raise ValueError(f"images have shape {images.shape[1:]}; the model takes {shape}")
-    if settings.sampler != "independent" and not _solves(classifier):
+    if settings.sampler != "independent" and not solves(classifier):
         raise ValueError(
             f"sampler is {settings.sampler!r}; a classifier without an equilibrium has only 'independent'"
+        )
+    if settings.dtype != "float32" and not solves(classifier):
+        raise ValueError(
+            f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
         )
     return images.astype(np.float32)
 
 
-def header(
-    checkpoint: checkpoints.Checkpoint,
-    selection: config.Selection,
-    settings: config.Smoothing,
-    data_identity: str,
-) -> dict[str, Any]:
-    """What a file of certificates begins with: everything that its lines have in common.
-
-    Two runs with equal headers make equal certificates, but for the seconds. `sha256` is the digest of
-    the other entries.
-
-    Args:
-      checkpoint: the model.
-      selection: of the images; how many and where they lie are no part of the header.
-      settings: of the certificates.
-      data_identity: `data.Dataset.identity` of the images.
-    """
-    settings = resolve(settings)
-    serial = settings.sampler == "serial"
-    packages = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
-    # How many images are solved side by side follows from the machine and changes no result.
-    smoothing_settings = serialization.to_json(settings)
-    del smoothing_settings["images_per_batch"]
-    solve = {
-        "solver": settings.solver,
-        "budget": settings.reference_budget if serial else settings.budget,
-        "tolerance": None if serial else settings.tolerance,
-        "start": "zero" if serial else settings.start,
-    }
-    if not _solves(checkpoint):
-        solve = dict.fromkeys(solve)
-        smoothing_settings |= solve
-    entries = {
-        "kind": "header",
-        "schema": certificates.SCHEMA,
-        "versions": {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in packages}},
-        "device": jax.local_devices()[0].device_kind,
-        "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
-        "data": data_identity,
-        "smoothing": smoothing_settings,
-        "reference": {
-            "checkpoint": checkpoint.sha256,
-            **solve,
-            "dtype": "float32",
-        },
-        "model": serialization.to_json(checkpoint.size),
-        "training": checkpoint.training and serialization.to_json(checkpoint.training),
-    }
-    if settings.bound == "reference-code":
-        entries["warning"] = certificates.NOT_VALID
-    return {**entries, "sha256": serialization.digest(entries)}
+def solves(classifier: sampling.Classifier) -> bool:
+    """Whether a classifier has an equilibrium to solve for."""
+    return isinstance(classifier, checkpoints.Checkpoint) and isinstance(classifier.model, types.Model)
 
 
 def resolve(settings: config.Smoothing) -> config.Smoothing:
@@ -225,10 +178,6 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
     block = settings.block or _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
     images_per_batch = settings.images_per_batch or max(1, -(-block * num_devices // lanes))
     return dataclasses.replace(settings, lanes=lanes, block=block, images_per_batch=images_per_batch)
-
-
-def _solves(classifier: sampling.Classifier) -> bool:
-    return isinstance(classifier, checkpoints.Checkpoint) and isinstance(classifier.model, types.Model)
 
 
 def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
@@ -327,6 +276,7 @@ def _fields(
         "reference_budget": settings.reference_budget if serial else settings.budget if solves else None,
         "lanes": settings.lanes,
         "seed": settings.seed,
+        "dtype": settings.dtype,
         "evaluations": evaluations,
         "invalid": int(counts[-1]),
         "fallbacks": fallbacks,

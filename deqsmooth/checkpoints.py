@@ -120,7 +120,7 @@ class Run:
 
     def __init__(self, workdir: str | os.PathLike[str], settings: config.Training):
         folder = pathlib.Path(workdir).resolve() / "states"
-        self._settings = serialization.to_json(settings)
+        self._settings = settings
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
@@ -146,8 +146,8 @@ class Run:
             return None
         asked = ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=asked)
-        found = restored.config
-        different = [name for name in self._settings if found.get(name) != self._settings[name]]
+        found = vars(serialization.from_json(config.Training, restored.config))
+        different = [name for name, value in vars(self._settings).items() if found[name] != value]
         if different:
             raise ValueError(
                 f"{self._manager.directory} holds a run with other settings ({', '.join(different)} differ); "
@@ -160,7 +160,8 @@ class Run:
         self._manager.save(
             int(state.update),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_to_numpy(state)), config=ocp.args.JsonSave(self._settings)
+                state=ocp.args.StandardSave(_to_numpy(state)),
+                config=ocp.args.JsonSave(serialization.to_json(self._settings)),
             ),
         )
         self._manager.wait_until_finished()

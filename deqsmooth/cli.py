@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import re
 import sys
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -31,7 +32,9 @@ from deqsmooth import (
     models,
     parity,
     presets,
+    provenance,
     report,
+    schedules,
     training,
 )
 
@@ -166,7 +169,7 @@ def _certify(arguments: Certify, console: rich.console.Console) -> int:
         f"{selection.dataset}, with {dataset.num_classes} classes",
         f"one of at most {classes} classes, which the model tells apart",
     )
-    header = certification.header(checkpoint, selection, settings, dataset.identity)
+    header = provenance.header(checkpoint, selection, settings, dataset.identity)
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
@@ -203,7 +206,7 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
     model = models.build(settings.model)
     test_split = config.Selection(dataset=settings.dataset).split
     train, test = (data.load(settings.dataset, split, settings.data_dir) for split in ("train", test_split))
-    total, pretraining = training.num_updates(settings, len(train))
+    total, pretraining = schedules.num_updates(settings, len(train))
     with checkpoints.Run(workdir, settings) as run, metrics.Log(workdir / "metrics.jsonl") as log:
         state = run.latest(training.init(model, settings, total))
         if state is not None and not arguments.resume:
@@ -213,14 +216,17 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
         console.print(f"{total} updates, the first {pretraining} of them pre-training, to {workdir}")
         with _progress(console) as progress:
             progress.add_task("compiling", total=total, completed=begin)
+            waited, begun = 0.0, time.perf_counter()
             for now in training.fit(model, settings, train, test, state):
                 log.write(now)
+                waited += now.waited
                 if now.evaluation is not None:
                     run.save(now.state)
                     console.print(metrics.summarise(int(now.state.update), now.evaluation))
                 _advance(progress, metrics.describe(now.metrics))
         state = run.latest(training.init(model, settings, total))
         checkpoints.save(workdir / "model", state.variables, settings.model, settings)
+    console.print(f"waited {waited:.1f} of {time.perf_counter() - begun:.0f} s for images")
     console.print(f"model: {workdir / 'model'}")
     return 0
 

@@ -19,7 +19,9 @@ INDEPENDENT_STARTS = ("zero",)
 BOUNDS = ("exact", "paper", "reference-code")
 _STRIDES = {"digits": 8, "cifar10": 20, "imagenet": 100, "arrays": 1}
 _SPLITS = {"digits": "test", "cifar10": "test", "imagenet": "validation", "arrays": "test"}
-GRADIENTS = ("one-step", "phantom", "neumann", "gmres", "normal-cg")
+GRADIENTS = ("one-step", "phantom", "neumann", "anderson", "broyden", "gmres", "normal-cg")
+OPTIMISERS = ("adamw", "sgd")
+DTYPES = ("float32", "bfloat16")
 
 
 def _check_shared(settings: Any) -> None:
@@ -32,6 +34,7 @@ def _check_shared(settings: Any) -> None:
     )
     checks.holds(0 <= settings.seed < 2**32, "seed", settings.seed, "from 0 to 2**32 - 1")
     checks.known("solver", settings.solver, SOLVERS)
+    checks.known("dtype", settings.dtype, DTYPES)
     checks.positive(settings, "budget")
 
 
@@ -45,21 +48,30 @@ class Training:
       sigma: standard deviation of the noise, in pixels of [0, 1].
       epochs: passes over the training split.
       batch_size: images an update.
-      learning_rate: peak of the schedule: linear warm-up over 5 % of the updates, then cosine to 0.
-      weight_decay: of AdamW.
+      optimiser: `adamw`, or `sgd` with Nesterov momentum 0.9.
+      learning_rate: peak of the schedule.
+      final_learning_rate: where its cosine ends.
+      warmup: share of the updates over which the rate first rises from 0, linearly.
+      weight_decay: of AdamW, or the weight of |params|^2 / 2 with SGD.
       clip_norm: global gradient norm at which gradients are clipped.
       pretraining_epochs: first epochs, with the cell unrolled and differentiated through.
       pretraining_budget: evaluations of the unrolled cell.
       solver: of the forward pass after that.
       budget: evaluations of the forward pass.
       gradient: how gradients pass the equilibrium: `one-step` (Jacobian-free), `phantom`, or implicit
-        with the linear system solved by `neumann` terms, `gmres` or `normal-cg`.
+        with the linear system solved by `neumann` terms, `anderson`, `broyden`, `gmres` or `normal-cg`.
       gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: share of the updates that have it.
+      jacobian_budget: the forward budget of an update that has it is drawn from `budget` plus this range.
+      jacobian_increment: added to the weight every `jacobian_interval` updates.
+      jacobian_interval: updates between two increments.
+      jacobian_epochs: epochs after which no update has it; by default all have it.
+      pretraining_jacobian_weight: its weight in pre-training; by default `jacobian_weight`.
       reference_budget: evaluations of the Anderson solve that evaluation uses.
       evaluation_interval: epochs between evaluations under noise on the test split; also the
         interval of checkpoints.
+      dtype: floating point type of the cell; parameters and all else are float32.
       seed: of initialisation, order, noise.
       model: size of the model.
     """
@@ -69,10 +81,13 @@ class Training:
     sigma: float = 0.5
     epochs: int = 80
     batch_size: int = 128
+    optimiser: str = "adamw"
     learning_rate: float = 3e-3
+    final_learning_rate: float = 0.0
+    warmup: float = 0.05
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    pretraining_epochs: int = 5
+    pretraining_epochs: float = 5.0
     pretraining_budget: int = 8
     solver: str = "anderson"
     budget: int = 12
@@ -80,14 +95,21 @@ class Training:
     gradient_budget: int = 8
     jacobian_weight: float = 1.0
     jacobian_frequency: float = 1.0
+    jacobian_budget: tuple[int, int] = (0, 0)
+    jacobian_increment: float = 0.0
+    jacobian_interval: int = 1
+    jacobian_epochs: float | None = None
+    pretraining_jacobian_weight: float | None = None
     reference_budget: int = 30
     evaluation_interval: int = 5
+    dtype: str = "float32"
     seed: int = 0
     model: architecture.Equilibrium = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self):
         checks.known("dataset", self.dataset, DATASETS)
         checks.known("gradient", self.gradient, GRADIENTS)
+        checks.known("optimiser", self.optimiser, OPTIMISERS)
         _check_shared(self)
         checks.positive(
             self,
@@ -95,14 +117,26 @@ class Training:
             "batch_size",
             "pretraining_budget",
             "gradient_budget",
+            "jacobian_interval",
             "reference_budget",
             "evaluation_interval",
         )
         checks.holds(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         checks.holds(self.clip_norm > 0, "clip_norm", self.clip_norm, "positive")
-        for name in ("weight_decay", "jacobian_weight"):
+        for name in ("weight_decay", "jacobian_weight", "jacobian_increment", "final_learning_rate"):
             checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        checks.holds(0 <= self.jacobian_frequency <= 1, "jacobian_frequency", self.jacobian_frequency, "in [0, 1]")
+        for name in ("warmup", "jacobian_frequency"):
+            checks.holds(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        for name in ("jacobian_epochs", "pretraining_jacobian_weight"):
+            if getattr(self, name) is not None:
+                checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        low, high = self.jacobian_budget
+        checks.holds(
+            1 - self.budget <= low <= high,
+            "jacobian_budget",
+            self.jacobian_budget,
+            f"a range that leaves of budget, {self.budget}, at least 1",
+        )
         checks.holds(
             0 <= self.pretraining_epochs <= self.epochs,
             "pretraining_epochs",
@@ -142,6 +176,7 @@ class Smoothing:
         chains, which is part of the result. A number given here must divide by the devices.
       images_per_batch: images solved side by side; by default as many as keep every device busy.
       block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere.
+      dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
       seed: of all noise and of the audit's draw.
     """
 
@@ -162,6 +197,7 @@ class Smoothing:
     lanes: int | None = None
     images_per_batch: int | None = None
     block: int | None = None
+    dtype: str = "float32"
     seed: int = 0
 
     def __post_init__(self):

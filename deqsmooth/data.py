@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ _DIGITS_NUM_TEST = 360
 _DIGITS_SPLIT_SEED = 0
 _TFDS_NAMES = {"cifar10": "cifar10", "imagenet": "imagenet2012"}
 _CIFAR_PADDING = 4
+_PREFETCHED = 8
 _IMAGENET_SHORT_SIDE, _IMAGENET_CROP = 256, 224
 
 
@@ -85,7 +87,7 @@ def load(name: str, split: str = "test", data_dir: str | None = None, *, downloa
 
 
 def batches(
-    dataset: Dataset, batch_size: int, *, seed: int, first: int = 0
+    dataset: Dataset, batch_size: int, *, seed: int, first: int = 0, shard: int = 0, num_shards: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless training batches; batch t is a function of seed and t, so that a run can resume at any t.
 
@@ -96,15 +98,32 @@ def batches(
       batch_size: images a batch.
       seed: of order and augmentation.
       first: index of the first batch.
+      shard: part of every batch that is given, from 0: what one of several processes sees.
+      num_shards: into how many equal parts, in order, batches are divided.
 
     Yields:
-      Images [batch_size, height, width, channels] and labels [batch_size].
+      Images [batch_size / num_shards, height, width, channels] and labels [batch_size / num_shards].
+
+    Raises:
+      ValueError: the batch does not divide.
     """
+    checks.holds(
+        batch_size % num_shards == 0,
+        "batch_size",
+        batch_size,
+        f"a multiple of the number of processes, {num_shards}",
+    )
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
-    stream = stream.random_map(_Augment(dataset.augment)).batch(batch_size, drop_remainder=True)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
-    for images, labels in stream.slice(slice(first, None)).to_iter_dataset(options):
+    stream = stream.random_map(_Augment(dataset.augment)).batch(batch_size // num_shards)
+    mine = stream.slice(slice(first * num_shards + shard, None, num_shards))
+    options = grain.ReadOptions(num_threads=_num_threads(), prefetch_buffer_size=_PREFETCHED)
+    for images, labels in mine.to_iter_dataset(options):
         yield images, labels.astype(np.int32)
+
+
+def _num_threads() -> int:
+    """Readers that leave the other half of the cores to the devices."""
+    return min(max((os.cpu_count() or 1) // 2, 1), _PREFETCHED)
 
 
 class _Augment(grain.transforms.RandomMap):

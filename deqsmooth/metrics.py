@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 
-from deqsmooth import training
+from deqsmooth import evaluation, training
 
 _INTERVAL = 10
 
@@ -14,7 +14,7 @@ _INTERVAL = 10
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
-    A line has `update` and either the fields of `training.Metrics` or those of `training.Evaluation`.
+    A line has `update` and either the fields of `training.Metrics` or those of `evaluation.Evaluation`.
 
     Raises:
       ValueError: the file cannot be written.
@@ -57,10 +57,10 @@ def describe(metrics: training.Metrics) -> str:
     return f"loss {float(metrics.loss):.3f}, noisy accuracy {100 * float(metrics.accuracy):.0f} %"
 
 
-def summarise(update: int, evaluation: training.Evaluation) -> str:
+def summarise(update: int, found: evaluation.Evaluation) -> str:
     """An evaluation, as a sentence."""
     return (
-        f"after {update} updates: {100 * evaluation.clean_accuracy:.1f} % clean, "
-        f"{100 * evaluation.noisy_accuracy:.1f} % noisy, median residual {evaluation.median_residual:.1e}, "
-        f"median spectral radius {evaluation.spectral_radius:.2f}"
+        f"after {update} updates: {100 * found.clean_accuracy:.1f} % clean, "
+        f"{100 * found.noisy_accuracy:.1f} % noisy, median residual {found.median_residual:.1e}, "
+        f"median spectral radius {found.spectral_radius:.2f}"
     )

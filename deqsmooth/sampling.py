@@ -18,6 +18,7 @@ from deqsmooth import (
     config,
     distributed,
     equilibrium,
+    models,
     noise,
     smoothing,
     solvers,
@@ -59,7 +60,7 @@ class Programs:
         model = classifier.model if isinstance(classifier, checkpoints.Checkpoint) else None
         if isinstance(model, types.Model):
             self._data = jax.tree.map(jnp.asarray, classifier.variables)
-            self._sampler, self._reference = _kernels(model, settings)
+            self._sampler, self._reference = _kernels(models.with_cell_dtype(model, settings.dtype), settings)
             self.num_classes, self.solves = model.num_classes, True
         else:
             self._data = _as_function(classifier, model)

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from deqsmooth import config, data, distributed, equilibrium, noise, solvers, types
+from deqsmooth import config, data, distributed, evaluation, models, schedules, solvers, starts, types
 from deqsmooth.solvers import implicit
 
-_INIT, _UPDATE, _EVALUATION = range(3)
-_EVALUATION_BLOCK = 100
-_EVALUATION_IMAGES = 500
-_EVALUATION_SAMPLES = 1500
-_SPECTRAL_LANES = 64
+_INIT, _UPDATE = range(2)
+_MOMENTUM = 0.9
 
 
 class State(NamedTuple):
@@ -59,19 +56,20 @@ class Metrics(NamedTuple):
     residual: jax.Array
 
 
-def num_updates(settings: config.Training, num_images: int) -> tuple[int, int]:
-    """Updates in all, and how many of them are pre-training."""
-    per_epoch = num_images / settings.batch_size
-    return math.ceil(settings.epochs * per_epoch), math.ceil(settings.pretraining_epochs * per_epoch)
-
-
 def optimiser(settings: config.Training, total: int) -> optax.GradientTransformation:
-    """AdamW with clipped gradients, linear warm-up over 5 % of the updates and cosine decay to zero."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, max(total // 20, 1), total)
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(schedule, weight_decay=settings.weight_decay),
+    """The optimiser with clipped gradients; the rate rises linearly and falls as a cosine."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0 if settings.warmup else settings.learning_rate,
+        peak_value=settings.learning_rate,
+        warmup_steps=max(int(settings.warmup * total), 1) if settings.warmup else 0,
+        decay_steps=total,
+        end_value=settings.final_learning_rate,
     )
+    clip = optax.clip_by_global_norm(settings.clip_norm)
+    if settings.optimiser == "adamw":
+        return optax.chain(clip, optax.adamw(schedule, weight_decay=settings.weight_decay))
+    decay = optax.add_decayed_weights(settings.weight_decay)
+    return optax.chain(clip, decay, optax.sgd(schedule, momentum=_MOMENTUM, nesterov=True))
 
 
 def init(model: types.Model, settings: config.Training, total: int) -> State:
@@ -87,6 +85,8 @@ def attach_fn(settings: config.Training, cell: implicit.Cell) -> implicit.Attach
         "one-step": lambda: implicit.one_step(cell),
         "phantom": lambda: implicit.phantom(cell, budget),
         "neumann": lambda: implicit.neumann(cell, budget),
+        "anderson": lambda: implicit.fixed_point(cell, solvers.build("anderson", budget)),
+        "broyden": lambda: implicit.fixed_point(cell, solvers.build("broyden", budget)),
         "gmres": lambda: implicit.gmres(cell, budget),
         "normal-cg": lambda: implicit.normal_cg(cell, budget),
     }[settings.gradient]()
@@ -98,11 +98,11 @@ def loss_fn(
     images: types.Images,
     labels: types.Labels,
     keys: types.Keys,
+    weight: jax.Array | float,
     *,
     model: types.Model,
     settings: config.Training,
-    pretraining: bool,
-    penalised: bool,
+    task: schedules.Task,
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
     """Loss of a batch, with the renewed variables and the metrics.
 
@@ -112,24 +112,24 @@ def loss_fn(
       images: clean images [lanes, H, W, C].
       labels: classes [lanes].
       keys: one key a lane, for its noise, its masks and its Hutchinson vectors.
+      weight: of the Jacobian penalty.
       model: the model.
       settings: of the training.
-      pretraining: whether the cell is unrolled instead of solved.
-      penalised: whether the Jacobian penalty is computed.
+      task: what the update does.
     """
     noise_keys, mask_keys, penalty_keys = jax.vmap(functools.partial(jax.random.split, num=3), out_axes=1)(keys)
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
     variables = {**variables, "params": params}
     bound = model.bind(variables)
     u, variables = model.inject(variables, images + settings.sigma * draw(noise_keys), mask_keys)
-    start = model.initial_state(u)
-    if pretraining:
+    start = starts.zero(model)(u)
+    if task.pretraining:
         z = start
-        for _ in range(settings.pretraining_budget):
+        for _ in range(task.budget):
             z = model.cell(bound, z, u)
         residual = jnp.zeros(len(images))
     else:
-        solver = solvers.build(settings.solver, settings.budget)
+        solver = solvers.build(settings.solver, task.budget)
         fixed = lax.stop_gradient((bound, u))
         solution = solver.solve(lambda z: model.cell(fixed[0], z, fixed[1]), start)
         z = attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u)
@@ -137,9 +137,9 @@ def loss_fn(
     logits, variables = model.readout(variables, z, True)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     penalty = jnp.float32(0)
-    if penalised:
+    if task.penalised:
         penalty = jnp.mean(implicit.jacobian_penalty(model.cell, bound, z, u, penalty_keys))
-        loss = loss + settings.jacobian_weight * penalty
+        loss = loss + weight * penalty
     accuracy = jnp.mean((jnp.argmax(logits, -1) == labels).astype(jnp.float32))
     return loss, (variables, Metrics(loss, accuracy, penalty, jnp.median(residual)))
 
@@ -148,13 +148,13 @@ def update(
     state: State,
     images: types.Images,
     labels: types.Labels,
+    weight: jax.Array | float,
     *,
     model: types.Model,
     settings: config.Training,
     transformation: optax.GradientTransformation,
     mesh: Mesh,
-    pretraining: bool,
-    penalised: bool,
+    task: schedules.Task,
 ) -> tuple[State, Metrics]:
     """One update, the batch divided over the devices of the mesh.
 
@@ -164,90 +164,21 @@ def update(
     base = jax.random.fold_in(jax.random.key(settings.seed), _UPDATE)
     key = jax.random.fold_in(base, state.update)
 
-    def gradients(variables, key, places, images, labels):
+    def gradients(variables, key, weight, places, images, labels):
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.wrap_key_data(key)))(places)
-        loss = functools.partial(
-            loss_fn, model=model, settings=settings, pretraining=pretraining, penalised=penalised
-        )
+        loss = functools.partial(loss_fn, model=model, settings=settings, task=task)
         gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
-            variables["params"], variables, images, labels, keys
+            variables["params"], variables, images, labels, keys, weight
         )
         return lax.pmean((gradient, variables, metrics), mesh.axis_names)
 
     whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
     gradient, variables, metrics = jax.shard_map(
-        gradients, mesh=mesh, in_specs=(whole, whole, split, split, split), out_specs=whole, check_vma=False
-    )(state.variables, jax.random.key_data(key), jnp.arange(len(labels)), images, labels)
+        gradients, mesh=mesh, in_specs=(whole, whole, whole, split, split, split), out_specs=whole, check_vma=False
+    )(state.variables, jax.random.key_data(key), jnp.float32(weight), jnp.arange(len(labels)), images, labels)
     step, transformed = transformation.update(gradient, state.optimiser, state.variables["params"])
     variables = {**variables, "params": optax.apply_updates(state.variables["params"], step)}
     return State(variables, transformed, state.update + 1), metrics
-
-
-class Evaluation(NamedTuple):
-    """How a model does on a test split, solved with Anderson at the reference budget.
-
-    Attributes:
-      clean_accuracy: without noise.
-      noisy_accuracy: under noise, over a few draws an image.
-      median_residual: median relative residual of the returned states under noise.
-      spectral_radius: median estimate for the cell's Jacobian at these states.
-    """
-
-    clean_accuracy: float
-    noisy_accuracy: float
-    median_residual: float
-    spectral_radius: float
-
-
-def evaluator(
-    model: types.Model, settings: config.Training, dataset: data.Dataset, mesh: Mesh
-) -> Callable[[types.Variables], Evaluation]:
-    """Returns the function from variables to their evaluation on up to 500 images, evenly spaced."""
-    solver = solvers.build("anderson", settings.reference_budget)
-    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _EVALUATION_IMAGES)))
-    num_draws = max(1, _EVALUATION_SAMPLES // len(images))
-    rows = {
-        "image": np.tile(np.arange(len(images)), num_draws + 1).astype(np.int32),
-        "draw": np.repeat(np.arange(num_draws + 1), len(images)).astype(np.int32),
-    }
-    noisy_rows = rows["draw"] > 0
-
-    def solve(shared, rows):
-        variables, images = shared
-        key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
-        keys = jax.vmap(lambda image: jax.random.fold_in(key, image))(rows["image"])
-        scale = settings.sigma * (rows["draw"] > 0)
-        draw = noise.gaussian(keys, rows["draw"], images.shape[1:])
-        noisy = images[rows["image"]] + scale[:, None, None, None] * draw
-        output = equilibrium.classify(model, variables, solver, noisy, model.initial_state, measure_residual=True)
-        return noisy, keys, output
-
-    def on_block(shared, rows):
-        _, _, output = solve(shared, rows)
-        return jnp.argmax(output.logits, -1), output.solution.residual
-
-    @jax.jit
-    def run(variables, images):
-        return distributed.map_blocks(on_block, (variables, images), rows, _EVALUATION_BLOCK, mesh)
-
-    @jax.jit
-    def spectral_radius(variables, images):
-        few = {name: jnp.asarray(x[noisy_rows][:_SPECTRAL_LANES]) for name, x in rows.items()}
-        noisy, keys, output = solve((variables, images), few)
-        u, _ = model.inject(variables, noisy, None)
-        return implicit.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)
-
-    def evaluate(variables):
-        predicted, residual = jax.device_get(run(variables, images))
-        right = predicted == labels[rows["image"]]
-        return Evaluation(
-            float(right[~noisy_rows].mean()),
-            float(right[noisy_rows].mean()),
-            float(np.median(residual[noisy_rows])),
-            float(np.median(spectral_radius(variables, images))),
-        )
-
-    return evaluate
 
 
 class Progress(NamedTuple):
@@ -257,11 +188,13 @@ class Progress(NamedTuple):
       state: after the update.
       metrics: of the update.
       evaluation: after it, every `evaluation_interval` epochs and at the end, else None.
+      waited: seconds that the update waited for its images.
     """
 
     state: State
     metrics: Metrics
-    evaluation: Evaluation | None
+    evaluation: evaluation.Evaluation | None
+    waited: float
 
 
 def fit(
@@ -283,26 +216,27 @@ def fit(
     Yields:
       The progress after every update.
     """
-    total, pretraining = num_updates(settings, len(train))
+    total, _ = schedules.num_updates(settings, len(train))
     state = init(model, settings, total) if state is None else state
+    model = models.with_cell_dtype(model, settings.dtype)
     mesh = distributed.mesh(dividing=settings.batch_size)
-    evaluate = evaluator(model, settings, test, mesh)
+    evaluate = evaluation.evaluator(model, settings, test, mesh)
     step = jax.jit(
         functools.partial(
             update, model=model, settings=settings, transformation=optimiser(settings, total), mesh=mesh
         ),
-        static_argnames=("pretraining", "penalised"),
+        static_argnames="task",
         donate_argnums=0,
     )
-    penalised = np.random.default_rng(settings.seed).random(total) < settings.jacobian_frequency
     interval = math.ceil(settings.evaluation_interval * len(train) / settings.batch_size)
     begin = int(state.update)
     stream = data.batches(train, settings.batch_size, seed=settings.seed, first=begin)
-    for number, (images, labels) in zip(range(begin, total), stream, strict=False):
-        state, metrics = step(
-            state, images, labels, pretraining=number < pretraining, penalised=bool(penalised[number])
-        )
+    for number, (task, weight) in enumerate(schedules.tasks(settings, len(train), begin), begin + 1):
+        asked = time.perf_counter()
+        images, labels = next(stream)
+        waited = time.perf_counter() - asked
+        state, metrics = step(state, images, labels, weight, task=task)
         # One program at a time: two that wait for each other's threads deadlock XLA's CPU collectives.
         metrics = jax.device_get(metrics)
-        due = (number + 1) % interval == 0 or number + 1 == total
-        yield Progress(state, metrics, evaluate(state.variables) if due else None)
+        due = number % interval == 0 or number == total
+        yield Progress(state, metrics, evaluate(state.variables) if due else None, waited)

@@ -46,6 +46,20 @@ def test_batches_go_on_where_a_run_stopped():
     assert not np.array_equal(whole[0][0], other[0])
 
 
+def test_the_shards_of_a_batch_are_the_batch():
+    train = data.load("digits", "train")
+    whole = list(itertools.islice(data.batches(train, 96, seed=1, first=2), 18))
+    shards = [
+        list(itertools.islice(data.batches(train, 96, seed=1, first=2, shard=i, num_shards=3), 18))
+        for i in range(3)
+    ]
+    for number, (images, labels) in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([shard[number][0] for shard in shards]), images)
+        np.testing.assert_array_equal(np.concatenate([shard[number][1] for shard in shards]), labels)
+    with pytest.raises(ValueError, match="batch_size is 96; it must be a multiple of the number of processes, 5"):
+        next(data.batches(train, 96, seed=1, num_shards=5))
+
+
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order():
     train = data.load("digits", "train")
     images, _ = train.take(range(len(train)))

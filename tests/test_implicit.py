@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deqsmooth import solvers
 from deqsmooth.models import layers
 from deqsmooth.solvers import implicit
 
@@ -64,6 +65,18 @@ def test_implicit_gradients_are_those_of_the_unrolled_iteration(name):
     ):
         # The iteration has converged to float64; what remains is the tolerance of the linear solve.
         np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("solver", "budget"), [("anderson", 40), ("broyden", 25)])
+def test_the_linear_system_may_be_solved_as_the_equilibrium_is(solver, budget):
+    params, u = problem()
+    expected = gradients(ATTACHMENTS["gmres"](cell), params, u)
+    # Our solvers work in float32.
+    with jax.enable_x64(False):
+        params, u = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), (params, u))
+        found = gradients(implicit.fixed_point(cell, solvers.build(solver, budget)), params, u)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_implicit_gradients_agree_with_finite_differences():

@@ -7,7 +7,17 @@ import numpy as np
 import published
 import pytest
 
-from deqsmooth import architecture, certification, checkpoints, config, conversion, models, parity, presets
+from deqsmooth import (
+    architecture,
+    certification,
+    checkpoints,
+    config,
+    conversion,
+    models,
+    parity,
+    presets,
+    provenance,
+)
 
 SIZES = {
     "basic": architecture.ResnetModel(image_shape=(16, 16, 3), blocks=(2, 1, 2), channels=(4, 6, 8)),
@@ -116,7 +126,7 @@ def test_serial_sampling_is_refused_before_any_work(baseline, images):
 def test_the_header_names_no_solve(baseline):
     selection = config.Selection(dataset="cifar10")
     header, other = (
-        certification.header(baseline, selection, dataclasses.replace(INDEPENDENT, budget=budget), "cifar10")
+        provenance.header(baseline, selection, dataclasses.replace(INDEPENDENT, budget=budget), "cifar10")
         for budget in (30, 5)
     )
     assert header == other

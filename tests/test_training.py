@@ -11,14 +11,14 @@ import pytest
 import toy
 from conftest import SMALL
 
-from deqsmooth import checkpoints, config, data, distributed, metrics, models, training
+from deqsmooth import checkpoints, config, data, distributed, metrics, models, schedules, training
 
 SETTINGS = config.Training(
     sigma=0.25,
     epochs=4,
     batch_size=256,
     learning_rate=1e-2,
-    pretraining_epochs=1,
+    pretraining_epochs=1.0,
     pretraining_budget=2,
     budget=3,
     gradient_budget=2,
@@ -45,7 +45,7 @@ def whole(splits):
 
 def test_it_learns(whole):
     evaluations = [p.evaluation for p in whole if p.evaluation is not None]
-    assert len(whole) == training.num_updates(SETTINGS, 1437)[0] == 23
+    assert len(whole) == schedules.num_updates(SETTINGS, 1437)[0] == 23
     assert [int(p.state.update) for p in whole] == list(range(1, 24))
     assert len(evaluations) == 2 and evaluations[-1].noisy_accuracy > 0.5 > 0.1
     assert evaluations[-1].clean_accuracy >= evaluations[-1].noisy_accuracy - 0.05
@@ -113,12 +113,11 @@ def test_an_update_does_not_depend_on_the_devices(splits, devices, family, pretr
                 settings=SETTINGS,
                 transformation=training.optimiser(SETTINGS, 10),
                 mesh=distributed.mesh(dividing=64),
-                pretraining=pretraining,
-                penalised=True,
+                task=schedules.Task(pretraining, True, 3),
             )
         )
         for _ in range(2):
-            state, measured = step(state, images, labels)
+            state, measured = step(state, images, labels, 1.0)
         results.append(jax.device_get((state.variables["params"], measured.loss)))
     if family == "toy":
         # Batch statistics are those of a device's part of the batch: losses agree only statistically.
@@ -141,18 +140,65 @@ def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
         jax.numpy.asarray(images),
         jax.numpy.asarray(labels),
         keys,
+        0.0,
         model=model,
         settings=SETTINGS,
-        pretraining=False,
-        penalised=False,
+        task=schedules.Task(False, False, 3),
     )
     before, after = state.variables["batch_stats"], variables["batch_stats"]
     assert all((before[name] != after[name]).any() for name in before)
 
 
-@pytest.mark.parametrize("gradient", ["one-step", "gmres"])
-def test_every_gradient_trains(splits, gradient):
-    settings = dataclasses.replace(SETTINGS, gradient=gradient, pretraining_epochs=0, batch_size=64)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gradient": "one-step"},
+        {"gradient": "gmres"},
+        {"gradient": "broyden", "solver": "broyden"},
+        {"optimiser": "sgd", "learning_rate": 0.1, "weight_decay": 1e-4},
+        {"dtype": "bfloat16"},
+    ],
+    ids=lambda change: "-".join(map(str, change.values())),
+)
+def test_every_choice_trains(splits, change):
+    settings = dataclasses.replace(SETTINGS, pretraining_epochs=0.0, batch_size=64, **change)
     losses = [float(p.metrics.loss) for p in itertools.islice(fit(splits, settings), 12)]
     assert np.isfinite(losses).all()
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
+
+
+def test_the_penalty_enters_the_loss_with_its_weight(splits):
+    model = models.build(SMALL)
+    state = training.init(model, SETTINGS, 10)
+    images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(16)))
+    keys = jax.random.split(jax.random.key(0), 16)
+
+    def measure(weight):
+        task = schedules.Task(False, True, 3)
+        fn = functools.partial(training.loss_fn, model=model, settings=SETTINGS, task=task)
+        return fn(state.variables["params"], state.variables, images, labels, keys, weight)[1][1]
+
+    plain, heavy = measure(0.0), measure(2.5)
+    assert plain.penalty == heavy.penalty > 0
+    assert heavy.loss == pytest.approx(float(plain.loss + 2.5 * plain.penalty), rel=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_the_rate_rises_and_falls_as_it_says(warmup):
+    """With one parameter, unit gradients and SGD without momentum's past, the first step shows the rate."""
+    settings = dataclasses.replace(
+        SETTINGS, optimiser="sgd", learning_rate=0.5, final_learning_rate=0.01, warmup=warmup, weight_decay=0.0
+    )
+    transformation = training.optimiser(settings, 100)
+    params, gradient = jax.numpy.zeros(1), jax.numpy.ones(1)
+    state, moved, velocity = transformation.init(params), [], 0.0
+    for _ in range(101):
+        step, state = transformation.update(gradient, state, params)
+        velocity = 0.9 * velocity + 1.0
+        moved.append(-float(step[0]) / (1.0 + 0.9 * velocity))
+    rising = int(100 * warmup)
+    expected = [
+        0.5 * t / rising if t < rising else 0.01 + 0.49 * 0.5 * (1 + np.cos(np.pi * (t - rising) / (100 - rising)))
+        for t in range(101)
+    ]
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)

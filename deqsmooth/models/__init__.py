@@ -6,6 +6,7 @@ from typing import overload
 
 from deqsmooth import architecture, types
 from deqsmooth.models import conv, mdeq, resnet
+from deqsmooth.models.precision import with_cell_dtype
 
 
 @overload
@@ -23,3 +24,6 @@ def build(size: architecture.Model) -> types.Model | types.Explicit:
     if isinstance(size, architecture.MdeqModel):
         return mdeq.mdeq(size)
     return conv.conv(size)
+
+
+__all__ = ["build", "with_cell_dtype"]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deqsmooth import types
-from deqsmooth.solvers import lanes
+from deqsmooth.solvers import converged, lanes, loop
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
@@ -61,6 +61,24 @@ def neumann(cell: Cell, num_terms: int) -> Attach:
             return jax.tree.map(lambda x, y, c: x + y - c, matvec(w), w, b), None
 
         return lax.scan(term, jax.tree.map(jnp.negative, b), length=num_terms - 1)[0]
+
+    return _implicit(cell, lambda params, z, u: solve)
+
+
+def fixed_point(cell: Cell, solver: loop.Solver | converged.Converged) -> Attach:
+    """Implicit gradients with the linear system solved as the fixed point w = J^T w + v, as the forward pass is.
+
+    Args:
+      cell: the cell.
+      solver: its budget counts products with J^T.
+    """
+
+    def solve(matvec, b):
+        # jaxopt asks for w with (J^T - I) w = b.
+        def f(w):
+            return jax.tree.map(lambda x, y, c: x + y - c, matvec(w), w, b)
+
+        return solver.solve(f, jax.tree.map(jnp.zeros_like, b)).value
 
     return _implicit(cell, lambda params, z, u: solve)
 

@@ -1,0 +1,58 @@
+"""What updates do: the published schedules, and the same from wherever a run resumes."""
+
+import dataclasses
+
+import pytest
+
+from deqsmooth import config, schedules
+
+SETTINGS = config.Training(
+    epochs=10,
+    batch_size=50,
+    pretraining_epochs=2.0,
+    pretraining_budget=4,
+    budget=8,
+    jacobian_weight=0.5,
+    jacobian_frequency=0.25,
+    jacobian_budget=(-2, 1),
+    jacobian_increment=0.1,
+    jacobian_interval=100,
+    jacobian_epochs=6.0,
+    pretraining_jacobian_weight=0.0,
+)
+NUM_IMAGES = 5000
+
+
+def test_an_update_is_what_the_settings_say():
+    found = list(schedules.tasks(SETTINGS, NUM_IMAGES))
+    assert len(found) == 1000 and [task.pretraining for task, _ in found] == [True] * 200 + [False] * 800
+    for number, (task, weight) in enumerate(found):
+        if number < 200:
+            assert (task.budget, task.penalised, weight) == (4, False, 0.0)
+        elif not task.penalised:
+            assert (task.budget, weight) == (8, 0.0)
+        else:
+            assert number < 600 and 6 <= task.budget <= 9
+            assert weight == pytest.approx(0.5 + 0.1 * (number // 100))
+    penalised = [task.budget for task, _ in found[200:600] if task.penalised]
+    # Of 400 updates a quarter: 100 with a standard deviation of 8.7. Each of four budgets: 25, deviation 4.3.
+    assert abs(len(penalised) - 100) < 35
+    assert all(abs(penalised.count(budget) - 25) < 20 for budget in (6, 7, 8, 9))
+
+
+def test_a_resumed_run_does_the_same():
+    assert list(schedules.tasks(SETTINGS, NUM_IMAGES))[731:] == list(schedules.tasks(SETTINGS, NUM_IMAGES, 731))
+
+
+def test_the_penalty_has_one_weight_where_nothing_else_is_said():
+    settings = config.Training(epochs=2, pretraining_epochs=1.0, jacobian_weight=0.7)
+    assert {(task.penalised, weight) for task, weight in schedules.tasks(settings, 1000)} == {(True, 0.7)}
+    without = dataclasses.replace(settings, jacobian_weight=0.0)
+    assert {(task.penalised, weight) for task, weight in schedules.tasks(without, 1000)} == {(False, 0.0)}
+
+
+def test_epochs_count_whole_updates():
+    # 16,000 updates of 96 images are 30.72 epochs of 50,000, although floats make that a little more.
+    settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96, pretraining_epochs=30.72)
+    assert schedules.num_updates(settings, 50_000) == (62_500, 16_000)
+    assert schedules.num_updates(dataclasses.replace(SETTINGS, epochs=3), 1437) == (87, 58)
