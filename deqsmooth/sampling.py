@@ -86,6 +86,10 @@ class Programs:
                 lowered = self._run.lower(*arguments, reference=reference)
                 self._compiled[reference, num_samples] = lowered.compile()
 
+    def memory(self) -> int:
+        """Bytes that a device needs for the largest of the compiled programs, beside its arguments."""
+        return max(program.memory_analysis().temp_size_in_bytes for program in self._compiled.values())
+
     def __call__(self, images, indices, phase, samples, *, reference: bool = False) -> Votes:
         """Votes on samples [images, num] of a phase, which may be fewer images than a batch."""
         num_images, num_samples = samples.shape

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deqsmooth import config, data, distributed, evaluation, models, schedules, solvers, starts, types
 from deqsmooth.solvers import implicit
@@ -230,6 +230,8 @@ def fit(
     )
     interval = math.ceil(settings.evaluation_interval * len(train) / settings.batch_size)
     begin = int(state.update)
+    # Where the first update finds its state is where it leaves it: it is compiled once.
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     stream = data.batches(train, settings.batch_size, seed=settings.seed, first=begin)
     for number, (task, weight) in enumerate(schedules.tasks(settings, len(train), begin), begin + 1):
         asked = time.perf_counter()
