@@ -75,6 +75,7 @@ class Train:
       preset: named settings that the other flags then change: a recipe of `deqsmooth.presets`.
       workdir: folder of metrics, states and the trained model; by default one in `runs/`.
       resume: go on where the run in the folder stopped.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
     """
 
     settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], _Flat] = dataclasses.field(
@@ -83,6 +84,7 @@ class Train:
     preset: str | None = None
     workdir: pathlib.Path | None = None
     resume: bool = False
+    download: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,10 @@ def _train(arguments: Train, console: rich.console.Console) -> int:
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
     model = models.build(settings.model)
     test_split = config.Selection(dataset=settings.dataset).split
-    train, test = (data.load(settings.dataset, split, settings.data_dir) for split in ("train", test_split))
+    train, test = (
+        data.load(settings.dataset, split, settings.data_dir, download=arguments.download)
+        for split in ("train", test_split)
+    )
     total, pretraining = schedules.num_updates(settings, len(train))
     with checkpoints.Run(workdir, settings) as run, metrics.Log(workdir / "metrics.jsonl") as log:
         state = run.latest(training.init(model, settings, total))

@@ -74,21 +74,26 @@ class Programs:
     def compile(self) -> None:
         """Compiles what a batch needs, so that no image pays for it."""
         settings = self.settings
-        sizes = [(False, settings.num_selection), (False, settings.num_estimation)]
-        if settings.num_audit is not None:
-            sizes.append((True, settings.num_audit))
         images = np.zeros((settings.images_per_batch, *self._image_shape), np.float32)
         indices = np.zeros(settings.images_per_batch, np.uint32)
-        for reference, num_samples in sizes:
+        for reference, num_samples in self._phases().values():
             if (reference, num_samples) not in self._compiled:
                 samples = np.zeros((settings.images_per_batch, num_samples), np.int32)
                 arguments = (self._data, images, indices, np.uint32(0), self._grid(samples))
                 lowered = self._run.lower(*arguments, reference=reference)
                 self._compiled[reference, num_samples] = lowered.compile()
 
-    def memory(self) -> int:
-        """Bytes that a device needs for the largest of the compiled programs, beside its arguments."""
-        return max(program.memory_analysis().temp_size_in_bytes for program in self._compiled.values())
+    def memory(self) -> dict[str, int]:
+        """Bytes that a device needs for each phase, beside the program's arguments."""
+        return {
+            phase: self._compiled[key].memory_analysis().temp_size_in_bytes
+            for phase, key in self._phases().items()
+        }
+
+    def _phases(self) -> dict[str, tuple[bool, int]]:
+        settings = self.settings
+        phases = {"selection": (False, settings.num_selection), "estimation": (False, settings.num_estimation)}
+        return phases if settings.num_audit is None else {**phases, "audit": (True, settings.num_audit)}
 
     def __call__(self, images, indices, phase, samples, *, reference: bool = False) -> Votes:
         """Votes on samples [images, num] of a phase, which may be fewer images than a batch."""

@@ -130,6 +130,20 @@ def test_cifar10_is_cropped_with_black_padding_and_flipped(tfds_source):
     np.testing.assert_array_equal(one, two)
 
 
+def test_the_pipeline_reads_what_tfds_gives(caplog):
+    """TFDS's own stand-ins: random images with the features of the real data sets."""
+    import tensorflow_datasets as tfds
+
+    for name, shape in (("cifar10", (32, 32, 3)), ("imagenet", (224, 224, 3))):
+        with tfds.testing.mock_data(num_examples=6):
+            dataset = data.load(name, "train")
+        assert len(dataset) == 6 and dataset.identity.split("/")[0] in ("cifar10", "imagenet2012")
+        images, labels = next(data.batches(dataset, 4, seed=0))
+        assert images.shape == (4, *shape) and images.dtype == np.float32 and labels.dtype == np.int32
+        assert images.min() >= 0 and 0.5 < images.max() <= 1
+        assert labels.max() < dataset.num_classes
+
+
 def test_data_that_are_not_there_are_refused_with_the_cure(tmp_path):
     with pytest.raises(ValueError, match=r"cifar10 is not prepared in .*\n.*tfds build cifar10"):
         data.load("cifar10", "test", str(tmp_path))

@@ -11,7 +11,7 @@ import pytest
 import toy
 from conftest import SMALL
 
-from deqsmooth import checkpoints, config, data, distributed, metrics, models, schedules, training
+from deqsmooth import architecture, checkpoints, config, data, distributed, metrics, models, schedules, training
 
 SETTINGS = config.Training(
     sigma=0.25,
@@ -165,6 +165,35 @@ def test_every_choice_trains(splits, change):
     losses = [float(p.metrics.loss) for p in itertools.islice(fit(splits, settings), 12)]
     assert np.isfinite(losses).all()
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
+
+
+def test_a_multiscale_model_trains_on_what_tfds_gives():
+    """The whole pipeline of CIFAR-10 on TFDS's random stand-ins."""
+    import tensorflow_datasets as tfds
+
+    settings = dataclasses.replace(
+        SETTINGS,
+        dataset="cifar10",
+        model=architecture.MdeqModel(channels=(8, 8), head_channels=(2, 2), final_channels=4, dropout=0.3),
+        batch_size=8,
+        epochs=2,
+        pretraining_epochs=0.0,
+        budget=1,
+        gradient="one-step",
+        jacobian_frequency=0.0,
+        reference_budget=9,
+    )
+    with tfds.testing.mock_data(num_examples=16):
+        train, test = data.load("cifar10", "train"), data.load("cifar10", "test")
+    found = list(fit((train, test), settings))
+    assert len(found) == 4
+    assert all(np.isfinite(jax.tree.leaves(p.metrics)).all() and p.waited >= 0 for p in found)
+    assert found[-1].evaluation.median_residual > 0
+    states = training.init(models.build(settings.model), settings, 4), found[-1].state
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    for collection in ("params", "batch_stats"):
+        changed = jax.tree.map(lambda x, y: bool((x != y).any()), *(s.variables[collection] for s in states))
+        assert all(jax.tree.leaves(changed))
 
 
 def test_the_penalty_enters_the_loss_with_its_weight(splits):
