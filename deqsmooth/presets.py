@@ -84,7 +84,7 @@ TRAINING: dict[str, config.Training] = {
         jacobian_frequency=0.05,
         evaluation_interval=2,
     ),
-    # The paper's: 62,500 updates, 16,000 of them pre-training. About 23 hours on two CPU cores, from single updates
+    # The paper's: 62,500 updates, 16,000 of them pre-training. About 23 hours on two CPU cores, by single updates
     # (1.5 s in pre-training, 1.3 s after it, 1.9 s with the penalty). At sigma 0.5 the paper certifies 62 % at
     # radius 0 and 38 % at 0.5 with the result; not run here.
     "mdeq-small": _PAPER,
