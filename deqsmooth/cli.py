@@ -146,7 +146,7 @@ def _parse(arguments: type, preset: Callable[[str], dict[str, Any]]) -> Any:
     if name is None:
         return tyro.cli(arguments, args=words)
     required = {
-        Certify: {"selection": config.Selection()},
+        Certify: {"selection": tyro.MISSING_NONPROP},
         Convert: {"file": tyro.MISSING, "out": tyro.MISSING},
     }.get(arguments, {})
     return tyro.cli(arguments, args=words, default=arguments(**required, **preset(name), preset=name))

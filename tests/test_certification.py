@@ -1,5 +1,7 @@
 """Certification: counts that depend on nothing but the key path, audits of the same noise, true radii."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ def images():
 
 
 def certify(classifier, images, settings, **change):
-    settings = config.dataclasses.replace(settings, **change)
+    settings = dataclasses.replace(settings, **change)
     return list(certification.certify(classifier, images, settings))
 
 
@@ -76,7 +78,7 @@ def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, 
     expected = essence(certify(small, images, SERIAL, start=start))
     devices(2)
     assert essence(certify(small, images, SERIAL, start=start, images_per_batch=2)) == expected
-    part = config.dataclasses.replace(SERIAL, start=start)
+    part = dataclasses.replace(SERIAL, start=start)
     alone = list(certification.certify(small, images[3:4], part, indices=[3]))
     assert essence(alone) == expected[3:4]
 
@@ -92,7 +94,7 @@ def test_a_census_counts_exactly_the_votes_that_the_reference_does_not_confirm(s
 
 
 def test_an_audit_draws_votes_for_the_class_at_random(small, images):
-    settings = config.dataclasses.replace(SERIAL, num_audit=10, alpha=0.1, alpha_audit=0.05)
+    settings = dataclasses.replace(SERIAL, num_audit=10, alpha=0.1, alpha_audit=0.05)
     (c,) = certification.certify(small, images[:1], settings)
     assert c.num_audit == 10 < c.count
     expected = statistics.lower_bound(
@@ -102,7 +104,7 @@ def test_an_audit_draws_votes_for_the_class_at_random(small, images):
     assert c.radius == statistics.radius(expected, 0.5)
     assert (c.prediction is None) == (expected <= 0.5)
     assert c.warning is None
-    (c,) = certification.certify(small, images[:1], config.dataclasses.replace(SERIAL, bound="reference-code"))
+    (c,) = certification.certify(small, images[:1], dataclasses.replace(SERIAL, bound="reference-code"))
     assert c.warning == "not a valid bound"
 
 
@@ -116,7 +118,7 @@ def test_a_data_set_is_certified_as_its_images_are_and_read_batch_by_batch(small
 
     dataset, indices = data.load("digits", "test"), [5, 3, 40, 17, 2]
     images, labels = dataset.take(indices)
-    settings = config.dataclasses.replace(SERIAL, images_per_batch=2)
+    settings = dataclasses.replace(SERIAL, images_per_batch=2)
     found = certification.certify_dataset(small, Reads(**vars(dataset)), indices, settings)
     expected = certification.certify(small, images, settings, labels=labels, indices=indices)
     assert essence(found) == essence(expected)

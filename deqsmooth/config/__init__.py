@@ -1,0 +1,24 @@
+"""Every setting of the project, as frozen dataclasses that check themselves.
+
+A setting that is out of range raises `ValueError` with the value and the rule, before any work.
+"""
+
+from deqsmooth.config.selection import DATASETS, Selection
+from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
+from deqsmooth.config.solve import DTYPES, SOLVERS
+from deqsmooth.config.training import GRADIENTS, OPTIMISERS, Training
+
+__all__ = [
+    "BOUNDS",
+    "DATASETS",
+    "DTYPES",
+    "GRADIENTS",
+    "INDEPENDENT_STARTS",
+    "OPTIMISERS",
+    "SAMPLERS",
+    "SERIAL_STARTS",
+    "SOLVERS",
+    "Selection",
+    "Smoothing",
+    "Training",
+]

@@ -1,0 +1,127 @@
+"""Settings of certification."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from deqsmooth import checks, statistics
+from deqsmooth.config import solve
+
+SAMPLERS = ("serial", "independent")
+SERIAL_STARTS = ("previous", "first", "clean")
+INDEPENDENT_STARTS = ("zero",)
+BOUNDS = ("exact", "paper", "reference-code")
+_SERIAL_ONLY = {"warmup_budget": 10, "reference_budget": 30, "num_audit": 1000, "bound": "exact"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Smoothing:
+    """Everything that, with a classifier and an image, determines a certificate.
+
+    Settings left at None take the value that the sampler gives them; those that only the serial
+    sampler has stay None for the independent one.
+
+    Attributes:
+      sigma: standard deviation of the noise, in pixels of [0, 1].
+      sampler: `serial` (SRS: each solve starts from another sample's equilibrium, and an audit pays
+        for it) or `independent` (standard randomized smoothing).
+      start: where a solve begins: `previous`, `first` or `clean` for serial, `zero` for independent.
+      solver: `plain`, `anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
+      budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
+      tolerance: relative residual at which that solve stops, decided for each sample by itself.
+      warmup_budget: serial: evaluations of the first solve of each lane; by default 10.
+      reference_budget: serial: evaluations of the reference f that the audit solves with, from zero;
+        by default 30.
+      num_selection: samples that choose the class (N0 in the papers).
+      num_estimation: samples that the bound counts (N).
+      num_audit: serial: votes that are solved again with the reference (K); by default 1,000.
+      alpha: probability that a certificate is false, at most.
+      alpha_audit: serial: the part of alpha that the audit takes; half of it by default.
+      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
+      lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
+        chains, which is part of the result. A number given here must divide by the devices.
+      images_per_batch: images solved side by side; by default as many as keep every device busy.
+      block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere.
+      dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
+      seed: of all noise and of the audit's draw.
+    """
+
+    sigma: float = 0.5
+    sampler: str = "serial"
+    start: str | None = None
+    solver: str = "anderson"
+    budget: int | None = None
+    tolerance: float | None = None
+    warmup_budget: int | None = None
+    reference_budget: int | None = None
+    num_selection: int = 100
+    num_estimation: int = 10_000
+    num_audit: int | None = None
+    alpha: float = 0.001
+    alpha_audit: float | None = None
+    bound: str | None = None
+    lanes: int | None = None
+    images_per_batch: int | None = None
+    block: int | None = None
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self):
+        checks.known("sampler", self.sampler, SAMPLERS)
+        serial = self.sampler == "serial"
+        checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
+        if not serial:
+            for name in (*_SERIAL_ONLY, "alpha_audit"):
+                value = getattr(self, name)
+                checks.holds(
+                    value is None, name, value, "left out with the independent sampler, which has no audit"
+                )
+        serial_defaults = {**_SERIAL_ONLY, "alpha_audit": self.alpha / 2, "start": "previous", "budget": 3}
+        for name, value in (serial_defaults if serial else {"start": "zero", "budget": 30}).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        solve.check(self)
+        self._check_start()
+        for name in ("num_selection", "num_estimation", "lanes", "images_per_batch", "block"):
+            if getattr(self, name) is not None:
+                checks.positive(self, name)
+        if self.tolerance is not None:
+            checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
+        if serial:
+            self._check_audit()
+        if not self.cap > 0:
+            audit = f" with num_audit, {self.num_audit}," if serial else ""
+            raise ValueError(
+                f"num_estimation is {self.num_estimation};{audit} at alpha {self.alpha} not even unanimous votes "
+                "would certify anything: it must be larger"
+            )
+
+    def _check_start(self):
+        starts = SERIAL_STARTS if self.sampler == "serial" else INDEPENDENT_STARTS
+        checks.known("start", self.start, SERIAL_STARTS + INDEPENDENT_STARTS)
+        checks.holds(
+            self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}"
+        )
+
+    def _check_audit(self):
+        checks.known("bound", self.bound, BOUNDS)
+        checks.positive(self, "warmup_budget", "reference_budget", "num_audit")
+        checks.holds(
+            self.num_audit <= self.num_estimation,
+            "num_audit",
+            self.num_audit,
+            f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
+        )
+        checks.holds(
+            0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, f"in (0, alpha = {self.alpha})"
+        )
+
+    @property
+    def cap(self) -> float:
+        """Radius of unanimous votes without a mismatch: no certificate can be larger."""
+        audit: dict[str, Any] = {}
+        if self.sampler == "serial":
+            audit = {"audited": self.num_audit, "alpha_audit": self.alpha_audit, "bound": self.bound}
+        votes = self.num_estimation
+        return statistics.radius(statistics.lower_bound(votes, votes, alpha=self.alpha, **audit), self.sigma)
