@@ -140,6 +140,20 @@ class ResnetModel:
         checks.holds(self.stem > 0 and self.stem % 2 == 1, "stem", self.stem, "positive and odd")
 
 
+@dataclasses.dataclass(frozen=True)
+class StartModel:
+    """Size of a network that predicts the equilibrium from the injection.
+
+    Attributes:
+      width: channels of its hidden layers, a multiple of 8.
+    """
+
+    width: int = 32
+
+    def __post_init__(self):
+        checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
+
+
 Equilibrium = ConvModel | MdeqModel
 Model = Equilibrium | ResnetModel
 MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "resnet": ResnetModel}

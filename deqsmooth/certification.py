@@ -152,6 +152,10 @@ def checked(classifier: sampling.Classifier, images: np.ndarray, settings: confi
         raise ValueError(
             f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
         )
+    if settings.start in ("constant", "learned") and getattr(classifier, "start", None) is None:
+        raise ValueError(
+            f"start is {settings.start!r}; the checkpoint has no trained start: train.py --phase start makes one"
+        )
     return images.astype(np.float32)
 
 

@@ -29,10 +29,12 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       model: its functions; of an equilibrium model or an explicit one.
-      variables: its variables, numpy float32.
+      variables: its variables, numpy float32. With a trained start they have the entry `start`: the parameters of
+        its `network`, and the `mean` equilibrium, leaves [1, ...].
       size: the model's, from which it can be built again.
       training: the settings that made it; None for a model from elsewhere.
       sha256: digest of size and variables; independent of how they lie on disk.
+      start: the settings that made its start; None if it has no trained one.
     """
 
     model: types.Model | types.Explicit
@@ -40,6 +42,7 @@ class Checkpoint(NamedTuple):
     size: architecture.Model
     training: config.Training | None
     sha256: str
+    start: config.StartTraining | None = None
 
 
 def save(
@@ -47,16 +50,20 @@ def save(
     variables: types.Variables,
     size: architecture.Model,
     training: config.Training | None = None,
+    start: config.StartTraining | None = None,
 ) -> None:
-    """Writes a model to a folder, replacing what is there; `training` is what made it, if it was made here."""
+    """Writes a model to a folder, replacing what is there, with the settings that made it and its start."""
     made_by = None if training is None else serialization.to_json(training)
+    start_made_by = None if start is None else serialization.to_json(start)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
                 variables=ocp.args.StandardSave(_to_numpy(variables)),
-                config=ocp.args.JsonSave({"model": serialization.to_json(size), "training": made_by}),
+                config=ocp.args.JsonSave(
+                    {"model": serialization.to_json(size), "training": made_by, "start": start_made_by}
+                ),
             ),
             force=True,
         )
@@ -84,15 +91,17 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             described = checkpointer.restore(folder, asked).config
             size, made_by = serialization.model_from_json(described["model"]), described["training"]
             training = None if made_by is None else serialization.from_json(config.Training, made_by)
+            # Checkpoints of version 0.1 have no entry for the start.
+            start = described.get("start") and serialization.from_json(config.StartTraining, described["start"])
             model = models.build(size)
-            template = _template(jax.eval_shape(model.init, jax.random.key(0)))
+            template = _template(_shapes(model, start))
             asked = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, asked).variables
     except (ValueError, KeyError, OSError, TypeError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise ValueError(f"{path} is no checkpoint of this project: {reason}") from None
     _check_shapes(path, variables, template)
-    return Checkpoint(model, variables, size, training, _digest(size, variables))
+    return Checkpoint(model, variables, size, training, _digest(size, variables), start)
 
 
 def shipped(dataset: str, sigma: float) -> pathlib.Path:
@@ -114,13 +123,22 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
 class Run:
     """States of a training run in its working folder; use as a context manager.
 
+    Args:
+      workdir: the folder.
+      settings: of the training.
+      frozen: digest of the model that the training leaves as it is, if there is one.
+
+    Attributes:
+      workdir: the folder.
+
     Raises:
       ValueError: the folder holds the states of a run with other settings, or cannot be written.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], settings: config.Training):
-        folder = pathlib.Path(workdir).resolve() / "states"
-        self._settings = settings
+    def __init__(self, workdir: str | os.PathLike[str], settings: config.Descent, frozen: str | None = None):
+        self.workdir = pathlib.Path(workdir)
+        folder = self.workdir.resolve() / "states"
+        self._settings, self._frozen = settings, frozen
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
@@ -139,15 +157,17 @@ class Run:
         """The newest state, or None if there is none yet.
 
         Args:
-          like: a `training.State` of the same structure and shapes.
+          like: an `updates.State` of the same structure and shapes.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
         asked = ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=asked)
-        found = vars(serialization.from_json(config.Training, restored.config))
+        frozen = restored.config.pop("frozen", None)
+        found = vars(serialization.from_json(type(self._settings), restored.config))
         different = [name for name, value in vars(self._settings).items() if found[name] != value]
+        different += ["checkpoint"] if frozen != self._frozen else []
         if different:
             raise ValueError(
                 f"{self._manager.directory} holds a run with other settings ({', '.join(different)} differ); "
@@ -161,7 +181,7 @@ class Run:
             int(state.update),
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_to_numpy(state)),
-                config=ocp.args.JsonSave(serialization.to_json(self._settings)),
+                config=ocp.args.JsonSave({**serialization.to_json(self._settings), "frozen": self._frozen}),
             ),
         )
         self._manager.wait_until_finished()
@@ -174,6 +194,16 @@ def _to_numpy(tree: Any) -> Any:
 
 def _template(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
+
+
+def _shapes(model: types.Model | types.Explicit, start: config.StartTraining | None) -> types.Variables:
+    """Shapes of all variables of a checkpoint."""
+    key = jax.random.key(0)
+    variables = jax.eval_shape(model.init, key)
+    if start is None or isinstance(model, types.Explicit):
+        return variables
+    network = models.build_start(start.network, model)
+    return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
 def _check_shapes(path: Any, variables: Any, template: Any) -> None:

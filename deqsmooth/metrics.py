@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from typing import NamedTuple
 
-from deqsmooth import evaluation, training
+from deqsmooth import updates
 
 _INTERVAL = 10
 
@@ -14,7 +15,7 @@ _INTERVAL = 10
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
-    A line has `update` and either the fields of `training.Metrics` or those of `evaluation.Evaluation`.
+    A line has `update` and either the metrics of that update or an evaluation after it.
 
     Raises:
       ValueError: the file cannot be written.
@@ -39,7 +40,7 @@ class Log:
         self._file.truncate(0)
         self._file.writelines(lines)
 
-    def write(self, progress: training.Progress) -> None:
+    def write(self, progress: updates.Progress) -> None:
         """Writes what is due after an update."""
         update = int(progress.state.update)
         if update % _INTERVAL == 0:
@@ -52,15 +53,6 @@ class Log:
         self._file.flush()
 
 
-def describe(metrics: training.Metrics) -> str:
-    """Metrics of an update, in a few words."""
-    return f"loss {float(metrics.loss):.3f}, noisy accuracy {100 * float(metrics.accuracy):.0f} %"
-
-
-def summarise(update: int, found: evaluation.Evaluation) -> str:
-    """An evaluation, as a sentence."""
-    return (
-        f"after {update} updates: {100 * found.clean_accuracy:.1f} % clean, "
-        f"{100 * found.noisy_accuracy:.1f} % noisy, median residual {found.median_residual:.1e}, "
-        f"median spectral radius {found.spectral_radius:.2f}"
-    )
+def describe(values: NamedTuple) -> str:
+    """Metrics of an update, or an evaluation, in a few words."""
+    return ", ".join(f"{name.replace('_', ' ')} {float(x):.3g}" for name, x in values._asdict().items())

@@ -59,6 +59,7 @@ def header(
         },
         "model": serialization.to_json(checkpoint.size),
         "training": checkpoint.training and serialization.to_json(checkpoint.training),
+        "start": checkpoint.start and serialization.to_json(checkpoint.start),
     }
     if settings.bound == "reference-code":
         entries["warning"] = certificates.NOT_VALID

@@ -60,7 +60,7 @@ class Programs:
         model = classifier.model if isinstance(classifier, checkpoints.Checkpoint) else None
         if isinstance(model, types.Model):
             self._data = jax.tree.map(jnp.asarray, classifier.variables)
-            self._sampler, self._reference = _kernels(models.with_cell_dtype(model, settings.dtype), settings)
+            self._sampler, self._reference = _kernels(model, classifier.start, settings)
             self.num_classes, self.solves = model.num_classes, True
         else:
             self._data = _as_function(classifier, model)
@@ -141,16 +141,17 @@ class Programs:
         return jax.tree.map(lambda x: x.reshape(num_images, lanes, *x.shape[1:]), found)
 
 
-def _kernels(model: types.Model, settings: config.Smoothing):
+def _kernels(model: types.Model, trained_start: config.StartTraining | None, settings: config.Smoothing):
     """Functions from the variables to the kernels of the sampler and of the reference."""
+    model = models.with_cell_dtype(model, settings.dtype)
     solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
-    zero = starts.zero(model)
 
-    def cold(variables, budgeted):
-        return functools.partial(equilibrium.classify, model, variables, budgeted, start=zero)
+    def cold(variables, budgeted, start="zero"):
+        begin = _start(start, trained_start, model, variables)
+        return functools.partial(equilibrium.classify, model, variables, budgeted, start=begin)
 
     if settings.sampler == "independent":
-        return lambda variables: smoothing.independent(cold(variables, solver)), None
+        return lambda variables: smoothing.independent(cold(variables, solver, settings.start)), None
     warm_up = solvers.build(settings.solver, settings.warmup_budget)
     reference = solvers.build(settings.solver, settings.reference_budget)
 
@@ -161,6 +162,15 @@ def _kernels(model: types.Model, settings: config.Smoothing):
         return smoothing.serial(cold(variables, warm_up), classify, settings.start)
 
     return serial, lambda variables: smoothing.independent(cold(variables, reference))
+
+
+def _start(name: str, trained: config.StartTraining | None, model, variables) -> equilibrium.Start:
+    """A start that depends on the noisy input alone, by its name."""
+    if name == "zero":
+        return starts.zero(model)
+    if name == "constant":
+        return starts.constant(model, variables["start"]["mean"])
+    return starts.learned(models.build_start(trained.network, model), variables["start"]["network"])
 
 
 def _as_function(classifier: Classifier, model: types.Explicit | None) -> jax.tree_util.Partial:

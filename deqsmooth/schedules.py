@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from deqsmooth import config
+from deqsmooth import config, updates
 
 
 class Task(NamedTuple):
@@ -25,13 +24,6 @@ class Task(NamedTuple):
     budget: int
 
 
-def num_updates(settings: config.Training, num_images: int) -> tuple[int, int]:
-    """Updates in all, and how many of them are pre-training."""
-    return _updates(settings, settings.epochs, num_images), _updates(
-        settings, settings.pretraining_epochs, num_images
-    )
-
-
 def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterator[tuple[Task, float]]:
     """The task of every update and the weight of its penalty.
 
@@ -40,8 +32,9 @@ def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterato
       num_images: in the training split.
       first: update to begin with; what an update does is the same from wherever one begins.
     """
-    total, pretraining = num_updates(settings, num_images)
-    end = total if settings.jacobian_epochs is None else _updates(settings, settings.jacobian_epochs, num_images)
+    total = updates.num_updates(settings, num_images)
+    pretraining = updates.num_updates(settings, num_images, settings.pretraining_epochs)
+    end = updates.num_updates(settings, num_images, settings.jacobian_epochs)
     rng = np.random.default_rng(settings.seed)
     chosen = rng.random(total) < settings.jacobian_frequency
     low, high = settings.jacobian_budget
@@ -58,8 +51,3 @@ def _weight(settings: config.Training, number: int, pretraining: bool) -> float:
     if pretraining and settings.pretraining_jacobian_weight is not None:
         return settings.pretraining_jacobian_weight
     return settings.jacobian_weight + settings.jacobian_increment * (number // settings.jacobian_interval)
-
-
-def _updates(settings: config.Training, epochs: int | float, num_images: int) -> int:
-    # Rounded before the ceiling, so that 30.72 epochs of 50,000 / 96 updates are 16,000 and no more.
-    return math.ceil(round(epochs * num_images / settings.batch_size, 6))

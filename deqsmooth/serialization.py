@@ -41,6 +41,8 @@ def from_json(kind: type, encoded: dict[str, Any]) -> Any:
     for name, value in values.items():
         if name == "model" and isinstance(value, dict):
             values[name] = model_from_json(value)
+        elif dataclasses.is_dataclass(hints.get(name)) and isinstance(value, dict):
+            values[name] = from_json(hints[name], value)
         else:
             values[name] = _decode(f"{kind.__name__}.{name}", value, hints[name])
     return kind(**values)

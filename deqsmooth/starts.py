@@ -6,12 +6,27 @@ standard certification covers. A state taken from another sample does not, and c
 
 from __future__ import annotations
 
+import functools
+
+import jax
+import jax.numpy as jnp
+
 from deqsmooth import equilibrium, types
 
 
 def zero(model: types.Model) -> equilibrium.Start:
     """The zero state."""
     return model.initial_state
+
+
+def constant(model: types.Model, z: types.State) -> equilibrium.Start:
+    """One stored state [1, ...] for every input."""
+    return lambda u: jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), model.initial_state(u), z)
+
+
+def learned(network: types.StartNetwork, params: types.Parameters) -> equilibrium.Start:
+    """What a network predicts from the input's own injection."""
+    return functools.partial(network.apply, params)
 
 
 def state(z: types.State) -> equilibrium.Start:

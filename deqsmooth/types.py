@@ -77,6 +77,20 @@ class Explicit(NamedTuple):
     apply: Callable[[Variables, Images, bool], tuple[Logits, Variables]]
 
 
+class StartNetwork(NamedTuple):
+    """A network that predicts the equilibrium of a model, as data.
+
+    Attributes:
+      init: key -> parameters, float32.
+      apply: (parameters, injection) -> state.
+      state: shapes and dtypes of the state of one lane.
+    """
+
+    init: Callable[[RandomKey], Parameters]
+    apply: Callable[[Parameters, Injection], State]
+    state: Any
+
+
 class Solution(NamedTuple):
     """What a solver returns for `z = f(z)`, each lane by itself.
 

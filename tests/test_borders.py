@@ -69,7 +69,7 @@ def test_solvers_do_not_know_models_noise_or_each_other():
         ("orbax", {"checkpoints.py"}),
         ("grain", {"data.py"}),
         ("sklearn", {"data.py"}),
-        ("optax", {"training.py"}),
+        ("optax", {"updates.py", "training.py", "start_training.py"}),
         ("scipy", {"statistics.py"}),
     ],
 )

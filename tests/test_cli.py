@@ -184,9 +184,9 @@ def test_a_done_run_shows_its_table_again(tmp_path, cache):
 def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
     """In a process of its own, where arguments may be missing until they are parsed."""
     code = (
-        "import sys; from deqsmooth import cli, presets;"
+        "import sys; from deqsmooth import flags, presets;"
         "sys.argv[1:] = ['--preset', 'srs-mdeq-3a', '--dataset', 'imagenet', '--sigma', '0.25'];"
-        "found = cli._parse(cli.Certify, lambda name: {'smoothing': presets.SMOOTHING[name]});"
+        "found = flags.parse(flags.Certify, lambda name: {'smoothing': presets.SMOOTHING[name]});"
         "print(found.selection.split, found.selection.stride, found.smoothing.num_audit, found.smoothing.sigma)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -49,10 +49,3 @@ def test_the_penalty_has_one_weight_where_nothing_else_is_said():
     assert {(task.penalised, weight) for task, weight in schedules.tasks(settings, 1000)} == {(True, 0.7)}
     without = dataclasses.replace(settings, jacobian_weight=0.0)
     assert {(task.penalised, weight) for task, weight in schedules.tasks(without, 1000)} == {(False, 0.0)}
-
-
-def test_epochs_count_whole_updates():
-    # 16,000 updates of 96 images are 30.72 epochs of 50,000, although floats make that a little more.
-    settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96, pretraining_epochs=30.72)
-    assert schedules.num_updates(settings, 50_000) == (62_500, 16_000)
-    assert schedules.num_updates(dataclasses.replace(SETTINGS, epochs=3), 1437) == (87, 58)

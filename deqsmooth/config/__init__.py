@@ -6,7 +6,7 @@ A setting that is out of range raises `ValueError` with the value and the rule, 
 from deqsmooth.config.selection import DATASETS, Selection
 from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
 from deqsmooth.config.solve import DTYPES, SOLVERS
-from deqsmooth.config.training import GRADIENTS, OPTIMISERS, Training
+from deqsmooth.config.training import GRADIENTS, OPTIMISERS, Descent, StartTraining, Training
 
 __all__ = [
     "BOUNDS",
@@ -18,7 +18,9 @@ __all__ = [
     "SAMPLERS",
     "SERIAL_STARTS",
     "SOLVERS",
+    "Descent",
     "Selection",
     "Smoothing",
+    "StartTraining",
     "Training",
 ]

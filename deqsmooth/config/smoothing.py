@@ -10,7 +10,7 @@ from deqsmooth.config import solve
 
 SAMPLERS = ("serial", "independent")
 SERIAL_STARTS = ("previous", "first", "clean")
-INDEPENDENT_STARTS = ("zero",)
+INDEPENDENT_STARTS = ("zero", "constant", "learned")
 BOUNDS = ("exact", "paper", "reference-code")
 _SERIAL_ONLY = {"warmup_budget": 10, "reference_budget": 30, "num_audit": 1000, "bound": "exact"}
 
@@ -26,7 +26,8 @@ class Smoothing:
       sigma: standard deviation of the noise, in pixels of [0, 1].
       sampler: `serial` (SRS: each solve starts from another sample's equilibrium, and an audit pays
         for it) or `independent` (standard randomized smoothing).
-      start: where a solve begins: `previous`, `first` or `clean` for serial, `zero` for independent.
+      start: where a solve begins: `previous`, `first` or `clean` for serial; `zero`, `constant` or `learned`,
+        functions of the noisy input, for independent.
       solver: `plain`, `anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
       tolerance: relative residual at which that solve stops, decided for each sample by itself.

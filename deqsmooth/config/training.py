@@ -12,8 +12,8 @@ OPTIMISERS = ("adamw", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """How a model is trained under Gaussian noise.
+class Descent:
+    """What every training has: images under noise, batches, and an optimiser.
 
     Attributes:
       dataset: name of the data set: `digits`, `cifar10` or `imagenet`.
@@ -27,6 +27,41 @@ class Training:
       warmup: share of the updates over which the rate first rises from 0, linearly.
       weight_decay: of AdamW, or the weight of |params|^2 / 2 with SGD.
       clip_norm: global gradient norm at which gradients are clipped.
+      evaluation_interval: epochs between evaluations under noise on the test split; also the
+        interval of checkpoints.
+      seed: of initialisation, order, noise.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    sigma: float = 0.5
+    epochs: int = 80
+    batch_size: int = 128
+    optimiser: str = "adamw"
+    learning_rate: float = 3e-3
+    final_learning_rate: float = 0.0
+    warmup: float = 0.05
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    evaluation_interval: int = 5
+    seed: int = 0
+
+    def __post_init__(self):
+        checks.known("dataset", self.dataset, selection.DATASETS)
+        checks.known("optimiser", self.optimiser, OPTIMISERS)
+        checks.positive(self, "epochs", "batch_size", "evaluation_interval")
+        for name in ("learning_rate", "clip_norm"):
+            checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        for name in ("weight_decay", "final_learning_rate"):
+            checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        checks.holds(0 <= self.warmup <= 1, "warmup", self.warmup, "in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Descent):
+    """How a model is trained under Gaussian noise; see also `Descent`.
+
+    Attributes:
       pretraining_epochs: first epochs, with the cell unrolled and differentiated through.
       pretraining_budget: evaluations of the unrolled cell.
       solver: of the forward pass after that.
@@ -42,24 +77,10 @@ class Training:
       jacobian_epochs: epochs after which no update has it; by default all have it.
       pretraining_jacobian_weight: its weight in pre-training; by default `jacobian_weight`.
       reference_budget: evaluations of the Anderson solve that evaluation uses.
-      evaluation_interval: epochs between evaluations under noise on the test split; also the
-        interval of checkpoints.
       dtype: floating point type of the cell; parameters and all else are float32.
-      seed: of initialisation, order, noise.
       model: size of the model.
     """
 
-    dataset: str = "digits"
-    data_dir: str | None = None
-    sigma: float = 0.5
-    epochs: int = 80
-    batch_size: int = 128
-    optimiser: str = "adamw"
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 0.0
-    warmup: float = 0.05
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
     pretraining_epochs: float = 5.0
     pretraining_budget: int = 8
     solver: str = "anderson"
@@ -74,35 +95,18 @@ class Training:
     jacobian_epochs: float | None = None
     pretraining_jacobian_weight: float | None = None
     reference_budget: int = 30
-    evaluation_interval: int = 5
     dtype: str = "float32"
-    seed: int = 0
     model: architecture.Equilibrium = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self):
-        checks.known("dataset", self.dataset, selection.DATASETS)
-        checks.known("gradient", self.gradient, GRADIENTS)
-        checks.known("optimiser", self.optimiser, OPTIMISERS)
+        super().__post_init__()
         solve.check(self)
-        checks.positive(
-            self,
-            "epochs",
-            "batch_size",
-            "pretraining_budget",
-            "gradient_budget",
-            "jacobian_interval",
-            "reference_budget",
-            "evaluation_interval",
-        )
-        checks.holds(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
-        checks.holds(self.clip_norm > 0, "clip_norm", self.clip_norm, "positive")
-        for name in ("weight_decay", "jacobian_weight", "jacobian_increment", "final_learning_rate"):
-            checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("warmup", "jacobian_frequency"):
-            checks.holds(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
-        for name in ("jacobian_epochs", "pretraining_jacobian_weight"):
+        checks.known("gradient", self.gradient, GRADIENTS)
+        checks.positive(self, "pretraining_budget", "gradient_budget", "jacobian_interval", "reference_budget")
+        for name in ("jacobian_weight", "jacobian_increment", "jacobian_epochs", "pretraining_jacobian_weight"):
             if getattr(self, name) is not None:
                 checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        checks.holds(0 <= self.jacobian_frequency <= 1, "jacobian_frequency", self.jacobian_frequency, "in [0, 1]")
         low, high = self.jacobian_budget
         checks.holds(
             1 - self.budget <= low <= high,
@@ -116,3 +120,32 @@ class Training:
             self.pretraining_epochs,
             f"between 0 and epochs, {self.epochs}",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class StartTraining(Descent):
+    """How the start of a trained model's solves is learned, the model itself frozen; see also `Descent`.
+
+    Attributes:
+      solver: of the short solve from the start.
+      budget: evaluations of that solve.
+      reference_budget: evaluations of the Anderson solve from zero that it is to match.
+      distance_weight: weight of the states' relative squared distance, beside the divergence of the logits.
+      dtype: floating point type of the cell; all else is float32.
+      network: size of the network.
+    """
+
+    epochs: int = 60
+    weight_decay: float = 0.01
+    solver: str = "plain"
+    budget: int = 1
+    reference_budget: int = 30
+    distance_weight: float = 1.0
+    dtype: str = "float32"
+    network: architecture.StartModel = dataclasses.field(default_factory=architecture.StartModel)
+
+    def __post_init__(self):
+        super().__post_init__()
+        solve.check(self)
+        checks.positive(self, "reference_budget")
+        checks.holds(self.distance_weight >= 0, "distance_weight", self.distance_weight, "at least 0")

@@ -7,6 +7,7 @@ from typing import overload
 from deqsmooth import architecture, types
 from deqsmooth.models import conv, mdeq, resnet
 from deqsmooth.models.precision import with_cell_dtype
+from deqsmooth.models.start import start as build_start
 
 
 @overload
@@ -26,4 +27,4 @@ def build(size: architecture.Model) -> types.Model | types.Explicit:
     return conv.conv(size)
 
 
-__all__ = ["build", "with_cell_dtype"]
+__all__ = ["build", "build_start", "with_cell_dtype"]

@@ -1,0 +1,133 @@
+"""Where a short solve should begin, and by which iteration it should go on.
+
+Solves the same noisy test images with a short budget from every start that is a function of the noisy input, and
+compares the classes with those of 30 Anderson evaluations from zero. Writes a line a combination, and a table.
+
+    python benchmarks/starts.py --sigma 0.5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+
+import deqsmooth as ds
+from deqsmooth import checkpoints, distributed, equilibrium, models, noise, solvers, starts
+
+_BLOCK = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Starts, solvers and budgets.
+
+    Attributes:
+      dataset: name of the data set.
+      data_dir: its TFDS data directory.
+      checkpoint: folder of a model with a trained start; by default the shipped one.
+      sigma: standard deviation of the noise.
+      num_images: test images, evenly spaced.
+      num_draws: noise draws of each.
+      budgets: evaluations of the short solves.
+      reference_budget: evaluations of the long one.
+      out: folder that results are written to.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    checkpoint: pathlib.Path | None = None
+    sigma: float = 0.5
+    num_images: int = 360
+    num_draws: int = 20
+    budgets: tuple[int, ...] = (1, 2, 3, 5, 8)
+    reference_budget: int = 30
+    out: pathlib.Path = pathlib.Path("runs/starts")
+
+
+def main() -> None:
+    """Measures every combination and writes lines and table."""
+    arguments = tyro.cli(Benchmark)
+    distributed.start()
+    folder = arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma)
+    checkpoint = ds.load(folder)
+    dataset = ds.load_dataset(arguments.dataset, "test", arguments.data_dir)
+    images, labels = dataset.take(range(0, len(dataset), max(1, len(dataset) // arguments.num_images)))
+    labels_of = labeller(checkpoint, arguments, images)
+    truth = np.tile(labels, arguments.num_draws)
+    reference = labels_of("zero", "anderson", arguments.reference_budget)
+    combinations = [
+        (start, solver, budget)
+        for start in ("zero", "constant", "learned")
+        for solver in ("plain", "anderson")
+        for budget in arguments.budgets
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    name = f"{arguments.dataset}-{arguments.sigma:g}"
+    shown = rich.table.Table(
+        title=f"{name}: {len(truth):,} noisy images, reference accuracy {100 * np.mean(reference == truth):.2f} %"
+    )
+    for heading in ("start", "solver", "evaluations", "agreement %", "accuracy %"):
+        shown.add_column(heading, justify="left" if heading in ("start", "solver") else "right")
+    with (arguments.out / f"{name}.jsonl").open("w") as file:
+        for start, solver, budget in combinations:
+            found = labels_of(start, solver, budget)
+            agreement, accuracy = float(np.mean(found == reference)), float(np.mean(found == truth))
+            row = {
+                "start": start,
+                "solver": solver,
+                "budget": budget,
+                "agreement": agreement,
+                "accuracy": accuracy,
+                "reference_accuracy": float(np.mean(reference == truth)),
+                "samples": len(truth),
+                "checkpoint": checkpoint.sha256,
+            }
+            file.write(json.dumps(row) + "\n")
+            shown.add_row(start, solver, str(budget), f"{100 * agreement:.2f}", f"{100 * accuracy:.2f}")
+    console = rich.console.Console(record=True, width=100)
+    console.print(shown)
+    (arguments.out / f"{name}.txt").write_text(console.export_text())
+
+
+def labeller(checkpoint, arguments, images):
+    """Returns the function (start, solver, budget) -> classes of all noisy images, draw by draw."""
+    model, variables = checkpoint.model, jax.tree.map(jnp.asarray, checkpoint.variables)
+    network = models.build_start(checkpoint.start.network, model)
+    begins = {
+        "zero": lambda variables: starts.zero(model),
+        "constant": lambda variables: starts.constant(model, variables["start"]["mean"]),
+        "learned": lambda variables: starts.learned(network, variables["start"]["network"]),
+    }
+    place = np.tile(np.arange(len(images), dtype=np.int32), arguments.num_draws)
+    rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
+    mesh = distributed.mesh()
+
+    def labels_of(start, solver, budget):
+        solve = solvers.build(solver, budget)
+
+        def on_block(shared, rows):
+            variables, images = shared
+            keys = jnp.stack([noise.phase_key(0, 0, noise.SELECTION)] * _BLOCK)
+            noisy = images[rows["place"]] + arguments.sigma * noise.gaussian(keys, rows["draw"], images.shape[1:])
+            output = equilibrium.classify(model, variables, solve, noisy, begins[start](variables))
+            return jnp.argmax(output.logits, -1)
+
+        @jax.jit
+        def run(variables, images):
+            return distributed.map_blocks(on_block, (variables, images), rows, _BLOCK, mesh)
+
+        return np.asarray(run(variables, images))
+
+    return labels_of
+
+
+if __name__ == "__main__":
+    main()

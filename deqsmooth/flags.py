@@ -1,0 +1,135 @@
+"""The flags of the commands as settings: what a user may say, and how it is read."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from deqsmooth import architecture, config
+
+_Flat = tyro.conf.arg(name="")
+_LIST = re.compile(r"[\d.]+(,[\d.]+)+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Certify:
+    """Certify the L2 robustness of a deep equilibrium model on a data set.
+
+    Every setting has a default: without flags, handwritten digits are certified with the model that
+    comes with the package. Running the same command again resumes it.
+
+    Attributes:
+      selection: which images.
+      smoothing: how they are certified.
+      preset: named settings that the other flags then change: `mdeq-30a`, `srs-mdeq-3a`, ... (the paper's).
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      out: file that certificates are appended to; by default one in `runs/` named after the settings.
+    """
+
+    selection: Annotated[config.Selection, _Flat]
+    smoothing: Annotated[config.Smoothing, _Flat]
+    preset: str | None = None
+    checkpoint: pathlib.Path | None = None
+    download: bool = False
+    out: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a deep equilibrium model under Gaussian noise; with `--phase start`, the start of a trained one.
+
+    Attributes:
+      settings: how it is trained.
+      phase: `model`, or `start`, which has settings of its own: see `--phase start --help`.
+      preset: named settings that the other flags then change: a recipe of `deqsmooth.presets`.
+      workdir: folder of metrics, states and the trained model; by default one in `runs/`.
+      resume: go on where the run in the folder stopped.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+    """
+
+    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], _Flat] = dataclasses.field(
+        default_factory=config.Training
+    )
+    phase: Literal["model", "start"] = "model"
+    preset: str | None = None
+    workdir: pathlib.Path | None = None
+    resume: bool = False
+    download: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Convert a PyTorch checkpoint into a model that certifies.
+
+    Attributes:
+      file: `.pth.tar` file with a state dict, alone or under `state_dict` (needs PyTorch), or `.npz` file of it.
+      out: folder that the model is written to.
+      preset: name of the model; the other flags then change its size.
+      model: size of the model.
+      check: file of recorded outputs; the converted model must reproduce them.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    out: pathlib.Path
+    preset: str = "mdeq-small"
+    model: tyro.conf.AvoidSubcommands[architecture.MdeqModel | architecture.ResnetModel] = dataclasses.field(
+        default_factory=architecture.MdeqModel
+    )
+    check: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStart:
+    """Learn where the solves of a trained model begin, so that a few evaluations do what 30 did.
+
+    Attributes:
+      settings: how it is learned.
+      phase: `start`; without it, a model is trained.
+      preset: named settings that the other flags then change: a recipe of `deqsmooth.presets`.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      workdir: folder of metrics, states and the model with its start; by default one in `runs/`.
+      resume: go on where the run in the folder stopped.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+    """
+
+    settings: Annotated[config.StartTraining, _Flat] = dataclasses.field(default_factory=config.StartTraining)
+    phase: Literal["start"] = "start"
+    preset: str | None = None
+    checkpoint: pathlib.Path | None = None
+    workdir: pathlib.Path | None = None
+    resume: bool = False
+    download: bool = False
+
+
+def parse(arguments: type, preset: Callable[[str], dict[str, Any]]) -> Any:
+    """Flags as settings; a preset gives the defaults that the other flags change.
+
+    Args:
+      arguments: one of the classes above.
+      preset: name -> settings with that name.
+    """
+    name = flag("--preset")
+    # Lists of numbers may be written with commas.
+    words = [part for word in sys.argv[1:] for part in (word.split(",") if _LIST.fullmatch(word) else [word])]
+    if name is None:
+        return tyro.cli(arguments, args=words)
+    required = {
+        Certify: {"selection": tyro.MISSING_NONPROP},
+        Convert: {"file": tyro.MISSING, "out": tyro.MISSING},
+    }.get(arguments, {})
+    return tyro.cli(arguments, args=words, default=arguments(**required, **preset(name), preset=name))
+
+
+def flag(name: str) -> str | None:
+    """A flag that decides what the others are."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument(name, dest="value")
+    return finder.parse_known_args()[0].value

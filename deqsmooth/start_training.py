@@ -1,0 +1,223 @@
+"""Learning where solves begin: a network is trained so that a short solve from it gives what a long one gives.
+
+Takes a trained model, which stays as it is, and gives it the starts `learned` and `constant`. Both depend on the
+noisy input alone, so that the short solve from them is a classifier that standard smoothing certifies.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh
+
+from deqsmooth import (
+    config,
+    data,
+    distributed,
+    equilibrium,
+    models,
+    noise,
+    solvers,
+    starts,
+    types,
+    updates,
+)
+from deqsmooth.solvers import lanes
+
+_INIT, _EVALUATION, _MEAN = 3, 4, 5
+_BLOCK = 100
+_NUM_IMAGES = 500
+_NUM_SAMPLES = 1500
+_NUM_MEAN = 2000
+
+
+class Metrics(NamedTuple):
+    """Means over the batch of one update, before it.
+
+    Attributes:
+      loss: divergence of the logits plus weighted distance of the states.
+      agreement: share of noisy images to which short and long solve give the same class.
+      distance: |z - z*|^2 / |z*|^2 after the short solve.
+    """
+
+    loss: jax.Array
+    agreement: jax.Array
+    distance: jax.Array
+
+
+class Evaluation(NamedTuple):
+    """How the short solve from the learned start does on noisy test images.
+
+    Attributes:
+      agreement: share of images to which it gives the class of the long solve.
+      accuracy: share that it classifies rightly.
+      reference_accuracy: share that the long solve classifies rightly.
+    """
+
+    agreement: float
+    accuracy: float
+    reference_accuracy: float
+
+
+class _Solves(NamedTuple):
+    """The two solves of an injection that are compared."""
+
+    short: Callable[..., tuple[types.State, types.Logits]]
+    long: Callable[..., tuple[types.State, types.Logits]]
+
+
+def init(model: types.Model, settings: config.StartTraining, num_images: int) -> updates.State:
+    """The state before the first update on a training split of some size."""
+    network = models.build_start(settings.network, model)
+    params = network.init(jax.random.fold_in(jax.random.key(settings.seed), _INIT))
+    return updates.init({"params": params}, settings, updates.num_updates(settings, num_images))
+
+
+def loss_fn(
+    params: types.Parameters,
+    variables: types.Variables,
+    images: types.Images,
+    labels: types.Labels,
+    keys: types.Keys,
+    frozen: types.Variables,
+    task: None,
+    *,
+    model: types.Model,
+    settings: config.StartTraining,
+) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
+    """Loss of a batch: Kullback-Leibler divergence from the long solve's classes, and distance to its states.
+
+    Args:
+      params: of the network.
+      variables: of the network, returned as they are.
+      images: clean images [lanes, H, W, C].
+      labels: not used: the model is the teacher.
+      keys: one key a lane, for its noise.
+      frozen: variables of the model.
+      task: not used: all updates are alike.
+      model: the model.
+      settings: of the training.
+    """
+    draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
+    solve = _solves(model, settings)
+    bound = model.bind(frozen)
+    u, _ = model.inject(frozen, images + settings.sigma * draw(keys), None)
+    target, target_logits = lax.stop_gradient(solve.long(frozen, bound, u))
+    z, logits = solve.short(frozen, bound, u, params)
+    difference = jax.tree.map(jnp.subtract, z, target)
+    distance = jnp.mean(lanes.dot(difference, difference) / (lanes.dot(target, target) + 1e-8))
+    divergence = jnp.mean(optax.kl_divergence(jax.nn.log_softmax(logits), jax.nn.softmax(target_logits)))
+    loss = divergence + settings.distance_weight * distance
+    agreement = jnp.mean((jnp.argmax(logits, -1) == jnp.argmax(target_logits, -1)).astype(jnp.float32))
+    return loss, (variables, Metrics(loss, agreement, distance))
+
+
+def evaluator(
+    model: types.Model, frozen: types.Variables, settings: config.StartTraining, dataset: data.Dataset, mesh: Mesh
+) -> Callable[[types.Variables], Evaluation]:
+    """Returns the function from the network's variables to its evaluation on up to 500 images, evenly spaced."""
+    solve = _solves(model, settings)
+    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
+    place = np.tile(np.arange(len(images), dtype=np.int32), max(1, _NUM_SAMPLES // len(images)))
+    rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
+
+    def on_block(shared, rows):
+        frozen, params, images = shared
+        key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
+        draw = noise.gaussian(jnp.stack([key] * _BLOCK), rows["draw"], images.shape[1:])
+        u, _ = model.inject(frozen, images[rows["place"]] + settings.sigma * draw, None)
+        bound = model.bind(frozen)
+        found = solve.short(frozen, bound, u, params)[1], solve.long(frozen, bound, u)[1]
+        return jax.tree.map(lambda logits: jnp.argmax(logits, -1), found)
+
+    @jax.jit
+    def run(frozen, params, images):
+        return distributed.map_blocks(on_block, (frozen, params, images), rows, _BLOCK, mesh)
+
+    def evaluate(variables):
+        short, long = jax.device_get(run(frozen, variables["params"], images))
+        right = labels[place]
+        shares = [(a == b).mean() for a, b in ((short, long), (short, right), (long, right))]
+        return Evaluation(*map(float, shares))
+
+    return evaluate
+
+
+def fit(
+    model: types.Model,
+    frozen: types.Variables,
+    settings: config.StartTraining,
+    train: data.Dataset,
+    test: data.Dataset,
+    state: updates.State | None = None,
+) -> Iterator[updates.Progress]:
+    """Trains the network of a model's start.
+
+    Args:
+      model: the model.
+      frozen: its variables, which stay as they are.
+      settings: of the training.
+      train: training split.
+      test: split to evaluate on.
+      state: where to go on; by default at the beginning.
+
+    Yields:
+      The progress after every update.
+    """
+    state = init(model, settings, len(train)) if state is None else state
+    model = models.with_cell_dtype(model, settings.dtype)
+    mesh = distributed.mesh(dividing=settings.batch_size)
+    frozen = jax.tree.map(jnp.asarray, frozen)
+    left = updates.num_updates(settings, len(train)) - int(state.update)
+    yield from updates.run(
+        state,
+        settings,
+        train,
+        functools.partial(loss_fn, model=model, settings=settings),
+        itertools.repeat((None, frozen), left),
+        evaluator(model, frozen, settings, test, mesh),
+        mesh,
+    )
+
+
+def mean_equilibrium(
+    model: types.Model, frozen: types.Variables, settings: config.StartTraining, train: data.Dataset
+) -> types.State:
+    """Mean of the equilibria of 2,000 noisy training images, leaves [1, ...]: the start `constant`."""
+    model = models.with_cell_dtype(model, settings.dtype)
+    solver = solvers.build("anderson", settings.reference_budget)
+    key = jax.random.fold_in(jax.random.key(settings.seed), _MEAN)
+
+    @jax.jit
+    def mean(variables, key, images):
+        noisy = images + settings.sigma * jax.random.normal(key, images.shape, jnp.float32)
+        output = equilibrium.classify(model, variables, solver, noisy, starts.zero(model))
+        return jax.tree.map(lambda x: jnp.mean(x, 0, keepdims=True), output.solution.value)
+
+    stream = data.batches(train, _BLOCK, seed=settings.seed)
+    keys = jax.random.split(key, _NUM_MEAN // _BLOCK)
+    means = [mean(frozen, key, images) for key, (images, _) in zip(keys, stream, strict=False)]
+    return jax.tree.map(lambda *leaves: np.mean(jax.device_get(leaves), 0), *means)
+
+
+def _solves(model: types.Model, settings: config.StartTraining) -> _Solves:
+    network = models.build_start(settings.network, model)
+    brief = solvers.build(settings.solver, settings.budget)
+    reference = solvers.build("anderson", settings.reference_budget)
+
+    def solve(solver, frozen, bound, u, z) -> tuple[Any, Any]:
+        value = solver.solve(lambda z: model.cell(bound, z, u), z).value
+        return value, model.readout(frozen, value, False)[0]
+
+    return _Solves(
+        short=lambda frozen, bound, u, params: solve(brief, frozen, bound, u, network.apply(params, u)),
+        long=lambda frozen, bound, u: solve(reference, frozen, bound, u, starts.zero(model)(u)),
+    )

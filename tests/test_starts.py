@@ -1,0 +1,152 @@
+"""Where solves begin: starts that depend on the noisy input alone, and what is learned of them."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from conftest import SMALL
+
+from deqsmooth import (
+    architecture,
+    certification,
+    checkpoints,
+    config,
+    data,
+    equilibrium,
+    models,
+    noise,
+    provenance,
+    solvers,
+    start_training,
+    starts,
+)
+
+SETTINGS = config.StartTraining(
+    sigma=0.25,
+    epochs=2,
+    batch_size=128,
+    evaluation_interval=1,
+    reference_budget=6,
+    learning_rate=1e-2,
+    network=architecture.StartModel(width=8),
+)
+TINY = architecture.MdeqModel(image_shape=(8, 8, 3), channels=(8, 16), head_channels=(2, 3), final_channels=6)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("digits", "train"), data.load("digits", "test")
+
+
+@pytest.fixture
+def started(small):
+    """The small model with the network's first weights for a start, and any state for a mean."""
+    network = models.build_start(SETTINGS.network, small.model)
+    start = {
+        "network": network.init(jax.random.key(1)),
+        "mean": jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), network.state),
+    }
+    return small._replace(variables={**small.variables, "start": start}, start=SETTINGS)
+
+
+@pytest.mark.parametrize("family", ["conv", "toy", "mdeq"])
+def test_a_network_predicts_a_state_of_any_family_lane_by_lane(family):
+    model = toy.build() if family == "toy" else models.build(SMALL if family == "conv" else TINY)
+    network = models.build_start(SETTINGS.network, model)
+    params = network.init(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (5, *model.image_shape))
+    u, _ = model.inject(model.init(jax.random.key(2)), images, None)
+    z = network.apply(params, u)
+    zero = model.initial_state(u)
+    assert jax.tree.map(jnp.shape, z) == jax.tree.map(jnp.shape, zero)
+    assert jax.tree.structure(z) == jax.tree.structure(zero)
+    alone = network.apply(params, jax.tree.map(lambda x: x[3:4], u))
+    # Another batch is another program: equal but for the rounding of float32.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[3:4], y, rtol=1e-4, atol=1e-5), z, alone)
+    assert not np.allclose(jax.tree.leaves(z)[0][0], jax.tree.leaves(z)[0][1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["constant", "learned"])
+def test_counts_are_those_of_each_sample_alone_however_they_are_computed(started, name):
+    settings = config.Smoothing(
+        sampler="independent", start=name, solver="plain", budget=1, num_selection=10, num_estimation=40,
+        alpha=0.1, lanes=8, block=8,
+    )  # fmt: skip
+    images, _ = data.load("digits", "test").take(range(3))
+    found = [
+        [c.counts for c in certification.certify(started, images, dataclasses.replace(settings, lanes=lanes))]
+        for lanes in (8, 40)
+    ]
+    assert found[0] == found[1]
+    begin = {
+        "constant": starts.constant(started.model, started.variables["start"]["mean"]),
+        "learned": starts.learned(
+            models.build_start(SETTINGS.network, started.model), started.variables["start"]["network"]
+        ),
+    }[name]
+    for index, image in enumerate(images):
+        key = noise.phase_key(0, index, noise.ESTIMATION)
+        noisy = image + 0.5 * noise.gaussian(jnp.stack([key] * 40), jnp.arange(40), image.shape)
+        output = equilibrium.classify(started.model, started.variables, solvers.build("plain", 1), noisy, begin)
+        counts = np.bincount(np.argmax(output.logits, -1), minlength=11)
+        assert tuple(counts.tolist()) == found[0][index]
+
+
+def test_a_start_that_is_not_there_is_refused(small, started):
+    images, _ = data.load("digits", "test").take([0])
+    settings = config.Smoothing(sampler="independent", start="learned")
+    assert len(certification.checked(started, images, settings)) == 1
+    with pytest.raises(ValueError, match="start is 'learned'; the checkpoint has no trained start"):
+        certification.checked(small, images, settings)
+    with pytest.raises(ValueError, match="start is 'learned'; it must be one of"):
+        config.Smoothing(sampler="serial", start="learned")
+
+
+def test_a_checkpoint_keeps_its_start_and_the_header_names_it(started, tmp_path):
+    checkpoints.save(tmp_path / "model", started.variables, started.size, started.training, started.start)
+    found = checkpoints.load(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, found.variables, jax.device_get(started.variables))
+    assert found.start == SETTINGS
+    settings = config.Smoothing(sampler="independent", start="learned", budget=1)
+    header = provenance.header(found, config.Selection(), settings, "digits")
+    assert header["reference"]["start"] == "learned" and header["reference"]["budget"] == 1
+    assert header["reference"]["checkpoint"] == found.sha256
+    assert header["start"]["network"] == {"width": 8}
+    other = {**started.variables, "start": {**started.variables["start"], "network": started.variables["params"]}}
+    checkpoints.save(tmp_path / "other", other, started.size, started.training, started.start)
+    with pytest.raises(ValueError, match=r"no checkpoint of this project|has shape"):
+        checkpoints.load(tmp_path / "other")
+
+
+def fit(small, splits, state=None):
+    return start_training.fit(small.model, small.variables, SETTINGS, *splits, state)
+
+
+def test_a_start_is_learned_resumes_exactly_and_leaves_the_model_alone(small, splits):
+    before = jax.device_get(small.variables)
+    whole = [p._replace(state=jax.tree.map(np.asarray, p.state)) for p in fit(small, splits)]
+    assert len(whole) == 23
+    assert whole[-1].metrics.distance < 0.5 * whole[0].metrics.distance
+    assert whole[-1].evaluation.agreement > whole[11].evaluation.agreement - 0.02
+    assert whole[-1].evaluation.agreement > 0.6
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(small.variables))
+    resumed = list(itertools.islice(fit(small, splits, whole[11].state), 3))
+    for ours, theirs in zip(resumed, whole[12:], strict=False):
+        assert jax.tree.map(float, ours.metrics) == jax.tree.map(float, theirs.metrics)
+
+
+def test_the_constant_start_is_a_mean_of_equilibria(small, splits):
+    mean = start_training.mean_equilibrium(small.model, small.variables, SETTINGS, splits[0])
+    images, _ = splits[0].take(range(400))
+    noisy = images + 0.25 * jax.random.normal(jax.random.key(8), images.shape)
+    solver = solvers.build("anderson", 6)
+    output = equilibrium.classify(small.model, small.variables, solver, noisy, starts.zero(small.model))
+    states = np.asarray(jax.tree.leaves(output.solution.value)[0])
+    (found,) = jax.tree.leaves(mean)
+    # Means of 400 and of 2,000 samples: five standard errors, and no entry far off on average.
+    error = (found[0] - states.mean(0)) / (states.std(0) * np.sqrt(1 / 400 + 1 / 2000) + 1e-6)
+    assert np.abs(error).max() < 6 and np.sqrt(np.mean(error**2)) < 2

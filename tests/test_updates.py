@@ -1,0 +1,40 @@
+"""The loop of every training: its rates, its counts, and the same numbers on any devices."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from deqsmooth import config, updates
+
+SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
+
+
+def test_epochs_count_whole_updates():
+    # 16,000 updates of 96 images are 30.72 epochs of 50,000, although floats make that a little more.
+    settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96)
+    assert updates.num_updates(settings, 50_000) == 62_500
+    assert updates.num_updates(settings, 50_000, 30.72) == 16_000
+    assert updates.num_updates(dataclasses.replace(SETTINGS, epochs=3, batch_size=50), 1437) == 87
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_the_rate_rises_and_falls_as_it_says(warmup):
+    """With one parameter, unit gradients and SGD without momentum's past, the first step shows the rate."""
+    settings = dataclasses.replace(
+        SETTINGS, optimiser="sgd", learning_rate=0.5, final_learning_rate=0.01, warmup=warmup, weight_decay=0.0
+    )
+    transformation = updates.optimiser(settings, 100)
+    params, gradient = jax.numpy.zeros(1), jax.numpy.ones(1)
+    state, moved, velocity = transformation.init(params), [], 0.0
+    for _ in range(101):
+        step, state = transformation.update(gradient, state, params)
+        velocity = 0.9 * velocity + 1.0
+        moved.append(-float(step[0]) / (1.0 + 0.9 * velocity))
+    rising = int(100 * warmup)
+    expected = [
+        0.5 * t / rising if t < rising else 0.01 + 0.49 * 0.5 * (1 + np.cos(np.pi * (t - rising) / (100 - rising)))
+        for t in range(101)
+    ]
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)
