@@ -95,7 +95,8 @@ def _certify(arguments: flags.Certify, console: rich.console.Console) -> int:
         done = {certificate.index for certificate in writer.done}
         left = [index for index in indices if index not in done]
         console.print(f"{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}")
-        console.print(report.cap(settings))
+        resolved = certification.resolve(settings)
+        console.print(report.announcement(resolved, certification.solves(checkpoint)))
         found = list(writer.done)
         try:
             if left:

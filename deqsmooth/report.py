@@ -68,13 +68,21 @@ def summary(found: Sequence[certificates.Certificate]) -> table.Table:
     return shown
 
 
-def cap(settings: config.Smoothing) -> str:
-    """The largest radius that a run can certify, as a sentence."""
+def announcement(settings: config.Smoothing, solves: bool) -> str:
+    """The largest radius that a run can certify and what an image costs, in two lines.
+
+    Args:
+      settings: of the run, with its lanes.
+      solves: whether the classifier has an equilibrium to solve for.
+    """
+    samples = settings.num_selection + settings.num_estimation
+    cost = f"{settings.evaluations:,} cell" if solves else f"{samples:,} network"
     audit = f", {settings.num_audit:,} of them audited" if settings.num_audit else ""
     warning = f"; bound {settings.bound}: {certificates.NOT_VALID}" if settings.bound == "reference-code" else ""
     return (
         f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
-        f"no radius can exceed {statistics.round_down(settings.cap, 3)}{warning}"
+        f"no radius can exceed {statistics.round_down(settings.cap, 3)}{warning}\n"
+        f"{cost} evaluations an image at most"
     )
 
 

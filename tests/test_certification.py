@@ -127,10 +127,10 @@ def test_a_data_set_is_certified_as_its_images_are_and_read_batch_by_batch(small
 
 def test_evaluations_are_counted_to_the_last(small, images):
     independent = certify(small, images, INDEPENDENT)
-    assert {c.evaluations for c in independent} == {4 * (20 + 90)}
+    assert {c.evaluations for c in independent} == {4 * (20 + 90)} == {INDEPENDENT.evaluations}
     serial = certify(small, images, SERIAL)
     # Both phases warm up 16 lanes; the audit is padded to its size where there are fewer votes.
-    assert {c.evaluations for c in serial} == {2 * 16 * 2 + (20 + 90) + 30 * 4}
+    assert {c.evaluations for c in serial} == {2 * 16 * 2 + (20 + 90) + 30 * 4} == {SERIAL.evaluations}
 
 
 def test_ten_images_are_traced_once(small, monkeypatch):

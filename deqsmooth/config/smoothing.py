@@ -126,3 +126,12 @@ class Smoothing:
             audit = {"audited": self.num_audit, "alpha_audit": self.alpha_audit, "bound": self.bound}
         votes = self.num_estimation
         return statistics.radius(statistics.lower_bound(votes, votes, alpha=self.alpha, **audit), self.sigma)
+
+    @property
+    def evaluations(self) -> int:
+        """Cell evaluations of one image, at most. Serial: lanes must be known."""
+        evaluations = self.budget * (self.num_selection + self.num_estimation)
+        if self.sampler == "serial":
+            # Selection and estimation each warm up a state for every lane.
+            evaluations += 2 * self.lanes * self.warmup_budget + self.num_audit * self.reference_budget
+        return evaluations
