@@ -34,7 +34,7 @@ class Certificate:
       counts_selection: votes by class; the last entry counts samples that were not finite.
       counts: the same of the estimation.
       num_selection: samples of the selection (N0).
-      num_estimation: samples of the estimation (N).
+      num_estimation: samples of the estimation that were drawn (N, or the look that was the last).
       num_audit: votes that were solved again with the reference (K); 0 without an audit.
       mismatches: audited votes that the reference does not give to the selected class.
       bound: `clopper-pearson`, or the name of the audited bound.
@@ -59,6 +59,8 @@ class Certificate:
       reference_residuals: the same of the audit's solves; None without an audit.
       seconds: wall time of the image's batch, divided by its images; compilation not included.
       dtype: floating point type of the cell.
+      looks: numbers of samples at which the certificate might have been read, each at its equal part of alpha;
+        None if only at the end.
     """
 
     index: int
@@ -96,6 +98,7 @@ class Certificate:
     reference_residuals: tuple[float, ...] | None
     seconds: float
     dtype: str = "float32"
+    looks: tuple[int, ...] | None = None
 
 
 class Writer:

@@ -1,15 +1,13 @@
-"""The certification of images: selection, estimation, audit and bound, batch by batch.
+"""The certification of images: what may be certified, on which devices, and the certificates that come of it.
 
-The one module that knows devices and statistics both: it has the sampling programs compiled, once for a
-data set, and makes certificates of the votes they return.
+It has the sampling programs compiled, once for a data set; `serial` and `independent` draw the samples and
+`evidence` makes a bound of the votes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,16 +19,16 @@ from deqsmooth import (
     config,
     data,
     distributed,
-    noise,
+    independent,
     sampling,
-    statistics,
+    serial,
     types,
 )
 
-_QUANTILES = (0.5, 0.9, 1.0)
 _DEFAULT_LANES = 100
 _BLOCK = {"cpu": 100}
 _BLOCK_ELSEWHERE = 400
+_EVALUATIONS_PER_ROW = 32
 
 
 def certify(
@@ -41,7 +39,7 @@ def certify(
     labels: npt.ArrayLike | None = None,
     indices: npt.ArrayLike | None = None,
 ) -> Iterator[certificates.Certificate]:
-    """Certifies images, in order, batch by batch.
+    """Certifies images, in order; with `looks`, each as soon as its sampling ends.
 
     Everything is checked and compiled when the first certificate is asked for, before any sample.
 
@@ -108,20 +106,20 @@ def _certify(classifier, settings, image_shape, indices, read):
     """Certificates of images with some indices; `read` gives images and labels by place."""
     mesh = distributed.mesh()
     settings = resolve(settings)
-    settings = dataclasses.replace(settings, images_per_batch=min(settings.images_per_batch, len(indices)))
+    if settings.sampler == "serial":
+        fewer = min(settings.images_per_batch, len(indices))
+        settings = dataclasses.replace(settings, images_per_batch=fewer)
     programs = sampling.Programs(classifier, settings, mesh, image_shape)
-    for first in range(0, len(indices), settings.images_per_batch):
-        begun = time.perf_counter()
-        chosen = np.arange(first, min(first + settings.images_per_batch, len(indices)))
-        images, labels = read(chosen)
-        found = _certify_batch(programs, settings, images, indices[chosen])
-        seconds = (time.perf_counter() - begun) / len(chosen)
-        for place, fields in enumerate(found):
-            label = None if labels is None else int(labels[place])
-            correct = None if label is None else fields["prediction"] == label
-            yield certificates.Certificate(
-                index=int(indices[chosen[place]]), label=label, correct=correct, seconds=seconds, **fields
-            )
+    sampler = {"serial": serial, "independent": independent}[settings.sampler]
+    for found in sampler.certify(programs, settings, indices, read):
+        correct = None if found.label is None else found.fields["prediction"] == found.label
+        yield certificates.Certificate(
+            index=int(indices[found.place]),
+            label=found.label,
+            correct=correct,
+            seconds=found.seconds,
+            **found.fields,
+        )
 
 
 def checked(classifier: sampling.Classifier, images: np.ndarray, settings: config.Smoothing) -> np.ndarray:
@@ -180,115 +178,9 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
             f"(left out, {_DEFAULT_LANES} lanes are spread over any number)"
         )
     block = settings.block or _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
-    images_per_batch = settings.images_per_batch or max(1, -(-block * num_devices // lanes))
+    rows = block * num_devices
+    if settings.sampler == "independent":
+        # A call of short solves takes more samples, so that what surrounds it is small beside it.
+        rows *= max(1, _EVALUATIONS_PER_ROW // settings.budget)
+    images_per_batch = settings.images_per_batch or max(1, -(-rows // lanes))
     return dataclasses.replace(settings, lanes=lanes, block=block, images_per_batch=images_per_batch)
-
-
-def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
-    """Fields of the certificates of a batch, but for index, label, correct and seconds."""
-    num_classes = programs.num_classes
-
-    def sample(phase, num):
-        return programs(images, indices, phase, np.tile(np.arange(num), (len(images), 1)))
-
-    def count(votes):
-        return np.stack([np.bincount(row, minlength=num_classes + 1) for row in votes])
-
-    selection = sample(noise.SELECTION, settings.num_selection)
-    estimation = sample(noise.ESTIMATION, settings.num_estimation)
-    counts_selection, counts = count(selection.votes), count(estimation.votes)
-    selected = np.argmax(counts_selection[:, :num_classes], 1)
-    audits: list[dict[str, Any]] = [{}] * len(images)
-    evaluations = selection.evaluations + estimation.evaluations
-    fallbacks = selection.fallbacks + estimation.fallbacks
-    if settings.sampler == "serial":
-        audits, audit = _audit(programs, settings, images, indices, selected, estimation.votes)
-        evaluations, fallbacks = evaluations + audit.evaluations, fallbacks + audit.fallbacks
-    return [
-        _fields(
-            settings,
-            programs.solves,
-            selected=int(selected[i]),
-            counts_selection=counts_selection[i],
-            counts=counts[i],
-            residual=estimation.residual[i],
-            audit=audits[i],
-            evaluations=int(evaluations[i]),
-            fallbacks=int(fallbacks[i]),
-        )
-        for i in range(len(images))
-    ]
-
-
-def _audit(programs, settings, images, indices, selected, votes):
-    """Solves votes for the selected class again with the reference; see `statistics.audited_lower`."""
-    tables, sizes = [], []
-    for index, chosen, row in zip(indices, selected, votes, strict=True):
-        order = np.asarray(noise.audit_order(noise.phase_key(settings.seed, int(index), noise.AUDIT), len(row)))
-        drawn = order[row[order] == chosen][: settings.num_audit]
-        sizes.append(len(drawn))
-        tables.append(np.pad(drawn, (0, settings.num_audit - len(drawn))))
-    found = programs(images, indices, noise.ESTIMATION, np.stack(tables), reference=True)
-    audits = [
-        {
-            "audited": size,
-            "mismatches": int(np.sum(found.votes[i, :size] != selected[i])),
-            "residual": found.residual[i, :size],
-        }
-        for i, size in enumerate(sizes)
-    ]
-    return audits, found
-
-
-def _fields(
-    settings, solves, *, selected, counts_selection, counts, residual, audit, evaluations, fallbacks
-) -> dict[str, Any]:
-    serial = settings.sampler == "serial"
-    count = int(counts[selected])
-    p_lower = statistics.lower_bound(
-        count,
-        settings.num_estimation,
-        alpha=settings.alpha,
-        mismatches=audit.get("mismatches", 0),
-        audited=audit.get("audited"),
-        alpha_audit=settings.alpha_audit or 0.0,
-        bound=settings.bound or "exact",
-    )
-    return {
-        "prediction": selected if p_lower > 0.5 else None,
-        "radius": statistics.radius(p_lower, settings.sigma),
-        "p_lower": p_lower,
-        "selected": selected,
-        "count": count,
-        "counts_selection": tuple(counts_selection.tolist()),
-        "counts": tuple(counts.tolist()),
-        "num_selection": settings.num_selection,
-        "num_estimation": settings.num_estimation,
-        "num_audit": audit.get("audited", 0),
-        "mismatches": audit.get("mismatches", 0),
-        "bound": settings.bound if serial else "clopper-pearson",
-        "warning": certificates.NOT_VALID if settings.bound == "reference-code" else None,
-        "alpha": settings.alpha,
-        "alpha_audit": settings.alpha_audit or 0.0,
-        "sigma": settings.sigma,
-        "sampler": settings.sampler,
-        "start": settings.start if solves else None,
-        "solver": settings.solver if solves else None,
-        "budget": settings.budget if solves else None,
-        "tolerance": settings.tolerance if solves else None,
-        "warmup_budget": settings.warmup_budget,
-        "reference_budget": settings.reference_budget if serial else settings.budget if solves else None,
-        "lanes": settings.lanes,
-        "seed": settings.seed,
-        "dtype": settings.dtype,
-        "evaluations": evaluations,
-        "invalid": int(counts[-1]),
-        "fallbacks": fallbacks,
-        "residuals": _quantiles(residual),
-        "reference_residuals": _quantiles(audit.get("residual", np.empty(0))),
-    }
-
-
-def _quantiles(residual: np.ndarray) -> tuple[float, ...] | None:
-    finite = residual[np.isfinite(residual)]
-    return tuple(np.quantile(finite, _QUANTILES).tolist()) if len(finite) else None

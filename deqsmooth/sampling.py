@@ -30,19 +30,21 @@ Classifier = checkpoints.Checkpoint | Callable[[types.Images], types.Logits]
 
 
 class Votes(NamedTuple):
-    """What leaves the devices of one phase of a batch of images, in the order of the samples.
+    """What leaves the devices of one call, in the order of the samples.
 
     Attributes:
       votes: class of every sample, or the number of classes if not finite [images, samples].
       residual: see `smoothing.Info` [images, samples].
-      evaluations: spent on each image [images].
-      fallbacks: of each image [images].
+      evaluations: spent on each sample [images, samples].
+      fallbacks: of each sample [images, samples].
+      warm_up: evaluations spent on first states [images].
     """
 
     votes: np.ndarray
     residual: np.ndarray
     evaluations: np.ndarray
     fallbacks: np.ndarray
+    warm_up: np.ndarray
 
 
 class Programs:
@@ -79,7 +81,7 @@ class Programs:
         for reference, num_samples in self._phases().values():
             if (reference, num_samples) not in self._compiled:
                 samples = np.zeros((settings.images_per_batch, num_samples), np.int32)
-                arguments = (self._data, images, indices, np.uint32(0), self._grid(samples))
+                arguments = (self._data, images, indices, indices, self._grid(samples))
                 lowered = self._run.lower(*arguments, reference=reference)
                 self._compiled[reference, num_samples] = lowered.compile()
 
@@ -92,25 +94,29 @@ class Programs:
 
     def _phases(self) -> dict[str, tuple[bool, int]]:
         settings = self.settings
-        phases = {"selection": (False, settings.num_selection), "estimation": (False, settings.num_estimation)}
-        return phases if settings.num_audit is None else {**phases, "audit": (True, settings.num_audit)}
+        if settings.sampler == "independent":
+            return {"samples": (False, settings.lanes)}
+        return {
+            "selection": (False, settings.num_selection),
+            "estimation": (False, settings.num_estimation),
+            "audit": (True, settings.num_audit),
+        }
 
-    def __call__(self, images, indices, phase, samples, *, reference: bool = False) -> Votes:
-        """Votes on samples [images, num] of a phase, which may be fewer images than a batch."""
+    def __call__(self, images, indices, phases, samples, *, reference: bool = False) -> Votes:
+        """Votes on samples [images, num], each image in a phase of its own; there may be fewer than a batch."""
         num_images, num_samples = samples.shape
         missing = self.settings.images_per_batch - num_images
-        images, indices, samples = (
+        images, indices, phases, samples = (
             np.concatenate([x, np.repeat(x[-1:], missing, 0)])
-            for x in (images, indices.astype(np.uint32), samples.astype(np.int32))
+            for x in (images, indices.astype(np.uint32), phases.astype(np.uint32), samples.astype(np.int32))
         )
         run = self._compiled[reference, num_samples]
-        info, warm_up = jax.device_get(run(self._data, images, indices, np.uint32(phase), self._grid(samples)))
+        info, warm_up = jax.device_get(run(self._data, images, indices, phases, self._grid(samples)))
         # [images, lanes, steps] in the order of the samples, without those that filled the grid.
         votes, residual, evaluations, fallbacks = (
             np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info
         )
-        evaluations = evaluations.sum(1, dtype=np.int64) + warm_up[:num_images].sum(1, dtype=np.int64)
-        return Votes(votes, residual, evaluations, fallbacks.sum(1, dtype=np.int64))
+        return Votes(votes, residual, evaluations, fallbacks, warm_up[:num_images].sum(1, dtype=np.int64))
 
     def _grid(self, samples: np.ndarray) -> np.ndarray:
         """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
@@ -119,7 +125,7 @@ class Programs:
         filled = np.pad(samples, ((0, 0), (0, steps * lanes - samples.shape[1])), mode="edge")
         return np.swapaxes(filled.reshape(len(samples), steps, lanes), 1, 2)
 
-    def _trace(self, data, images, indices, phase, samples, *, reference):
+    def _trace(self, data, images, indices, phases, samples, *, reference):
         self.num_traces += 1
         settings = self.settings
         num_images, lanes, steps = samples.shape
@@ -130,14 +136,16 @@ class Programs:
         kernel_of = self._reference if reference else self._sampler
 
         def on_block(shared, rows):
-            data, images, indices, phase = shared
-            keys = jax.vmap(lambda index: noise.phase_key(settings.seed, index, phase))(indices[rows["place"]])
+            data, images, indices, phases = shared
+            keys = jax.vmap(functools.partial(noise.phase_key, settings.seed))(
+                indices[rows["place"]], phases[rows["place"]]
+            )
             return jax.tree.map(
                 lambda x: jnp.moveaxis(x, 0, -1),
                 smoothing.run(kernel_of(data), images[rows["place"]], keys, rows["samples"].T, settings.sigma),
             )
 
-        found = distributed.map_blocks(on_block, (data, images, indices, phase), rows, settings.block, self._mesh)
+        found = distributed.map_blocks(on_block, (data, images, indices, phases), rows, settings.block, self._mesh)
         return jax.tree.map(lambda x: x.reshape(num_images, lanes, *x.shape[1:]), found)
 
 

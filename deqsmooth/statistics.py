@@ -133,6 +133,45 @@ def lower_bound(
     return audited_lower(count, trials, mismatches, audited, alpha_audit, alpha - alpha_audit, bound)
 
 
+def is_last_look(
+    count: int,
+    trials: int,
+    total: int,
+    *,
+    alpha: float,
+    sigma: float,
+    stop_radius: float | None = None,
+    stop_gain: float | None = None,
+) -> bool:
+    """Whether sampling may end at a look: always at the last one, and where the rest could not change enough.
+
+    Whatever rule ends it, a bound that holds at every one of the looks at alpha each, their share of the whole,
+    holds where it ends.
+
+    Args:
+      count: votes for A so far.
+      trials: samples so far.
+      total: samples at the last look.
+      alpha: failure probability of each look.
+      sigma: standard deviation of the noise.
+      stop_radius: radius that is wanted; reaching it ends the sampling, and so does having no hope of it.
+      stop_gain: what the rest must at least be able to add to the radius.
+
+    Example:
+      >>> is_last_look(60, 100, 10_000, alpha=0.001, sigma=0.5)
+      False
+      >>> is_last_look(40, 100, 200, alpha=0.001, sigma=0.5)
+      True
+    """
+    now = radius(clopper_pearson_lower(count, trials, alpha), sigma)
+    best = radius(clopper_pearson_lower(count + total - trials, total, alpha), sigma)
+    if trials == total or best == 0:
+        return True
+    if stop_radius is not None and (now >= stop_radius or best < stop_radius):
+        return True
+    return stop_gain is not None and best - now <= stop_gain
+
+
 def radius(p_lower: float, sigma: float) -> float:
     """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al.).
 

@@ -37,12 +37,17 @@ class Smoothing:
       num_selection: samples that choose the class (N0 in the papers).
       num_estimation: samples that the bound counts (N).
       num_audit: serial: votes that are solved again with the reference (K); by default 1,000.
+      looks: independent: numbers of samples of the estimation at which a certificate may be read, the last one
+        N; alpha is divided by how many they are. By default only N.
+      stop_radius: a look that certifies this radius, or leaves no hope of it, is the last.
+      stop_gain: a look after which the rest could not add more than this to the radius is the last.
       alpha: probability that a certificate is false, at most.
       alpha_audit: serial: the part of alpha that the audit takes; half of it by default.
       bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
       lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
         chains, which is part of the result. A number given here must divide by the devices.
-      images_per_batch: images solved side by side; by default as many as keep every device busy.
+      images_per_batch: serial: images solved side by side. Independent: how many times `lanes` samples, of any
+        images, make one call. By default as many as keep every device busy.
       block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere.
       dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
       seed: of all noise and of the audit's draw.
@@ -59,6 +64,9 @@ class Smoothing:
     num_selection: int = 100
     num_estimation: int = 10_000
     num_audit: int | None = None
+    looks: tuple[int, ...] | None = None
+    stop_radius: float | None = None
+    stop_gain: float | None = None
     alpha: float = 0.001
     alpha_audit: float | None = None
     bound: str | None = None
@@ -91,6 +99,7 @@ class Smoothing:
             checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
         if serial:
             self._check_audit()
+        self._check_looks()
         if not self.cap > 0:
             audit = f" with num_audit, {self.num_audit}," if serial else ""
             raise ValueError(
@@ -104,6 +113,29 @@ class Smoothing:
         checks.holds(
             self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}"
         )
+
+    def _check_looks(self):
+        if self.looks is None:
+            for name in ("stop_radius", "stop_gain"):
+                value = getattr(self, name)
+                checks.holds(value is None, name, value, "left out without looks, at which a run may stop")
+            return
+        checks.holds(
+            self.sampler == "independent",
+            "sampler",
+            repr(self.sampler),
+            "'independent' with looks, which read its votes",
+        )
+        increasing = all(a < b for a, b in zip((0, *self.looks), self.looks, strict=False))
+        checks.holds(
+            increasing and self.looks[-1:] == (self.num_estimation,),
+            "looks",
+            self.looks,
+            f"increasing, from 1 to num_estimation, {self.num_estimation}",
+        )
+        for name in ("stop_radius", "stop_gain"):
+            if getattr(self, name) is not None:
+                checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
     def _check_audit(self):
         checks.known("bound", self.bound, BOUNDS)
@@ -125,7 +157,12 @@ class Smoothing:
         if self.sampler == "serial":
             audit = {"audited": self.num_audit, "alpha_audit": self.alpha_audit, "bound": self.bound}
         votes = self.num_estimation
-        return statistics.radius(statistics.lower_bound(votes, votes, alpha=self.alpha, **audit), self.sigma)
+        return statistics.radius(statistics.lower_bound(votes, votes, alpha=self.alpha_look, **audit), self.sigma)
+
+    @property
+    def alpha_look(self) -> float:
+        """The part of alpha that each look takes."""
+        return self.alpha / len(self.looks or (1,))
 
     @property
     def evaluations(self) -> int:

@@ -1,0 +1,104 @@
+"""From the votes on an image to the fields of its certificate: counts, bound, and what made them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deqsmooth import certificates, config, statistics
+
+_QUANTILES = (0.5, 0.9, 1.0)
+
+
+class Found(NamedTuple):
+    """What a sampler found for an image.
+
+    Attributes:
+      place: of the image among those that are certified.
+      label: its class; None if unknown.
+      fields: of its certificate, but for index, label, correct and seconds.
+      seconds: spent on it.
+    """
+
+    place: int
+    label: int | None
+    fields: dict[str, Any]
+    seconds: float
+
+
+def fields(
+    settings: config.Smoothing,
+    solves: bool,
+    *,
+    selected: int,
+    counts_selection: np.ndarray,
+    counts: np.ndarray,
+    residual: np.ndarray,
+    evaluations: int,
+    fallbacks: int,
+    audit: dict[str, Any],
+) -> dict[str, Any]:
+    """Bound and record of an image from what was counted.
+
+    Args:
+      settings: of the certificates.
+      solves: whether the classifier has an equilibrium.
+      selected: class that the selection chose.
+      counts_selection: votes by class [classes + 1].
+      counts: the same of the estimation.
+      residual: of the estimation's samples [samples].
+      evaluations: spent on the image.
+      fallbacks: of its solves.
+      audit: `audited`, `mismatches` and `residual` [audited]; empty without an audit.
+    """
+    serial = settings.sampler == "serial"
+    count, trials = int(counts[selected]), int(counts.sum())
+    p_lower = statistics.lower_bound(
+        count,
+        trials,
+        alpha=settings.alpha_look,
+        mismatches=audit.get("mismatches", 0),
+        audited=audit.get("audited"),
+        alpha_audit=settings.alpha_audit or 0.0,
+        bound=settings.bound or "exact",
+    )
+    return {
+        "prediction": selected if p_lower > 0.5 else None,
+        "radius": statistics.radius(p_lower, settings.sigma),
+        "p_lower": p_lower,
+        "selected": selected,
+        "count": count,
+        "counts_selection": tuple(counts_selection.tolist()),
+        "counts": tuple(counts.tolist()),
+        "num_selection": settings.num_selection,
+        "num_estimation": trials,
+        "num_audit": audit.get("audited", 0),
+        "mismatches": audit.get("mismatches", 0),
+        "bound": settings.bound if serial else "clopper-pearson",
+        "warning": certificates.NOT_VALID if settings.bound == "reference-code" else None,
+        "alpha": settings.alpha,
+        "alpha_audit": settings.alpha_audit or 0.0,
+        "sigma": settings.sigma,
+        "sampler": settings.sampler,
+        "start": settings.start if solves else None,
+        "solver": settings.solver if solves else None,
+        "budget": settings.budget if solves else None,
+        "tolerance": settings.tolerance if solves else None,
+        "warmup_budget": settings.warmup_budget,
+        "reference_budget": settings.reference_budget if serial else settings.budget if solves else None,
+        "lanes": settings.lanes,
+        "seed": settings.seed,
+        "dtype": settings.dtype,
+        "looks": settings.looks,
+        "evaluations": evaluations,
+        "invalid": int(counts[-1]),
+        "fallbacks": fallbacks,
+        "residuals": _quantiles(residual),
+        "reference_residuals": _quantiles(audit.get("residual", np.empty(0))),
+    }
+
+
+def _quantiles(residual: np.ndarray) -> tuple[float, ...] | None:
+    finite = residual[np.isfinite(residual)]
+    return tuple(np.quantile(finite, _QUANTILES).tolist()) if len(finite) else None

@@ -1,0 +1,151 @@
+"""Certification by independent sampling: samples of images that come and go, counted at looks.
+
+Every call solves the same number of samples, in units of one image and phase each. An image whose sampling ends
+makes room for the next, so that no call waits for the slowest image. Which samples an image gets, and so what is
+counted, does not depend on the calls.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deqsmooth import config, evidence, noise, sampling, statistics
+
+
+class _Unit(NamedTuple):
+    """Samples of one image and phase that are solved in one call."""
+
+    image: _Image
+    phase: int
+    first: int
+    size: int
+
+
+class _Image:
+    """An image on its way: what was counted so far, and what is still to be solved before it is read again."""
+
+    def __init__(self, place, index, pixels, label, settings, num_classes):
+        self.place, self.index, self.pixels, self.label = place, index, pixels, label
+        self.counts = {phase: np.zeros(num_classes + 1, np.int64) for phase in (noise.SELECTION, noise.ESTIMATION)}
+        self.residual: list[np.ndarray] = []
+        self.evaluations = self.fallbacks = self.unread = 0
+        self.seconds = 0.0
+        self.waiting: collections.deque[_Unit] = collections.deque()
+        self._settings = settings
+        self._looks = collections.deque(settings.looks or (settings.num_estimation,))
+        self._drawn = 0
+        self._ask(noise.SELECTION, 0, settings.num_selection)
+        self._ask_next_look()
+
+    def _ask(self, phase, first, last):
+        for begin in range(first, last, self._settings.lanes):
+            self.waiting.append(_Unit(self, phase, begin, min(self._settings.lanes, last - begin)))
+            self.unread += 1
+
+    def _ask_next_look(self):
+        look = self._looks.popleft()
+        self._ask(noise.ESTIMATION, self._drawn, look)
+        self._drawn = look
+
+    @property
+    def selected(self) -> int:
+        return int(np.argmax(self.counts[noise.SELECTION][:-1]))
+
+    def take(self, unit: _Unit, votes: sampling.Votes, number: int, seconds: float) -> None:
+        """Counts a unit, which was solved as the one of some number in a call."""
+        counts = self.counts[unit.phase]
+        counts += np.bincount(votes.votes[number, : unit.size], minlength=len(counts))
+        self.evaluations += int(votes.evaluations[number, : unit.size].sum())
+        self.fallbacks += int(votes.fallbacks[number, : unit.size].sum())
+        self.seconds += seconds
+        self.unread -= 1
+        if unit.phase == noise.ESTIMATION:
+            self.residual.append(votes.residual[number, : unit.size])
+
+    def is_finished(self) -> bool:
+        """Reads the look whose samples are all there; asks for the next one's unless it is the last."""
+        settings = self._settings
+        if statistics.is_last_look(
+            int(self.counts[noise.ESTIMATION][self.selected]),
+            self._drawn,
+            settings.num_estimation,
+            alpha=settings.alpha_look,
+            sigma=settings.sigma,
+            stop_radius=settings.stop_radius,
+            stop_gain=settings.stop_gain,
+        ):
+            return True
+        self._ask_next_look()
+        return False
+
+
+def certify(
+    programs: sampling.Programs, settings: config.Smoothing, indices: np.ndarray, read: Callable[[np.ndarray], Any]
+) -> Iterator[evidence.Found]:
+    """Certifies images, each as soon as its sampling ends.
+
+    Args:
+      programs: compiled sampling.
+      settings: of the certificates, complete.
+      indices: numbers of the images in their data set [images].
+      read: places [num] -> images [num, H, W, C] and labels [num] or None.
+
+    Yields:
+      What was found for each image.
+    """
+    coming = iter(range(len(indices)))
+    active: list[_Image] = []
+
+    def enter() -> bool:
+        place = next(coming, None)
+        if place is None:
+            return False
+        images, labels = read(np.array([place]))
+        label = None if labels is None else int(labels[0])
+        active.append(_Image(place, indices[place], images[0], label, settings, programs.num_classes))
+        return True
+
+    while True:
+        begun = time.perf_counter()
+        units: list[_Unit] = []
+        position = 0
+        while len(units) < settings.images_per_batch and (position < len(active) or enter()):
+            waiting = active[position].waiting
+            while waiting and len(units) < settings.images_per_batch:
+                units.append(waiting.popleft())
+            position += 1
+        if not units:
+            return
+        votes = programs(
+            np.stack([unit.image.pixels for unit in units]),
+            np.array([unit.image.index for unit in units]),
+            np.array([unit.phase for unit in units]),
+            np.stack([np.arange(unit.first, unit.first + settings.lanes) for unit in units]),
+        )
+        seconds = (time.perf_counter() - begun) / len(units)
+        for number, unit in enumerate(units):
+            unit.image.take(unit, votes, number, seconds)
+        for image in [image for image in active if not image.unread]:
+            if image.is_finished():
+                active.remove(image)
+                yield _found(image, settings, programs.solves)
+
+
+def _found(image: _Image, settings: config.Smoothing, solves: bool) -> evidence.Found:
+    fields = evidence.fields(
+        settings,
+        solves,
+        selected=image.selected,
+        counts_selection=image.counts[noise.SELECTION],
+        counts=image.counts[noise.ESTIMATION],
+        residual=np.concatenate(image.residual),
+        evaluations=image.evaluations,
+        fallbacks=image.fallbacks,
+        audit={},
+    )
+    return evidence.Found(image.place, image.label, fields, image.seconds)

@@ -1,0 +1,129 @@
+"""Independent sampling with looks: the same counts whatever the schedule, and images that stop make room."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from deqsmooth import certification, config, data, sampling, statistics
+
+LOOKS = config.Smoothing(
+    sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
+    lanes=16, block=16,
+)  # fmt: skip
+GAIN = 0.45
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("digits", "test").take(range(12))[0]
+
+
+def certify(small, images, settings, **change):
+    found = list(certification.certify(small, images, dataclasses.replace(settings, **change)))
+    return {c.index: {name: x for name, x in vars(c).items() if name != "seconds"} for c in found}
+
+
+def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run_without_looks(small, images):
+    stopped = certify(small, images, LOOKS, stop_gain=GAIN)
+    whole = {
+        look: certify(small, images, LOOKS, num_estimation=look, looks=None, alpha=0.01) for look in LOOKS.looks
+    }
+    for index, found in stopped.items():
+        for look in LOOKS.looks:
+            count = whole[look][index]["counts"][found["selected"]]
+            if statistics.is_last_look(count, look, 400, alpha=0.01 / 3, sigma=0.5, stop_gain=GAIN):
+                break
+        assert found["num_estimation"] == look
+        assert found["counts"] == whole[look][index]["counts"]
+        assert found["counts_selection"] == whole[look][index]["counts_selection"]
+        assert found["p_lower"] == statistics.clopper_pearson_lower(count, look, 0.01 / 3)
+        assert found["evaluations"] == 2 * (20 + look)
+        assert found["looks"] == LOOKS.looks
+    assert len({found["num_estimation"] for found in stopped.values()}) > 1
+
+
+@pytest.mark.parametrize("change", [{"images_per_batch": 3}, {"images_per_batch": 40}, {"lanes": 48}])
+def test_certificates_do_not_depend_on_the_schedule(small, images, change):
+    one, other = (certify(small, images, LOOKS, stop_gain=GAIN, **x) for x in ({}, change))
+    assert one.keys() == other.keys() == set(range(12))
+    for index, found in one.items():
+        assert {**found, "lanes": None} == {**other[index], "lanes": None}
+
+
+def test_every_call_is_full_while_images_are_left(small, images, monkeypatch):
+    """What images that stop leave free is used by those that come."""
+    calls = []
+    call = sampling.Programs.__call__
+
+    def counted(self, pixels, *arguments, **options):
+        calls.append(len(pixels))
+        return call(self, pixels, *arguments, **options)
+
+    monkeypatch.setattr(sampling.Programs, "__call__", counted)
+    found = certify(small, images, LOOKS, stop_gain=GAIN, images_per_batch=4)
+    units = sum(
+        2 + 4 + (look > 50) * 4 + (look > 100) * 19 for look in (c["num_estimation"] for c in found.values())
+    )
+    assert sum(calls) == units
+    # Only at the end, when no image is left to enter, can a call be short.
+    short = [number for number, size in enumerate(calls) if size < 4]
+    assert not short or short[0] > len(calls) - 25
+
+
+def test_settings_of_looks_are_checked():
+    for change, message in (
+        ({"looks": (100, 50, 400)}, "increasing, from 1 to num_estimation, 400"),
+        ({"looks": (50, 100)}, "increasing, from 1 to num_estimation, 400"),
+        ({"looks": None, "stop_gain": 0.1}, "stop_gain is 0.1; it must be left out without looks"),
+        ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(LOOKS, **change)
+    with pytest.raises(ValueError, match="with looks, which read its votes"):
+        config.Smoothing(looks=(100, 10_000))
+    # Unanimous votes at a third of alpha.
+    expected = statistics.radius(statistics.clopper_pearson_lower(400, 400, 0.01 / 3), 0.5)
+    assert LOOKS.cap == pytest.approx(expected, rel=1e-12)
+
+
+def wrong_probability(p, looks, alpha, **rule):
+    """Exact probability that the bound at the look where a run stops exceeds p: counts look by look."""
+    log = {0: 1.0}
+    wrong, seen = 0.0, 0
+    for look in looks:
+        drawn = np.arange(look - seen + 1)
+        chances = np.exp(
+            np.array([np.sum(np.log(np.arange(look - seen, look - seen - k, -1))) for k in drawn])
+            - np.array([np.sum(np.log(np.arange(1, k + 1))) for k in drawn])
+            + drawn * np.log(p)
+            + (look - seen - drawn) * np.log1p(-p)
+        )
+        after: dict[int, float] = {}
+        for count, weight in log.items():
+            for k, chance in zip(drawn, chances, strict=True):
+                after[count + int(k)] = after.get(count + int(k), 0.0) + weight * chance
+        seen, log = look, {}
+        for count, weight in after.items():
+            if statistics.is_last_look(count, look, looks[-1], alpha=alpha / len(looks), sigma=0.5, **rule):
+                lower = statistics.clopper_pearson_lower(count, look, alpha / len(looks))
+                wrong += weight * (lower > p and lower > 0.5)
+            else:
+                log[count] = weight
+    return wrong
+
+
+@pytest.mark.parametrize("rule", [{}, {"stop_gain": 0.2}, {"stop_radius": 0.4}])
+def test_coverage_by_enumeration_whatever_the_rule(rule):
+    alpha, looks = 0.1, (10, 20, 40)
+    found = [wrong_probability(p, looks, alpha, **rule) for p in np.linspace(0.5, 0.99, 15)]
+    assert max(found) <= alpha
+    # The looks are not so cautious that the test could not fail: without dividing alpha the bound is broken.
+    assert max(found) > alpha / 10
+
+
+def test_undivided_alpha_would_not_cover():
+    # Reading each of three looks at the whole of alpha and stopping at the first large radius.
+    alpha, looks = 0.1, (10, 20, 40)
+    found = [wrong_probability(p, looks, 3 * alpha, stop_radius=0.1) for p in np.linspace(0.5, 0.7, 9)]
+    assert max(found) > alpha
