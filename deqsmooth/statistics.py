@@ -143,7 +143,7 @@ def is_last_look(
     stop_radius: float | None = None,
     stop_gain: float | None = None,
 ) -> bool:
-    """Whether sampling may end at a look: always at the last one, and where the rest could not change enough.
+    """Whether sampling may end at a look: at the last one, without hope of a certificate, and by choice earlier.
 
     Whatever rule ends it, a bound that holds at every one of the looks at alpha each, their share of the whole,
     holds where it ends.
@@ -155,7 +155,8 @@ def is_last_look(
       alpha: failure probability of each look.
       sigma: standard deviation of the noise.
       stop_radius: radius that is wanted; reaching it ends the sampling, and so does having no hope of it.
-      stop_gain: what the rest must at least be able to add to the radius.
+      stop_gain: least gain for which sampling goes on: what the radius would grow by if the rest voted as
+        these did.
 
     Example:
       >>> is_last_look(60, 100, 10_000, alpha=0.001, sigma=0.5)
@@ -169,7 +170,8 @@ def is_last_look(
         return True
     if stop_radius is not None and (now >= stop_radius or best < stop_radius):
         return True
-    return stop_gain is not None and best - now <= stop_gain
+    expected = radius(clopper_pearson_lower(count * total // trials, total, alpha), sigma)
+    return stop_gain is not None and expected - now <= stop_gain
 
 
 def radius(p_lower: float, sigma: float) -> float:

@@ -40,7 +40,7 @@ class Smoothing:
       looks: independent: numbers of samples of the estimation at which a certificate may be read, the last one
         N; alpha is divided by how many they are. By default only N.
       stop_radius: a look that certifies this radius, or leaves no hope of it, is the last.
-      stop_gain: a look after which the rest could not add more than this to the radius is the last.
+      stop_gain: a look after which the rest, voting alike, would add no more than this to the radius is the last.
       alpha: probability that a certificate is false, at most.
       alpha_audit: serial: the part of alpha that the audit takes; half of it by default.
       bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
