@@ -6,6 +6,7 @@ run (what a killed run resumes from).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -53,8 +54,6 @@ def save(
     start: config.StartTraining | None = None,
 ) -> None:
     """Writes a model to a folder, replacing what is there, with the settings that made it and its start."""
-    made_by = None if training is None else serialization.to_json(training)
-    start_made_by = None if start is None else serialization.to_json(start)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
@@ -62,7 +61,11 @@ def save(
             ocp.args.Composite(
                 variables=ocp.args.StandardSave(_to_numpy(variables)),
                 config=ocp.args.JsonSave(
-                    {"model": serialization.to_json(size), "training": made_by, "start": start_made_by}
+                    {
+                        "model": serialization.to_json(size),
+                        "training": _made_by(training),
+                        "start": _made_by(start),
+                    }
                 ),
             ),
             force=True,
@@ -165,7 +168,8 @@ class Run:
         asked = ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=asked)
         frozen = restored.config.pop("frozen", None)
-        found = vars(serialization.from_json(type(self._settings), restored.config))
+        settings = serialization.from_json(type(self._settings), restored.config)
+        found = vars(dataclasses.replace(settings, data_dir=self._settings.data_dir))
         different = [name for name, value in vars(self._settings).items() if found[name] != value]
         different += ["checkpoint"] if frozen != self._frozen else []
         if different:
@@ -181,10 +185,15 @@ class Run:
             int(state.update),
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_to_numpy(state)),
-                config=ocp.args.JsonSave({**serialization.to_json(self._settings), "frozen": self._frozen}),
+                config=ocp.args.JsonSave({**_made_by(self._settings), "frozen": self._frozen}),
             ),
         )
         self._manager.wait_until_finished()
+
+
+def _made_by(settings: config.Descent | None) -> dict[str, Any] | None:
+    """Settings that made something; where the data lay is no part of them."""
+    return None if settings is None else serialization.to_json(dataclasses.replace(settings, data_dir=None))
 
 
 def _to_numpy(tree: Any) -> Any:

@@ -26,6 +26,11 @@ def test_what_is_saved_is_loaded(tmp_path, variables):
         assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
 
 
+def test_where_the_data_lay_is_not_kept(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL, dataclasses.replace(SETTINGS, data_dir="/a/folder"))
+    assert checkpoints.load(tmp_path / "model").training == SETTINGS
+
+
 def test_the_digest_is_that_of_the_numbers(tmp_path, variables):
     checkpoints.save(tmp_path / "a", variables, SMALL, SETTINGS)
     checkpoints.save(tmp_path / "b", variables, SMALL, dataclasses.replace(SETTINGS, seed=3))
@@ -53,11 +58,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, variables):
         checkpoints.load(tmp_path / "wide")
 
 
-def test_models_are_shipped_for_digits():
-    for sigma in (0.25, 0.5):
-        folder = checkpoints.shipped("digits", sigma)
-        assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 1_000_000
-        found = checkpoints.load(folder)
-        assert found.training.sigma == sigma and found.training.dataset == "digits"
+@pytest.mark.parametrize(("dataset", "sigma"), [("digits", 0.25), ("digits", 0.5), ("cifar10", 0.5)])
+def test_models_are_shipped(dataset, sigma):
+    folder = checkpoints.shipped(dataset, sigma)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4_000_000
+    found = checkpoints.load(folder)
+    assert found.training.sigma == sigma and found.training.dataset == dataset
+    assert (found.start is not None) == (dataset == "digits")
+
+
+def test_a_model_that_is_not_shipped_is_refused():
     with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
         checkpoints.shipped("digits", 1.0)

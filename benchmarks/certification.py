@@ -1,0 +1,175 @@
+"""What each way of certifying costs and what it certifies: starts, budgets, looks and audited chains in one run.
+
+Certifies the same images once for every row, writes the certificates of each, and from these alone a table and,
+with matplotlib, a plot of certified accuracy against cost. The same command goes on where it stopped.
+
+    python benchmarks/certification.py --sigma 0.5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+
+import deqsmooth as ds
+from deqsmooth import checkpoints, config, distributed, provenance, report, statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Certification by cost.
+
+    Attributes:
+      dataset: name of the data set.
+      data_dir: its TFDS data directory.
+      checkpoint: folder of a model with a trained start; by default the shipped one.
+      sigma: standard deviation of the noise.
+      stride: every how many test images.
+      num_estimation: samples of every row, at most.
+      num_audit: audited votes of the serial rows.
+      looks: of the rows with looks; the last one is `num_estimation`.
+      stop_gain: see `config.Smoothing`.
+      rows: names of the rows, or beginnings of them; all by default.
+      out: folder that results are written to.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    checkpoint: pathlib.Path | None = None
+    sigma: float = 0.5
+    stride: int = 8
+    num_estimation: int = 10_000
+    num_audit: int = 1000
+    looks: tuple[int, ...] = (500, 2000, 10_000)
+    stop_gain: float = 0.02
+    rows: tuple[str, ...] = ("",)
+    out: pathlib.Path = pathlib.Path("runs/certification")
+
+
+def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
+    """Every row's settings; the first is what the others are compared with."""
+    common = {"sigma": arguments.sigma, "num_estimation": arguments.num_estimation}
+    plain = {**common, "sampler": "independent"}
+    rows = {"zero 30": config.Smoothing(**plain)}
+    rows |= {f"zero {k}": config.Smoothing(**plain, budget=k) for k in (1, 2, 3, 5, 8)}
+    rows["zero 30, tolerance 1e-3"] = config.Smoothing(**plain, tolerance=1e-3)
+    for start in ("constant", "learned"):
+        rows |= {f"{start} {k}": config.Smoothing(**plain, start=start, budget=k) for k in (1, 2, 3, 5)}
+    looks = {"looks": arguments.looks, "stop_gain": arguments.stop_gain}
+    rows |= {f"{name}, looks": dataclasses.replace(settings, **looks) for name, settings in rows.items()}
+    for k in (1, 2, 3):
+        rows[f"serial {k}, audited"] = config.Smoothing(**common, budget=k, num_audit=arguments.num_audit)
+    return {name: x for name, x in rows.items() if any(name.startswith(begin) for begin in arguments.rows)}
+
+
+def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Certificate]:
+    """Certificates of one row, from its file or made now."""
+    indices = list(selection.indices(len(dataset)))
+    header = provenance.header(checkpoint, selection, settings, dataset.identity)
+    with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
+        done = {certificate.index for certificate in writer.done}
+        left = [index for index in indices if index not in done]
+        if left:
+            print(f"{name}: {len(left)} images", file=sys.stderr, flush=True)
+            for certificate in ds.certify_dataset(checkpoint, dataset, left, settings):
+                writer.write(certificate)
+                writer.done.append(certificate)
+        return writer.done
+
+
+def table(rows, radii, title) -> rich.table.Table:
+    """One line a row: cost as a ratio to the first, and certified accuracy."""
+    first = next(iter(rows.values()))
+    shown = rich.table.Table(title=title)
+    for heading in ("", "samples", "evaluations", "fewer", "s/image", "less", "mismatch %", "ACR"):
+        shown.add_column(heading, justify="right" if heading else "left")
+    for radius in radii:
+        shown.add_column(f"r {radius:g}", justify="right")
+    for name, found in rows.items():
+        audited = sum(c.num_audit for c in found)
+        correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+        shown.add_row(
+            name,
+            f"{mean(found, 'num_estimation'):,.0f}",
+            f"{mean(found, 'evaluations'):,.0f}",
+            f"{mean(first, 'evaluations') / mean(found, 'evaluations'):.1f}x",
+            f"{mean(found, 'seconds'):.2f}",
+            f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}x",
+            f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
+            statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
+            *(statistics.round_down(100 * x, 1) for x in accuracies(found, radii)),
+        )
+    return shown
+
+
+def plot(rows, radii, path) -> None:
+    """Certified accuracy against evaluations, a panel for each radius."""
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(radii), figsize=(4 * len(radii), 4), sharey=True, squeeze=False)
+    kinds: dict[str, Callable[[str], bool]] = {
+        "zero": lambda name: name.startswith("zero") and "looks" not in name,
+        "constant": lambda name: name.startswith("constant") and "looks" not in name,
+        "learned": lambda name: name.startswith("learned") and "looks" not in name,
+        "learned, looks": lambda name: name.startswith("learned") and "looks" in name,
+        "serial, audited": lambda name: name.startswith("serial"),
+    }
+    for panel, radius in zip(panels[0], radii, strict=True):
+        for kind, belongs in kinds.items():
+            points = sorted(
+                (mean(found, "evaluations"), 100 * accuracies(found, [radius])[0])
+                for name, found in rows.items()
+                if belongs(name)
+            )
+            if points:
+                panel.plot(*zip(*points, strict=True), marker="o", label=kind)
+        panel.set(xscale="log", title=f"radius {radius:g}", xlabel="cell evaluations an image")
+    panels[0][0].set_ylabel("certified accuracy, %")
+    panels[0][-1].legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def mean(found, name) -> float:
+    """Mean of a field over images."""
+    return float(np.mean([getattr(c, name) for c in found]))
+
+
+def accuracies(found, radii) -> list[float]:
+    """Certified accuracy at each radius."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    return [statistics.certified_accuracy(correct, reached, radius) for radius in radii]
+
+
+def main() -> None:
+    """Runs every row, then writes table and plot."""
+    arguments = tyro.cli(Benchmark)
+    distributed.start()
+    selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
+    dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
+    checkpoint = ds.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma))
+    name = f"{arguments.dataset}-{arguments.sigma:g}"
+    out = arguments.out / name
+    rows = {
+        row: certify(row, settings, selection, checkpoint, dataset, out)
+        for row, settings in settings_by_row(arguments).items()
+    }
+    radii = report.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
+    console = rich.console.Console(record=True, width=160)
+    console.print(table(rows, radii, f"{name}, {len(next(iter(rows.values())))} images"))
+    (out / "table.txt").write_text(console.export_text())
+    try:
+        plot(rows, radii[:4], out / "accuracy-against-cost.svg")
+    except ImportError:
+        print("no plot: pip install 'deqsmooth[plot]'", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
