@@ -68,6 +68,8 @@ TRAINING: dict[str, config.Training] = {
     # The shipped digits models: about four minutes on two CPU cores.
     "digits": config.Training(),
     # MDEQ-SMALL on CIFAR-10 for two CPU cores: shallow pre-training, then short solves with one-step gradients.
+    # 10,938 updates of 0.4 s; the shipped model took two hours beside other work and is right about 51.9 % of
+    # noisy test images at sigma 0.5 (500 images, 3 draws).
     "mdeq-small-cpu": config.Training(
         dataset="cifar10",
         model=dataclasses.replace(MODELS["mdeq-small"], dropout=0.0),
