@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any
 
 from deqsmooth import updates
 
@@ -53,6 +53,6 @@ class Log:
         self._file.flush()
 
 
-def describe(values: NamedTuple) -> str:
-    """Metrics of an update, or an evaluation, in a few words."""
+def describe(values: Any) -> str:
+    """Metrics of an update, or an evaluation, a NamedTuple of numbers, in a few words."""
     return ", ".join(f"{name.replace('_', ' ')} {float(x):.3g}" for name, x in values._asdict().items())
