@@ -161,7 +161,7 @@ def is_last_look(
     Example:
       >>> is_last_look(60, 100, 10_000, alpha=0.001, sigma=0.5)
       False
-      >>> is_last_look(40, 100, 200, alpha=0.001, sigma=0.5)
+      >>> is_last_look(20, 100, 200, alpha=0.001, sigma=0.5)
       True
     """
     now = radius(clopper_pearson_lower(count, trials, alpha), sigma)
