@@ -19,7 +19,7 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, config, distributed, provenance, report, statistics
+from deqsmooth import checkpoints, checks, config, distributed, provenance, report, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Benchmark:
       num_audit: audited votes of the serial rows.
       looks: of the rows with looks; the last one is `num_estimation`.
       stop_gain: see `config.Smoothing`.
-      rows: names of the rows, or beginnings of them; all by default.
+      rows: names of the rows; all by default.
       out: folder that results are written to.
     """
 
@@ -49,7 +49,7 @@ class Benchmark:
     num_audit: int = 1000
     looks: tuple[int, ...] = (500, 2000, 10_000)
     stop_gain: float = 0.02
-    rows: tuple[str, ...] = ("",)
+    rows: tuple[str, ...] = ()
     out: pathlib.Path = pathlib.Path("runs/certification")
 
 
@@ -66,7 +66,9 @@ def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
     rows |= {f"{name}, looks": dataclasses.replace(settings, **looks) for name, settings in rows.items()}
     for k in (1, 2, 3):
         rows[f"serial {k}, audited"] = config.Smoothing(**common, budget=k, num_audit=arguments.num_audit)
-    return {name: x for name, x in rows.items() if any(name.startswith(begin) for begin in arguments.rows)}
+    for name in arguments.rows:
+        checks.known("row", name, rows)
+    return {name: x for name, x in rows.items() if name in (arguments.rows or rows)}
 
 
 def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Certificate]:
