@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import record
 import rich.console
 import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, checks, config, distributed, provenance, report, statistics
+from deqsmooth import checkpoints, checks, config, distributed, report, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,21 +70,6 @@ def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
     for name in arguments.rows:
         checks.known("row", name, rows)
     return {name: x for name, x in rows.items() if name in (arguments.rows or rows)}
-
-
-def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Certificate]:
-    """Certificates of one row, from its file or made now."""
-    indices = list(selection.indices(len(dataset)))
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
-    with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
-        done = {certificate.index for certificate in writer.done}
-        left = [index for index in indices if index not in done]
-        if left:
-            print(f"{name}: {len(left)} images", file=sys.stderr, flush=True)
-            for certificate in ds.certify_dataset(checkpoint, dataset, left, settings):
-                writer.write(certificate)
-                writer.done.append(certificate)
-        return writer.done
 
 
 def table(rows, radii, title) -> rich.table.Table:
@@ -160,7 +146,7 @@ def main() -> None:
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     out = arguments.out / name
     rows = {
-        row: certify(row, settings, selection, checkpoint, dataset, out)
+        row: record.certify(row, settings, selection, checkpoint, dataset, out)
         for row, settings in settings_by_row(arguments).items()
     }
     radii = report.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 
 import numpy as np
+import record
 import rich.console
 import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, config, distributed, provenance, report, statistics
+from deqsmooth import checkpoints, config, distributed, report, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,32 +48,18 @@ class Benchmark:
     out: pathlib.Path = pathlib.Path("runs/serial_against_independent")
 
 
-def run(name, settings, selection, checkpoint, out) -> list[ds.Certificate]:
-    """Certificates of one row, from its file or made now."""
-    dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
-    indices = list(selection.indices(len(dataset)))
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
-    with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
-        left = indices[len(writer.done) :]
-        if left:
-            print(f"{name}: {len(left)} images", file=sys.stderr, flush=True)
-            for certificate in ds.certify_dataset(checkpoint, dataset, left, settings):
-                writer.write(certificate)
-                writer.done.append(certificate)
-        return writer.done
-
-
 def main() -> None:
     """Runs every row and writes the table."""
     arguments = tyro.cli(Benchmark)
     distributed.start()
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
+    dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     checkpoint = ds.load(checkpoints.shipped(arguments.dataset, arguments.sigma))
     out = arguments.out / f"{arguments.dataset}-{arguments.sigma:g}"
     independent = config.Smoothing(
         sigma=arguments.sigma, sampler="independent", num_estimation=arguments.num_estimation
     )
-    rows = {"independent 30": run("independent 30", independent, selection, checkpoint, out)}
+    rows = {"independent 30": record.certify("independent 30", independent, selection, checkpoint, dataset, out)}
     for budget in arguments.budgets:
         serial = config.Smoothing(
             sigma=arguments.sigma,
@@ -82,13 +68,13 @@ def main() -> None:
             num_audit=arguments.num_audit,
         )
         name = f"serial {budget}, audited"
-        rows[name] = run(name, serial, selection, checkpoint, out)
+        rows[name] = record.certify(name, serial, selection, checkpoint, dataset, out)
         paid = round(np.mean([c.evaluations for c in rows[name]]))
         same_cost = dataclasses.replace(
             independent, num_estimation=paid // independent.budget - independent.num_selection
         )
         name = f"independent 30 at the cost of serial {budget}"
-        rows[name] = run(name, same_cost, selection, checkpoint, out)
+        rows[name] = record.certify(name, same_cost, selection, checkpoint, dataset, out)
     console = rich.console.Console(record=True, width=160)
     console.print(table(rows, arguments))
     (out / "table.txt").write_text(console.export_text())

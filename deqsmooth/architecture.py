@@ -6,6 +6,9 @@ import dataclasses
 
 from deqsmooth import checks
 
+_CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+_CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvModel:
@@ -73,8 +76,8 @@ class MdeqModel:
     final_channels: int = 200
     num_strided: int = 0
     dropout: float = 0.2
-    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
-    std: tuple[float, ...] = (0.2023, 0.1994, 0.2010)
+    mean: tuple[float, ...] = _CIFAR10_MEAN
+    std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self):
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
@@ -123,8 +126,8 @@ class ResnetModel:
     channels: tuple[int, ...] = (16, 32, 64)
     bottleneck: bool = False
     stem: int = 3
-    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
-    std: tuple[float, ...] = (0.2023, 0.1994, 0.2010)
+    mean: tuple[float, ...] = _CIFAR10_MEAN
+    std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self):
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +67,6 @@ class Evaluation(NamedTuple):
     reference_accuracy: float
 
 
-class _Solves(NamedTuple):
-    """The two solves of an injection that are compared."""
-
-    short: Callable[..., tuple[types.State, types.Logits]]
-    long: Callable[..., tuple[types.State, types.Logits]]
-
-
 def init(model: types.Model, settings: config.StartTraining, num_images: int) -> updates.State:
     """The state before the first update on a training split of some size."""
     network = models.build_start(settings.network, model)
@@ -107,16 +100,16 @@ def loss_fn(
       settings: of the training.
     """
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
-    solve = _solves(model, settings)
-    bound = model.bind(frozen)
-    u, _ = model.inject(frozen, images + settings.sigma * draw(keys), None)
-    target, target_logits = lax.stop_gradient(solve.long(frozen, bound, u))
-    z, logits = solve.short(frozen, bound, u, params)
-    difference = jax.tree.map(jnp.subtract, z, target)
-    distance = jnp.mean(lanes.dot(difference, difference) / (lanes.dot(target, target) + 1e-8))
-    divergence = jnp.mean(optax.kl_divergence(jax.nn.log_softmax(logits), jax.nn.softmax(target_logits)))
+    noisy = images + settings.sigma * draw(keys)
+    target = lax.stop_gradient(_long_solve(model, frozen, settings, noisy))
+    found = _short_solve(model, frozen, settings, params, noisy)
+    difference = jax.tree.map(jnp.subtract, found.solution.value, target.solution.value)
+    size = lanes.dot(target.solution.value, target.solution.value)
+    distance = jnp.mean(lanes.dot(difference, difference) / (size + 1e-8))
+    divergence = jnp.mean(optax.kl_divergence(jax.nn.log_softmax(found.logits), jax.nn.softmax(target.logits)))
     loss = divergence + settings.distance_weight * distance
-    agreement = jnp.mean((jnp.argmax(logits, -1) == jnp.argmax(target_logits, -1)).astype(jnp.float32))
+    same = jnp.argmax(found.logits, -1) == jnp.argmax(target.logits, -1)
+    agreement = jnp.mean(same.astype(jnp.float32))
     return loss, (variables, Metrics(loss, agreement, distance))
 
 
@@ -124,7 +117,6 @@ def evaluator(
     model: types.Model, frozen: types.Variables, settings: config.StartTraining, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
     """Returns the function from the network's variables to its evaluation on up to 500 images, evenly spaced."""
-    solve = _solves(model, settings)
     images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
     place = np.tile(np.arange(len(images), dtype=np.int32), max(1, _NUM_SAMPLES // len(images)))
     rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
@@ -133,10 +125,12 @@ def evaluator(
         frozen, params, images = shared
         key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
         draw = noise.gaussian(jnp.stack([key] * _BLOCK), rows["draw"], images.shape[1:])
-        u, _ = model.inject(frozen, images[rows["place"]] + settings.sigma * draw, None)
-        bound = model.bind(frozen)
-        found = solve.short(frozen, bound, u, params)[1], solve.long(frozen, bound, u)[1]
-        return jax.tree.map(lambda logits: jnp.argmax(logits, -1), found)
+        noisy = images[rows["place"]] + settings.sigma * draw
+        found = (
+            _short_solve(model, frozen, settings, params, noisy),
+            _long_solve(model, frozen, settings, noisy),
+        )
+        return tuple(jnp.argmax(output.logits, -1) for output in found)
 
     @jax.jit
     def run(frozen, params, images):
@@ -193,14 +187,13 @@ def mean_equilibrium(
 ) -> types.State:
     """Mean of the equilibria of 2,000 noisy training images, leaves [1, ...]: the start `constant`."""
     model = models.with_cell_dtype(model, settings.dtype)
-    solver = solvers.build("anderson", settings.reference_budget)
     key = jax.random.fold_in(jax.random.key(settings.seed), _MEAN)
 
     @jax.jit
     def mean(variables, key, images):
         noisy = images + settings.sigma * jax.random.normal(key, images.shape, jnp.float32)
-        output = equilibrium.classify(model, variables, solver, noisy, starts.zero(model))
-        return jax.tree.map(lambda x: jnp.mean(x, 0, keepdims=True), output.solution.value)
+        equilibria = _long_solve(model, variables, settings, noisy).solution.value
+        return jax.tree.map(lambda x: jnp.mean(x, 0, keepdims=True), equilibria)
 
     stream = data.batches(train, _BLOCK, seed=settings.seed)
     keys = jax.random.split(key, _NUM_MEAN // _BLOCK)
@@ -208,16 +201,13 @@ def mean_equilibrium(
     return jax.tree.map(lambda *leaves: np.mean(jax.device_get(leaves), 0), *means)
 
 
-def _solves(model: types.Model, settings: config.StartTraining) -> _Solves:
+def _short_solve(model, frozen, settings, params, images) -> equilibrium.Output:
+    """The solve from the learned start, which is trained to give what the long one gives."""
     network = models.build_start(settings.network, model)
-    brief = solvers.build(settings.solver, settings.budget)
-    reference = solvers.build("anderson", settings.reference_budget)
+    solver = solvers.build(settings.solver, settings.budget)
+    return equilibrium.classify(model, frozen, solver, images, starts.learned(network, params))
 
-    def solve(solver, frozen, bound, u, z) -> tuple[Any, Any]:
-        value = solver.solve(lambda z: model.cell(bound, z, u), z).value
-        return value, model.readout(frozen, value, False)[0]
 
-    return _Solves(
-        short=lambda frozen, bound, u, params: solve(brief, frozen, bound, u, network.apply(params, u)),
-        long=lambda frozen, bound, u: solve(reference, frozen, bound, u, starts.zero(model)(u)),
-    )
+def _long_solve(model, frozen, settings, images) -> equilibrium.Output:
+    solver = solvers.build("anderson", settings.reference_budget)
+    return equilibrium.classify(model, frozen, solver, images, starts.zero(model))

@@ -164,14 +164,16 @@ def is_last_look(
       >>> is_last_look(20, 100, 200, alpha=0.001, sigma=0.5)
       True
     """
+    if trials == total:
+        return True
     now = radius(clopper_pearson_lower(count, trials, alpha), sigma)
     best = radius(clopper_pearson_lower(count + total - trials, total, alpha), sigma)
-    if trials == total or best == 0:
+    if best == 0 or (stop_radius is not None and (now >= stop_radius or best < stop_radius)):
         return True
-    if stop_radius is not None and (now >= stop_radius or best < stop_radius):
-        return True
+    if stop_gain is None:
+        return False
     expected = radius(clopper_pearson_lower(count * total // trials, total, alpha), sigma)
-    return stop_gain is not None and expected - now <= stop_gain
+    return expected - now <= stop_gain
 
 
 def radius(p_lower: float, sigma: float) -> float:
