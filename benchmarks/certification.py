@@ -38,6 +38,8 @@ class Benchmark:
       looks: of the rows with looks; the last one is `num_estimation`.
       stop_gain: see `config.Smoothing`.
       rows: names of the rows; all by default.
+      dtype: floating point type of the cell.
+      block: see `config.Smoothing`.
       out: folder that results are written to.
     """
 
@@ -51,12 +53,19 @@ class Benchmark:
     looks: tuple[int, ...] = (500, 2000, 10_000)
     stop_gain: float = 0.02
     rows: tuple[str, ...] = ()
+    dtype: str = "float32"
+    block: int | None = None
     out: pathlib.Path = pathlib.Path("runs/certification")
 
 
 def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
     """Every row's settings; the first is what the others are compared with."""
-    common = {"sigma": arguments.sigma, "num_estimation": arguments.num_estimation}
+    common = {
+        "sigma": arguments.sigma,
+        "num_estimation": arguments.num_estimation,
+        "dtype": arguments.dtype,
+        "block": arguments.block,
+    }
     plain = {**common, "sampler": "independent"}
     rows = {"zero 30": config.Smoothing(**plain)}
     rows |= {f"zero {k}": config.Smoothing(**plain, budget=k) for k in (1, 2, 3, 5, 8)}

@@ -29,6 +29,7 @@ _DEFAULT_LANES = 100
 _BLOCK = {"cpu": 100}
 _BLOCK_ELSEWHERE = 400
 _EVALUATIONS_PER_ROW = 32
+_ROWS_PER_LANE = 32
 
 
 def certify(
@@ -179,7 +180,10 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
         )
     block = settings.block or _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
     rows = block * num_devices
-    if settings.sampler == "independent":
+    if settings.refills:
+        # At the end of a call lanes wait for the last solves: it should be far from the beginning.
+        rows *= _ROWS_PER_LANE
+    elif settings.sampler == "independent":
         # A call of short solves takes more samples, so that what surrounds it is small beside it.
         rows *= max(1, _EVALUATIONS_PER_ROW // settings.budget)
     images_per_batch = settings.images_per_batch or max(1, -(-rows // lanes))

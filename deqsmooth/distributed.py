@@ -57,17 +57,37 @@ def map_blocks(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, block: int
     Returns:
       The results, leaves with the leading axis [rows].
     """
+
+    def on_device(shared, rows):
+        blocks = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), rows)
+        mapped = lax.map(lambda rows: fn(shared, rows), blocks)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mapped)
+
+    return _split(on_device, shared, rows, block * mesh.size, mesh)
+
+
+def map_devices(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, mesh: Mesh) -> Any:
+    """Applies a function to rows of work, an equal part of them on every device.
+
+    Args:
+      fn: (shared, rows of a device) -> pytree; the leaves of both have the leading axis [rows of the device].
+      shared: pytree that every device sees whole.
+      rows: pytree of leaves with one leading axis [rows].
+      mesh: devices, along one axis.
+
+    Returns:
+      The results, leaves with the leading axis [rows].
+    """
+    return _split(fn, shared, rows, mesh.size, mesh)
+
+
+def _split(fn, shared, rows, multiple, mesh):
+    """Rows filled up to a multiple and split over the devices."""
     num_rows = len(jax.tree.leaves(rows)[0])
-    per_round = block * mesh.size
-    num_blocks = -(-num_rows // per_round) * mesh.size
-    place = np.minimum(np.arange(num_blocks * block), num_rows - 1)
-    blocks = jax.tree.map(lambda x: x[place].reshape(num_blocks, block, *x.shape[1:]), rows)
+    place = np.minimum(np.arange(-(-num_rows // multiple) * multiple), num_rows - 1)
+    filled = jax.tree.map(lambda x: x[place], rows)
     split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    mapped = jax.shard_map(
-        lambda shared, blocks: lax.map(lambda rows: fn(shared, rows), blocks),
-        mesh=mesh,
-        in_specs=(whole, split),
-        out_specs=split,
-        check_vma=False,
-    )(shared, blocks)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], mapped)
+    mapped = jax.shard_map(fn, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)(
+        shared, filled
+    )
+    return jax.tree.map(lambda x: x[:num_rows], mapped)

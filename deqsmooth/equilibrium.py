@@ -50,6 +50,11 @@ def classify(
     params = model.bind(variables)
     u, _ = model.inject(variables, images, None)
     solution = solver.solve(lambda z: model.cell(params, z, u), start(u), measure_residual=measure_residual)
+    return read(model, variables, solution)
+
+
+def read(model: types.Model, variables: types.Variables, solution: types.Solution) -> Output:
+    """Reads solves out."""
     logits, _ = model.readout(variables, solution.value, False)
     settled = lanes.align(jnp.isfinite(solution.residual), logits)
     return Output(jnp.where(settled, logits, jnp.nan), solution)

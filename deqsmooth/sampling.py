@@ -20,6 +20,7 @@ from deqsmooth import (
     equilibrium,
     models,
     noise,
+    refill,
     smoothing,
     solvers,
     starts,
@@ -63,11 +64,12 @@ class Programs:
         if isinstance(model, types.Model):
             self._data = jax.tree.map(jnp.asarray, classifier.variables)
             self._sampler, self._reference = _kernels(model, classifier.start, settings)
+            self._queue = _queue(model, classifier.start, settings) if settings.refills else None
             self.num_classes, self.solves = model.num_classes, True
         else:
             self._data = _as_function(classifier, model)
             self._sampler = lambda fn: smoothing.independent(functools.partial(equilibrium.explicit, fn))
-            self._reference = None
+            self._reference = self._queue = None
             self.num_classes, self.solves = _num_classes(self._data, image_shape), False
         self._run = jax.jit(self._trace, static_argnames="reference")
         self._compiled: dict[tuple[bool, int], Any] = {}
@@ -125,6 +127,8 @@ class Programs:
         filled = np.pad(samples, ((0, 0), (0, steps * lanes - samples.shape[1])), mode="edge")
         return np.swapaxes(filled.reshape(len(samples), steps, lanes), 1, 2)
 
+    # On accelerators JAX multiplies float32 in fewer bits, unless told not to.
+    @jax.default_matmul_precision("highest")
     def _trace(self, data, images, indices, phases, samples, *, reference):
         self.num_traces += 1
         settings = self.settings
@@ -135,24 +139,38 @@ class Programs:
         }
         kernel_of = self._reference if reference else self._sampler
 
-        def on_block(shared, rows):
-            data, images, indices, phases = shared
-            keys = jax.vmap(functools.partial(noise.phase_key, settings.seed))(
-                indices[rows["place"]], phases[rows["place"]]
-            )
-            return jax.tree.map(
-                lambda x: jnp.moveaxis(x, 0, -1),
-                smoothing.run(kernel_of(data), images[rows["place"]], keys, rows["samples"].T, settings.sigma),
-            )
+        def lanes_of(shared, rows):
+            _, images, indices, phases = shared
+            place = rows["place"]
+            keys = jax.vmap(functools.partial(noise.phase_key, settings.seed))(indices[place], phases[place])
+            return images[place], keys
 
-        found = distributed.map_blocks(on_block, (data, images, indices, phases), rows, settings.block, self._mesh)
+        def on_block(shared, rows):
+            images, keys = lanes_of(shared, rows)
+            found = smoothing.run(kernel_of(shared[0]), images, keys, rows["samples"].T, settings.sigma)
+            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
+
+        def on_device(shared, rows):
+            def noisy(chosen):
+                rows_chosen = jax.tree.map(lambda x: x[chosen], rows)
+                images, keys = lanes_of(shared, rows_chosen)
+                return smoothing.noisy(images, keys, rows_chosen["samples"][:, 0], settings.sigma)
+
+            found = self._queue(shared[0], noisy, len(rows["place"]))
+            return jax.tree.map(lambda x: x[:, None], found), jnp.zeros(len(rows["place"]), jnp.int32)
+
+        shared = (data, images, indices, phases)
+        if self._queue is None:
+            found = distributed.map_blocks(on_block, shared, rows, settings.block, self._mesh)
+        else:
+            found = distributed.map_devices(on_device, shared, rows, self._mesh)
         return jax.tree.map(lambda x: x.reshape(num_images, lanes, *x.shape[1:]), found)
 
 
 def _kernels(model: types.Model, trained_start: config.StartTraining | None, settings: config.Smoothing):
     """Functions from the variables to the kernels of the sampler and of the reference."""
     model = models.with_cell_dtype(model, settings.dtype)
-    solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
+    solver = _solver(settings)
 
     def cold(variables, budgeted, start="zero"):
         begin = _start(start, trained_start, model, variables)
@@ -170,6 +188,21 @@ def _kernels(model: types.Model, trained_start: config.StartTraining | None, set
         return smoothing.serial(cold(variables, warm_up), classify, settings.start)
 
     return serial, lambda variables: smoothing.independent(cold(variables, reference))
+
+
+def _queue(model: types.Model, trained_start: config.StartTraining | None, settings: config.Smoothing):
+    """The function (variables, numbers of rows -> noisy images, number of rows) -> info of the rows."""
+    model = models.with_cell_dtype(model, settings.dtype)
+
+    def run(variables, noisy, num_rows):
+        start = _start(settings.start, trained_start, model, variables)
+        return refill.run(model, variables, _solver(settings), start, noisy, num_rows, settings.block)
+
+    return run
+
+
+def _solver(settings: config.Smoothing) -> Any:
+    return solvers.build(settings.solver, settings.budget, settings.tolerance)
 
 
 def _start(name: str, trained: config.StartTraining | None, model, variables) -> equilibrium.Start:

@@ -46,6 +46,14 @@ class Kernel(NamedTuple):
     step: Callable[[types.State, types.Images], tuple[types.State, Info]]
 
 
+def info(output: equilibrium.Output) -> Info:
+    """What is known of a sample from its classification."""
+    num_classes = output.logits.shape[-1]
+    finite = jnp.all(jnp.isfinite(output.logits), -1)
+    votes = jnp.where(finite, jnp.argmax(output.logits, -1), num_classes).astype(jnp.int32)
+    return Info(votes, *output.solution[1:])
+
+
 def independent(classify: Callable[[types.Images], equilibrium.Output]) -> Kernel:
     """Standard randomized smoothing: every sample is classified by itself, and lanes carry nothing."""
 
@@ -53,7 +61,7 @@ def independent(classify: Callable[[types.Images], equilibrium.Output]) -> Kerne
         return (), jnp.zeros(len(images), jnp.int32)
 
     def step(state, noisy):
-        return state, _info(classify(noisy))
+        return state, info(classify(noisy))
 
     return Kernel(init, step)
 
@@ -84,7 +92,7 @@ def serial(
         if start == "previous":
             found = output.solution.value
             state = lanes.select(lanes.is_finite(found), found, state)
-        return state, _info(output)
+        return state, info(output)
 
     return Kernel(init, step)
 
@@ -105,16 +113,14 @@ def run(
       Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
     """
 
-    def noisy(index):
-        return images + sigma * noise.gaussian(keys, index, images.shape[1:])
+    def step(state, index):
+        return kernel.step(state, noisy(images, keys, index, sigma))
 
-    state, warm_up_evaluations = kernel.init(images, noisy(samples[0]))
-    _, info = lax.scan(lambda state, index: kernel.step(state, noisy(index)), state, samples)
-    return info, warm_up_evaluations
+    state, warm_up_evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
+    _, found = lax.scan(step, state, samples)
+    return found, warm_up_evaluations
 
 
-def _info(output: equilibrium.Output) -> Info:
-    num_classes = output.logits.shape[-1]
-    finite = jnp.all(jnp.isfinite(output.logits), -1)
-    votes = jnp.where(finite, jnp.argmax(output.logits, -1), num_classes).astype(jnp.int32)
-    return Info(votes, *output.solution[1:])
+def noisy(images: types.Images, keys: types.Keys, samples: types.SampleIndices, sigma: float) -> types.Images:
+    """Images [lanes, H, W, C], each with the noise of its key and sample index."""
+    return images + sigma * noise.gaussian(keys, samples, images.shape[1:])

@@ -73,6 +73,18 @@ def test_independent_counts_do_not_depend_on_how_they_are_computed(
     assert essence(found, "lanes") == expected
 
 
+@pytest.mark.parametrize(("num_devices", "lanes", "images_per_batch"), [(1, 7, 3), (3, 24, 1), (8, None, None)])
+def test_nor_do_those_of_solves_that_stop_by_themselves(
+    small, images, devices, num_devices, lanes, images_per_batch
+):
+    tolerance = {"budget": 20, "tolerance": 1e-2, "block": 6}
+    expected = certify(small, images, INDEPENDENT, **tolerance)
+    assert all(90 + 20 < c.evaluations < 19 * (90 + 20) for c in expected)
+    devices(num_devices)
+    found = certify(small, images, INDEPENDENT, lanes=lanes, images_per_batch=images_per_batch, **tolerance)
+    assert essence(found, "lanes") == essence(expected, "lanes")
+
+
 @pytest.mark.parametrize("start", ["previous", "first", "clean"])
 def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, devices, start):
     expected = essence(certify(small, images, SERIAL, start=start))

@@ -151,6 +151,11 @@ class Smoothing:
         )
 
     @property
+    def refills(self) -> bool:
+        """Whether solves stop by themselves and the next samples take their lanes."""
+        return self.sampler == "independent" and self.tolerance is not None and self.solver != "jaxopt"
+
+    @property
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch: no certificate can be larger."""
         audit: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from deqsmooth import checks
 
 SOLVERS = ("plain", "anderson", "broyden", "jaxopt")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
 
 def check(settings: Any) -> None:

@@ -7,8 +7,9 @@ tolerances, best iterates and counts. Both decide for every lane by itself.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,24 @@ class Method(Protocol):
     ) -> tuple[types.State, Any, jax.Array]:
         """The iterate after `z`, the renewed memory, and which lanes fell back to `fz` [lanes]."""
         ...
+
+
+class Progress(NamedTuple):
+    """A solve to a tolerance on its way, every lane with an age of its own; all leaves are [lanes, ...].
+
+    Attributes:
+      age: evaluations so far [lanes].
+      z: the next iterate to evaluate.
+      memory: of the method, each lane's for itself.
+      active: whether a lane goes on [lanes].
+      best: the evaluated iterate to return, so far; the solution of a lane that does not go on.
+    """
+
+    age: types.Counts
+    z: types.State
+    memory: Any
+    active: jax.Array
+    best: types.Solution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,27 +118,39 @@ class Solver:
         return types.Solution(value, residual, nothing + self.budget, num_fallbacks)
 
     def _solve_to_tolerance(self, f, z):
+        def unfinished(progress):
+            return jnp.any(progress.active)
+
+        return lax.while_loop(unfinished, functools.partial(self.advance, f), self.begin(z)).best
+
+    def begin(self, z: types.State) -> Progress:
+        """A solve to the tolerance that starts at z."""
         nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
+        memory = jax.vmap(lambda z: self.method.init(_alone(z), self.budget))(z)
+        return Progress(nothing, z, memory, nothing == 0, types.Solution(z, nothing + jnp.inf, nothing, nothing))
 
-        def unfinished(carry):
-            index, _, _, active, _ = carry
-            return (index < self.budget) & jnp.any(active)
+    def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
+        """One more evaluation; lanes that are not active stay as they are, whatever f does to them."""
+        age, z, memory, active, best = progress
+        fz = f(z)
+        residual = lanes.relative_residual(z, fz)
+        better = active & ((age == 0) | (residual < best.residual))
 
-        def step(carry):
-            index, z, memory, active, best = carry
-            fz = f(z)
-            residual = lanes.relative_residual(z, fz)
-            better = active & ((index == 0) | (residual < best.residual))
-            after, memory, fell_back = self.method.update(index, z, fz, memory)
-            best = types.Solution(
-                value=lanes.select(better, z, best.value),
-                residual=jnp.where(better, residual, best.residual),
-                num_evaluations=best.num_evaluations + active,
-                num_fallbacks=best.num_fallbacks + (active & fell_back),
-            )
-            active &= jnp.isfinite(residual) & (residual > self.tolerance)
-            return index + 1, lanes.select(active, after, z), memory, active, best
+        def update(age, z, fz, memory):
+            after, memory, fell_back = self.method.update(age, _alone(z), _alone(fz), memory)
+            return jax.tree.map(lambda x: x[0], after), memory, jnp.all(fell_back)
 
-        best = types.Solution(z, nothing + jnp.inf, nothing, nothing)
-        carry = (0, z, self.method.init(z, self.budget), nothing == 0, best)
-        return lax.while_loop(unfinished, step, carry)[-1]
+        after, memory, fell_back = jax.vmap(update)(age, z, fz, memory)
+        best = types.Solution(
+            value=lanes.select(better, z, best.value),
+            residual=jnp.where(better, residual, best.residual),
+            num_evaluations=best.num_evaluations + active,
+            num_fallbacks=best.num_fallbacks + (active & fell_back),
+        )
+        active &= jnp.isfinite(residual) & (residual > self.tolerance) & (age + 1 < self.budget)
+        return Progress(age + 1, lanes.select(active, after, z), memory, active, best)
+
+
+def _alone(z: types.State) -> types.State:
+    """A lane as the only one of a state."""
+    return jax.tree.map(lambda x: x[None], z)
