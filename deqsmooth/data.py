@@ -12,6 +12,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from deqsmooth import checks, config
@@ -33,14 +34,15 @@ class Dataset:
       num_classes: number of classes.
       identity: what and which version it is, to tell runs apart.
       prepare: image as stored -> float32 in [0, 1] [height, width, channels], for evaluation.
-      augment: the same at random, for training: (image, generator) -> float32 image.
+      augment: the same at random, for training: (images as stored, generator) -> float32
+        [num, height, width, channels].
     """
 
     source: Sequence[tuple[np.ndarray, int]]
     num_classes: int
     identity: str
     prepare: Callable[[np.ndarray], np.ndarray]
-    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+    augment: Callable[[Sequence[np.ndarray], np.random.Generator], np.ndarray]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -114,11 +116,10 @@ def batches(
         f"a multiple of the number of processes, {num_shards}",
     )
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
-    stream = stream.random_map(_Augment(dataset.augment)).batch(batch_size // num_shards)
+    stream = stream.batch(batch_size // num_shards, batch_fn=list).random_map(_Augment(dataset.augment))
     mine = stream.slice(slice(first * num_shards + shard, None, num_shards))
     options = grain.ReadOptions(num_threads=_num_threads(), prefetch_buffer_size=_PREFETCHED)
-    for images, labels in mine.to_iter_dataset(options):
-        yield images, labels.astype(np.int32)
+    yield from mine.to_iter_dataset(options)
 
 
 def _num_threads() -> int:
@@ -131,16 +132,16 @@ class _Augment(grain.transforms.RandomMap):
         self._augment = augment
 
     def random_map(self, element, rng):
-        image, label = element
-        return self._augment(image, rng), label
+        images, labels = zip(*element, strict=True)
+        return self._augment(images, rng), np.asarray(labels, np.int32)
 
 
-def _to_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image.astype(np.float32)
+def _to_float(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
-def _as_it_is(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return _to_float(image)
+def _as_they_are(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    return _to_float(np.stack(images))
 
 
 def _load_digits(split: str) -> Dataset:
@@ -152,7 +153,7 @@ def _load_digits(split: str) -> Dataset:
     chosen = order[:_DIGITS_NUM_TEST] if split == "test" else order[_DIGITS_NUM_TEST:]
     images = (digits.images[chosen, :, :, None] / 16).astype(np.float32)
     pairs = list(zip(images, digits.target[chosen].tolist(), strict=True))
-    return Dataset(pairs, 10, f"digits/{split}", _to_float, _as_it_is)
+    return Dataset(pairs, 10, f"digits/{split}", _to_float, _as_they_are)
 
 
 def _load_arrays(path: str | None) -> Dataset:
@@ -174,7 +175,7 @@ def _load_arrays(path: str | None) -> Dataset:
         raise ValueError(f"{path}: images are {images.dtype}; they must be uint8, or floating point in [0, 1]")
     pairs = list(zip(images, labels.tolist(), strict=True))
     identity = f"sha256:{hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}"
-    return Dataset(pairs, int(labels.max()) + 1, identity, _to_float, _as_it_is)
+    return Dataset(pairs, int(labels.max()) + 1, identity, _to_float, _as_they_are)
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> Dataset:
@@ -196,9 +197,10 @@ def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> D
             f"{archives} [--data_dir DIR], then give --data-dir DIR"
         ) from error
     num_classes = source.dataset_info.features["label"].num_classes
-    transforms = {"cifar10": (_to_float, _crop_and_flip), "imagenet": (_centre_crop, _resized_crop_and_flip)}
     identity = f"{source.dataset_info.full_name}/{split}"
-    return Dataset(_TfdsPairs(source), num_classes, identity, *transforms[name])
+    if name == "imagenet":
+        return Dataset(_TfdsPairs(source), num_classes, identity, _centre_crop, _resized_crops_and_flip)
+    return Dataset(_Kept(_TfdsPairs(source)), num_classes, identity, _to_float, _crop_and_flip)
 
 
 class _TfdsPairs(Sequence):
@@ -213,13 +215,32 @@ class _TfdsPairs(Sequence):
         return record["image"], int(record["label"])
 
 
-def _crop_and_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random crop of the image padded with black, flipped half of the time: CIFAR's usual augmentation."""
-    height, width, _ = image.shape
-    padded = np.pad(image, ((_CIFAR_PADDING, _CIFAR_PADDING), (_CIFAR_PADDING, _CIFAR_PADDING), (0, 0)))
-    down, right = rng.integers(0, 2 * _CIFAR_PADDING + 1, 2)
-    crop = padded[down : down + height, right : right + width]
-    return _to_float(crop[:, ::-1] if rng.random() < 0.5 else crop)
+class _Kept(Sequence):
+    """Pairs that are decoded once and stay in memory: for data sets that fit there."""
+
+    def __init__(self, pairs: Sequence):
+        self._pairs = pairs
+        self._kept: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index):
+        if index not in self._kept:
+            self._kept[index] = self._pairs[index]
+        return self._kept[index]
+
+
+def _crop_and_flip(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Random crops of the images padded with black, half of them flipped: CIFAR's usual augmentation."""
+    whole = np.stack(images)
+    num, height, width, _ = whole.shape
+    pad = (_CIFAR_PADDING, _CIFAR_PADDING)
+    windows = sliding_window_view(np.pad(whole, ((0, 0), pad, pad, (0, 0))), (height, width), (1, 2))
+    down, right = rng.integers(0, 2 * _CIFAR_PADDING + 1, (2, num))
+    crops = windows[np.arange(num), down, right].transpose(0, 2, 3, 1)
+    flipped = rng.random((num, 1, 1, 1)) < 0.5
+    return _to_float(np.where(flipped, crops[:, :, ::-1], crops))
 
 
 def _centre_crop(image: np.ndarray) -> np.ndarray:
@@ -232,8 +253,12 @@ def _centre_crop(image: np.ndarray) -> np.ndarray:
     return _to_float(resized[top : top + _IMAGENET_CROP, left : left + _IMAGENET_CROP])
 
 
+def _resized_crops_and_flip(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Random parts of 8 to 100 % of the area, resized to 224 x 224, half flipped: ImageNet's usual."""
+    return np.stack([_resized_crop_and_flip(image, rng) for image in images])
+
+
 def _resized_crop_and_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random part of 8 to 100 % of the area, resized to 224 x 224, flipped half of the time: ImageNet's usual."""
     height, width, _ = image.shape
     for _ in range(10):
         area = height * width * rng.uniform(0.08, 1.0)
