@@ -1,0 +1,312 @@
+"""How near a cell evaluation is to what the machine can do, and what stands around it.
+
+Measures in one run: a large matrix product and a large copy; one evaluation of the cell, alone and in PyTorch if
+it is installed; and the parts of a sample of 30 evaluations. Writes a line a measurement, and tables.
+
+    python benchmarks/evaluation.py --models mdeq-small mdeq-large
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+from jax import lax
+from jax.extend.core import jaxprs_in_params
+
+import deqsmooth as ds
+from deqsmooth import checkpoints, distributed, equilibrium, models, noise, presets, solvers, starts
+
+_SIGMA = 0.5
+_SHORT, _LONG = 10, 30
+_NUM_IMAGES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Cell evaluations against the machine's peak.
+
+    Attributes:
+      models: names of models, with their first weights.
+      dtypes: of the cell.
+      lanes: samples that a device solves at a time.
+      rounds: how often every device does that in one program.
+      block: samples that a device solves at a time in that certification; by default the certification's own.
+      samples: noise samples of the certification whose parts are measured.
+      repeats: timings of each program, of which the median counts.
+      matrix: side of the matrices of the product.
+      copy_mib: size of the array that is copied.
+      pytorch: whether to time PyTorch too.
+      out: folder that results are written to.
+    """
+
+    models: tuple[str, ...] = ("mdeq-small",)
+    dtypes: tuple[str, ...] = ("float32",)
+    lanes: tuple[int, ...] = (100,)
+    rounds: int = 1
+    block: int | None = None
+    samples: int = 2000
+    repeats: int = 5
+    matrix: int = 4096
+    copy_mib: int = 512
+    pytorch: bool = True
+    out: pathlib.Path = pathlib.Path("runs/evaluation")
+
+
+def main() -> None:
+    """Measures everything, and writes lines and tables."""
+    arguments = tyro.cli(Benchmark)
+    distributed.start()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    name = jax.local_devices()[0].device_kind.replace(" ", "-").lower()
+    console = rich.console.Console(record=True, width=130)
+    with (arguments.out / f"{name}.jsonl").open("a") as file:
+
+        def note(**row):
+            file.write(json.dumps({**row, "devices": jax.local_device_count(), "jax": jax.__version__}) + "\n")
+            file.flush()
+            return row
+
+        peaks = [note(kind="peak", **row) for row in machine(arguments)]
+        console.print(table("the machine", peaks))
+        cells, samples = [], []
+        for model in arguments.models:
+            for dtype in arguments.dtypes:
+                for lanes in arguments.lanes:
+                    cells.append(note(kind="cell", **cell(model, dtype, lanes, arguments)))
+                samples += [note(kind="sample", **row) for row in sample(model, dtype, arguments)]
+            if arguments.pytorch:
+                for lanes in arguments.lanes:
+                    cells += [note(kind="cell", **row) for row in pytorch(model, lanes, arguments)]
+        console.print(table("one cell evaluation", cells))
+        console.print(table(f"one sample of {_LONG} evaluations", samples))
+    (arguments.out / f"{name}.txt").write_text(console.export_text())
+
+
+def machine(arguments):
+    """Rates of a large matrix product, by dtype, and of a large copy."""
+    mesh = distributed.mesh()
+    n = arguments.matrix
+    kinds = {
+        "float32": ("float32", "highest"),
+        "tensorfloat32": ("float32", "tensorfloat32"),
+        "bfloat16": ("bfloat16", "highest"),
+    }
+    for name in arguments.dtypes:
+        dtype, precision = kinds[name]
+        # Rows of the left matrix go over the devices, as lanes do.
+        keys = jax.random.split(jax.random.key(0))
+        left, right = (jax.random.normal(key, (n, n), jnp.float32).astype(dtype) for key in keys)
+        with jax.default_matmul_precision(precision):
+            multiply = jax.jit(
+                lambda right, left: distributed.map_blocks(
+                    lambda x, rows: rows @ x, right, left, n // mesh.size, mesh
+                )
+            )
+            spent = seconds(multiply, right, left, repeats=arguments.repeats)
+        yield {"what": f"matrix product {n}, {name}", "seconds": spent, "tflops": 2 * n**3 / spent / 1e12}
+    x = jnp.zeros((mesh.size, arguments.copy_mib * 2**18 // mesh.size))
+    add = jax.jit(functools.partial(distributed.map_blocks, lambda one, rows: rows + one, block=1, mesh=mesh))
+    spent = seconds(add, jnp.float32(1), x, repeats=arguments.repeats)
+    yield {"what": f"copy of {arguments.copy_mib} MiB", "seconds": spent, "gbs": 2 * x.nbytes / spent / 1e9}
+
+
+def cell(name, dtype, lanes, arguments):
+    """One evaluation of a cell in a loop of them: the difference of a long and a short loop."""
+    mesh = distributed.mesh()
+    model, variables, images = _model(name, dtype, lanes * mesh.size * arguments.rounds)
+
+    def run(budget):
+        def on_block(variables, images):
+            u, _ = model.inject(variables, images, None)
+            params = model.bind(variables)
+            z = lax.fori_loop(0, budget, lambda _, z: model.cell(params, z, u), model.initial_state(u))
+            return sum(jnp.sum(x, tuple(range(1, x.ndim))) for x in jax.tree.leaves(z))
+
+        program = _highest(lambda v, x: distributed.map_blocks(on_block, v, x, lanes, mesh))
+        return seconds(program, variables, images, repeats=arguments.repeats)
+
+    spent = (run(_LONG) - run(_SHORT)) / (_LONG - _SHORT) / arguments.rounds
+    return {"model": name, "how": f"ours, {dtype}", **_rates(name, lanes, lanes * mesh.size, spent)}
+
+
+def sample(name, dtype, arguments):
+    """What a sample of a certification consists of, from programs that do more and more of it."""
+    mesh = distributed.mesh()
+    num = arguments.samples
+    model, variables, images = _model(name, dtype, 1)
+    settings = ds.Smoothing(
+        sampler="independent",
+        num_estimation=num,
+        num_selection=100,
+        budget=_LONG,
+        sigma=_SIGMA,
+        dtype=dtype,
+        block=arguments.block,
+    )
+    block = ds.certification.resolve(settings).block
+    rows = np.arange(-(-num // (block * mesh.size)) * block * mesh.size, dtype=np.int32)
+
+    def timed(classify):
+        def on_block(shared, rows):
+            variables, images = shared
+            keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * block)
+            draw = noise.gaussian(keys, rows, images.shape[1:])
+            return classify(variables, images[jnp.zeros_like(rows)] + _SIGMA * draw)
+
+        program = _highest(lambda v, x: distributed.map_blocks(on_block, (v, x), rows, block, mesh))
+        return seconds(program, variables, images, repeats=arguments.repeats) / len(rows)
+
+    def around(variables, images):
+        u, _ = model.inject(variables, images, None)
+        return jnp.argmax(model.readout(variables, model.initial_state(u), False)[0], -1)
+
+    def solve(solver):
+        def classify(variables, images):
+            return jnp.argmax(
+                equilibrium.classify(
+                    model, variables, solvers.build(solver, _LONG), images, starts.zero(model)
+                ).logits,
+                -1,
+            )
+
+        return classify
+
+    noisy = timed(lambda variables, images: jnp.sum(images, (1, 2, 3)))
+    surrounded = timed(around)
+    cells = _LONG * cell(name, dtype, block, arguments)["seconds"] / (block * mesh.size)
+    solved = timed(solve("anderson"))
+    checkpoint = checkpoints.Checkpoint(model, variables, presets.MODELS[name], None, "")
+    found = ds.certify(checkpoint, np.repeat(np.asarray(images), _NUM_IMAGES, 0), settings)
+    whole = np.mean([certificate.seconds for certificate in found]) / (num + settings.num_selection)
+    parts = {
+        "noise": noisy,
+        "injection and readout": surrounded - noisy,
+        f"{_LONG} evaluations of the cell": cells,
+        "mixing and residuals": solved - surrounded - cells,
+        "counting, transfers and statistics": whole - solved,
+        "the whole": whole,
+    }
+    for part, spent in parts.items():
+        yield {
+            "model": name,
+            "dtype": dtype,
+            "block": block,
+            "part": part,
+            "microseconds": 1e6 * spent,
+            "percent": 100 * spent / whole,
+        }
+
+
+def pytorch(name, lanes, arguments):
+    """The same cell with the same weights in PyTorch, eager and compiled, all lanes in one batch."""
+    try:
+        import pytorch_cell
+        import torch
+    except ImportError:
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    total = lanes * jax.local_device_count()
+    model, variables, images = _model(name, "float32", total)
+    u, _ = model.inject(variables, images, None)
+    params = pytorch_cell.tensors(model.bind(variables), device)
+    z, features = pytorch_cell.activations((model.initial_state(u), u.features), device)
+
+    def loop(step, state, dtype):
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            for _ in range(_SHORT):
+                state = step(params, state, features)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    with torch.no_grad():
+        ours = model.cell(model.bind(variables), model.initial_state(u), u)
+        for x, y in zip(ours, pytorch_cell.cell(params, z, features), strict=True):
+            # Where both multiply in 10 bits of mantissa they may differ by a percent.
+            np.testing.assert_allclose(x, y.permute(0, 2, 3, 1).cpu(), atol=2e-2)
+        for dtype in arguments.dtypes:
+            torch.backends.cudnn.allow_tf32 = dtype == "tensorfloat32"
+            for how, step in (("eager", pytorch_cell.cell), ("compiled", torch.compile(pytorch_cell.cell))):
+                spent = seconds(loop, step, z, dtype, repeats=arguments.repeats) / _SHORT
+                yield {"model": name, "how": f"PyTorch {how}, {dtype}", **_rates(name, lanes, total, spent)}
+
+
+def seconds(run, *arguments, repeats) -> float:
+    """Median wall seconds of a call, after one that compiles and one that warms up."""
+    spent = []
+    for _ in range(repeats + 2):
+        begun = time.perf_counter()
+        jax.block_until_ready(run(*arguments))
+        spent.append(time.perf_counter() - begun)
+    return float(np.median(spent[2:]))
+
+
+def table(title, rows) -> rich.table.Table:
+    """Rows as they are, one column a field."""
+    shown = rich.table.Table(title=title)
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "kind"))
+    for column in columns:
+        shown.add_column(column, justify="left" if isinstance(rows[0].get(column), str) else "right")
+    for row in rows:
+        shown.add_row(*(_text(row.get(column, "")) for column in columns))
+    return shown
+
+
+def _text(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@functools.cache
+def _model(name, dtype, num):
+    size = presets.MODELS[name]
+    model = models.build(size)
+    variables = model.init(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (num, *size.image_shape))
+    return models.with_cell_dtype(model, dtype), variables, images
+
+
+def _highest(fn):
+    return jax.jit(jax.default_matmul_precision("highest")(fn))
+
+
+def _rates(name, lanes, total, spent) -> dict[str, float]:
+    """Time and rates of an evaluation of some lanes; a convolution's fewest bytes are its input and output."""
+    model, variables, images = _model(name, "float32", 1)
+    u, _ = model.inject(variables, images, None)
+    jaxpr = jax.make_jaxpr(model.cell)(model.bind(variables), model.initial_state(u), u)
+    flops, num_bytes = _convolutions(jaxpr.jaxpr)
+    return {
+        "lanes": lanes,
+        "seconds": spent,
+        "us_per_lane": 1e6 * spent / total,
+        "mflop_per_lane": flops / 1e6,
+        "tflops": total * flops / spent / 1e12,
+        "conv_gbs": total * num_bytes / spent / 1e9,
+    }
+
+
+def _convolutions(jaxpr) -> tuple[int, int]:
+    """Floating point operations and bytes in and out of all convolutions of a program."""
+    flops = num_bytes = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            (x, kernel), y = (v.aval for v in equation.invars), equation.outvars[0].aval
+            flops += 2 * y.size * kernel.size // kernel.shape[-1]
+            num_bytes += 4 * (x.size + y.size)
+        for inner in jaxprs_in_params(equation.params):
+            more = _convolutions(getattr(inner, "jaxpr", inner))
+            flops, num_bytes = flops + more[0], num_bytes + more[1]
+    return flops, num_bytes
+
+
+if __name__ == "__main__":
+    main()
