@@ -77,11 +77,15 @@ def certify(
     def read(chosen):
         return images[chosen], None if truths is None else truths[chosen]
 
-    yield from _certify(classifier, settings, images.shape[1:], places, read)
+    yield from _certify(prepare(classifier, settings, images.shape[1:], len(images)), places, read)
 
 
 def certify_dataset(
-    classifier: sampling.Classifier, dataset: data.Dataset, indices: npt.ArrayLike, settings: config.Smoothing
+    classifier: sampling.Classifier,
+    dataset: data.Dataset,
+    indices: npt.ArrayLike,
+    settings: config.Smoothing,
+    programs: sampling.Programs | None = None,
 ) -> Iterator[certificates.Certificate]:
     """Certifies images of a data set as `certify` does, but reads each batch when its turn comes.
 
@@ -90,6 +94,7 @@ def certify_dataset(
       dataset: the images and labels.
       indices: of the images.
       settings: of the certificates.
+      programs: what `prepare` gave for these arguments, if it was called before.
 
     Raises:
       ValueError: an argument or an image breaks its rule.
@@ -100,17 +105,25 @@ def certify_dataset(
         images, labels = dataset.take(places[chosen].tolist())
         return checked(classifier, images, settings), labels
 
-    yield from _certify(classifier, settings, read([0])[0].shape[1:], places, read)
+    if programs is None:
+        programs = prepare(classifier, settings, read([0])[0].shape[1:], len(places))
+    yield from _certify(programs, places, read)
 
 
-def _certify(classifier, settings, image_shape, indices, read):
-    """Certificates of images with some indices; `read` gives images and labels by place."""
-    mesh = distributed.mesh()
+def prepare(
+    classifier: sampling.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
+) -> sampling.Programs:
+    """Compiles what the certification of some images needs."""
     settings = resolve(settings)
     if settings.sampler == "serial":
-        fewer = min(settings.images_per_batch, len(indices))
+        fewer = min(settings.images_per_batch, num_images)
         settings = dataclasses.replace(settings, images_per_batch=fewer)
-    programs = sampling.Programs(classifier, settings, mesh, image_shape)
+    return sampling.Programs(classifier, settings, distributed.mesh(), image_shape)
+
+
+def _certify(programs, indices, read):
+    """Certificates of images with some indices; `read` gives images and labels by place."""
+    settings = programs.settings
     sampler = {"serial": serial, "independent": independent}[settings.sampler]
     for found in sampler.certify(programs, settings, indices, read):
         correct = None if found.label is None else found.fields["prediction"] == found.label

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a failed check of a conversion, 2 bad input, 130 interrup
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import sys
 import time
@@ -27,10 +28,12 @@ from deqsmooth import (
     metrics,
     models,
     parity,
+    planning,
     presets,
     provenance,
     report,
     start_training,
+    statistics,
     training,
     types,
     updates,
@@ -50,6 +53,11 @@ def train() -> int:
     return _run(flags.Train, _train, lambda name: {"settings": _named(name, presets.TRAINING)})
 
 
+def plan() -> int:
+    """Command `deqsmooth-plan`; returns the exit status, 1 if the radius cannot be certified."""
+    return _run(flags.Plan, _plan)
+
+
 def convert() -> int:
     """Command `deqsmooth-convert`; returns the exit status, 1 if the check fails."""
     return _run(flags.Convert, _convert, lambda name: {"model": _named(name, presets.MODELS)})
@@ -60,7 +68,9 @@ def _named(name: str, known: dict[str, Any]) -> Any:
     return known[name]
 
 
-def _run(arguments: type, command: Callable[..., int], preset: Callable[[str], dict[str, Any]]) -> int:
+def _run(
+    arguments: type, command: Callable[..., int], preset: Callable[[str], dict[str, Any]] | None = None
+) -> int:
     console = rich.console.Console(soft_wrap=not sys.stdout.isatty())
     try:
         distributed.start()
@@ -100,12 +110,48 @@ def _certify(arguments: flags.Certify, console: rich.console.Console) -> int:
         found = list(writer.done)
         try:
             if left:
-                chosen = certification.certify_dataset(checkpoint, dataset, left, settings)
+                image = dataset[left[0]][0]
+                programs = certification.prepare(checkpoint, settings, image.shape, len(left))
+                console.print(report.expectation(programs.expected_seconds(image), len(left)))
+                chosen = certification.certify_dataset(checkpoint, dataset, left, settings, programs)
                 _follow(chosen, writer, found, len(indices), console)
         finally:
             if found:
                 console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))
                 console.print(report.summary(found))
+    return 0
+
+
+def _plan(arguments: flags.Plan, console: rich.console.Console) -> int:
+    settings = arguments.planning
+    selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, split=arguments.split)
+    dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
+    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
+    largest = config.Smoothing(
+        sampler="independent", num_estimation=settings.max_samples, alpha=settings.alpha, sigma=settings.sigma
+    ).cap
+    if settings.radius > largest:
+        console.print(
+            f"radius {settings.radius:g} cannot be certified: even unanimous votes of {settings.max_samples:,} "
+            f"samples reach only {statistics.round_down(largest, 3)} at sigma {settings.sigma:g} and alpha "
+            f"{settings.alpha:g}; it takes more noise, or more samples"
+        )
+        return 1
+    pilots = []
+    with _progress(console) as progress:
+        chosen = planning.classifiers(checkpoint, settings)
+        progress.add_task("pilot", total=len(chosen))
+        for one in chosen:
+            pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
+            _advance(progress, f"pilot, {report.classifier(one)}")
+    found = [list(planning.plans(one, settings)) for one in pilots]
+    best = planning.choose(itertools.chain(*found), settings.slack)
+    if best is None:
+        console.print(report.no_plan(pilots, settings))
+        return 1
+    console.print(report.plans(found, best, settings))
+    where = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "split", "checkpoint")}
+    console.print(f"\npython certify.py {report.as_flags(where, best.settings)}")
     return 0
 
 

@@ -43,6 +43,27 @@ class Certify:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plan:
+    """Find the cheapest settings that certify a radius with a model, from a pilot on a few images.
+
+    Attributes:
+      planning: what is to be certified.
+      dataset: name of the data set.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      split: by default `test`, for imagenet `validation`.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+    """
+
+    planning: Annotated[config.Planning, _Flat]
+    dataset: str = "digits"
+    data_dir: str | None = None
+    split: str | None = None
+    checkpoint: pathlib.Path | None = None
+    download: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
     """Train a deep equilibrium model under Gaussian noise; with `--phase start`, the start of a trained one.
 
@@ -109,17 +130,17 @@ class TrainStart:
     download: bool = False
 
 
-def parse(arguments: type, preset: Callable[[str], dict[str, Any]]) -> Any:
+def parse(arguments: type, preset: Callable[[str], dict[str, Any]] | None = None) -> Any:
     """Flags as settings; a preset gives the defaults that the other flags change.
 
     Args:
       arguments: one of the classes above.
-      preset: name -> settings with that name.
+      preset: name -> settings with that name; None if the command has none.
     """
-    name = flag("--preset")
+    name = None if preset is None else flag("--preset")
     # Lists of numbers may be written with commas.
     words = [part for word in sys.argv[1:] for part in (word.split(",") if _LIST.fullmatch(word) else [word])]
-    if name is None:
+    if preset is None or name is None:
         return tyro.cli(arguments, args=words)
     required = {
         Certify: {"selection": tyro.MISSING_NONPROP},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import table
@@ -11,7 +11,7 @@ from rich import table
 from deqsmooth import certificates, config, statistics
 
 if TYPE_CHECKING:
-    from deqsmooth import parity
+    from deqsmooth import parity, planning
 
 
 def radii(sigma: float, largest: float) -> list[float]:
@@ -86,6 +86,19 @@ def announcement(settings: config.Smoothing, solves: bool) -> str:
     )
 
 
+def expectation(seconds: float, num_images: int) -> str:
+    """How long a run will take at most, from the seconds of an image."""
+    minutes = seconds * num_images / 60
+    whole = (
+        f"{60 * minutes:.0f} s"
+        if minutes < 2
+        else f"{minutes:.0f} min"
+        if minutes < 120
+        else f"{minutes / 60:.1f} h"
+    )
+    return f"about {seconds:.2g} s an image and {whole} in all, at most"
+
+
 def state(found: Sequence[certificates.Certificate]) -> str:
     """Where a run stands, in a few words."""
     correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
@@ -103,3 +116,61 @@ def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
         verdict = "passed" if comparison.passed else "FAILED"
         shown.add_row(comparison.quantity, f"{comparison.error:.1e}", f"{comparison.limit:g}", verdict)
     return shown
+
+
+def classifier(settings: config.Smoothing) -> str:
+    """A sampler with its start and budget, in two words."""
+    return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}"
+
+
+def plans(found: Sequence[Sequence[planning.Plan]], best: planning.Plan, settings: config.Planning) -> table.Table:
+    """The best plan of every classifier, and which is the best of all.
+
+    Args:
+      found: plans of every classifier.
+      best: the plan that is recommended.
+      settings: what they are made for.
+    """
+    shown = table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
+    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
+        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for own in found:
+        if not own:
+            continue
+        most = max(plan.certified for plan in own)
+        close = [plan for plan in own if plan.certified >= most - settings.slack]
+        plan = best if best in own else min(close, key=lambda plan: plan.seconds)
+        smoothing = plan.settings
+        shown.add_row(
+            classifier(smoothing),
+            ",".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
+            f"{smoothing.num_audit}" if smoothing.num_audit else "",
+            f"{plan.evaluations:,.0f}",
+            f"{plan.seconds:.2f}",
+            f"{100 * plan.certified:.1f}",
+            style="bold" if plan == best else None,
+        )
+    return shown
+
+
+def no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
+    """Why no image is expected to reach the radius."""
+    asked = statistics.share(settings.radius, settings.sigma)
+    surest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
+    return (
+        f"no image of the pilot is expected to reach radius {settings.radius:g}: that asks for a class with more "
+        f"than {100 * asked:.2f} % of the votes, and the surest image has {100 * surest:.2f} %"
+    )
+
+
+def as_flags(where: dict[str, Any], settings: config.Smoothing) -> str:
+    """The flags that give settings, without those that are as by default."""
+    default = config.Smoothing(sampler=settings.sampler)
+    changed = {name: x for name, x in vars(settings).items() if x != getattr(default, name)}
+    if settings.sampler != config.Smoothing().sampler:
+        changed["sampler"] = settings.sampler
+    given = {name: x for name, x in where.items() if x is not None} | {"sigma": settings.sigma} | changed
+    return " ".join(
+        f"--{name.replace('_', '-')} {','.join(map(str, x)) if isinstance(x, tuple) else x}"
+        for name, x in given.items()
+    )

@@ -6,6 +6,7 @@ A program is compiled once for a data set: images, their indices, the phase and 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -86,6 +87,19 @@ class Programs:
                 arguments = (self._data, images, indices, indices, self._grid(samples))
                 lowered = self._run.lower(*arguments, reference=reference)
                 self._compiled[reference, num_samples] = lowered.compile()
+
+    def expected_seconds(self, image: np.ndarray) -> float:
+        """Seconds that an image [H, W, C] will take at most, from one call whose votes are dropped."""
+        settings = self.settings
+        num = settings.num_selection if settings.sampler == "serial" else settings.lanes
+        batch = settings.images_per_batch
+        nothing = np.zeros(batch, np.uint32)
+        begun = time.perf_counter()
+        votes = self(np.repeat(image[None], batch, 0), nothing, nothing, np.tile(np.arange(num), (batch, 1)))
+        seconds = time.perf_counter() - begun
+        if settings.sampler == "independent":
+            return seconds / (batch * num) * (settings.num_selection + settings.num_estimation)
+        return seconds / (votes.evaluations.sum() + votes.warm_up.sum()) * settings.evaluations
 
     def memory(self) -> dict[str, int]:
         """Bytes that a device needs for each phase, beside the program's arguments."""

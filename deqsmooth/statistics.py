@@ -186,6 +186,16 @@ def radius(p_lower: float, sigma: float) -> float:
     return float(sigma * stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
 
 
+def share(radius: float, sigma: float) -> float:
+    """Probability of a class that gives the smoothed classifier a radius: Phi(radius / sigma); inverts `radius`.
+
+    Example:
+      >>> round(share(1.163, 0.5), 3)
+      0.99
+    """
+    return float(stats.norm.cdf(radius / sigma))
+
+
 def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: float) -> float:
     """Share of images whose prediction is correct with a radius of at least `at`.
 

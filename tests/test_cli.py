@@ -191,3 +191,36 @@ def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["validation", "100", "400", "0.25"]
+
+
+def test_a_plan_says_what_to_run_or_why_nothing_will_do(tmp_path, cache):
+    command = "import sys; from deqsmooth import cli; sys.exit(cli.plan())"
+
+    def plan(*arguments):
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
+        process = subprocess.run(
+            [sys.executable, "-c", command, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        return process.returncode, process.stdout, process.stderr
+
+    status, output, errors = plan("--radius", "2.5", "--max-samples", "10000")
+    assert (status, errors) == (1, "")
+    assert "even unanimous votes of 10,000 samples reach only 1.599" in output
+    status, _, errors = plan("--radius", "-1")
+    assert status == 2 and errors == "error: radius is -1.0; it must be a finite positive number\n"
+
+    quick = ("--pilot-images", "4", "--pilot-samples", "100", "--pilot-audit", "50", "--max-samples", "500")
+    status, output, errors = plan("--radius", "0.1", *quick)
+    assert (status, errors) == (0, "")
+    words = output.strip().splitlines()[-1].split()
+    assert words[:2] == ["python", "certify.py"]
+    status, output, errors = run(
+        "certify.py", *words[2:], "--max-images", "2", "--out", str(tmp_path / "planned.jsonl"),
+        cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    assert (status, errors) == (0, "")
+    assert "in all, at most" in output

@@ -1,0 +1,198 @@
+"""The cheapest way to certify a radius: a pilot of every classifier of a model, and what its votes foretell.
+
+Takes a model and a wanted radius, gives plans with their expected cost and certified accuracy. A plan promises
+nothing: the bounds of the certificates that are made by it hold whether or not the pilot was lucky.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from deqsmooth import certification, checkpoints, config, data, statistics
+
+_NUM_SELECTION = 100
+_NUM_PATHS = 1000
+_SIZES = [int(x) for k in range(2, 8) for x in (10**k, 2 * 10**k, 5 * 10**k)]
+# Shares of N at which votes may be read, beside the end.
+_LOOKS: tuple[tuple[float, ...], ...] = ((), (0.1,), (0.05, 0.2), (0.02, 0.1, 0.3))
+_AUDITS = (100, 400, 1000, 4000)
+_AUDIT_SHARES = (0.25, 0.5, 0.75)
+_SERIAL_BUDGETS = (1, 3)
+_ZERO_BUDGETS = (3, 5, 8, 30)
+_LEARNED_BUDGETS = (1, 2, 3)
+_AS_BY_DEFAULT: dict[str, Any] = {"seed": 0, "images_per_batch": None, "block": None, "lanes": None}
+
+
+class Pilot(NamedTuple):
+    """What a few samples say of a classifier.
+
+    Attributes:
+      settings: with which they were drawn.
+      correct: whether the selected class is the image's [images].
+      counts: votes for it [images], of `settings.num_estimation`.
+      mismatches: audited votes that the reference does not give [images], of `audited`.
+      audited: votes audited [images].
+      evaluations: of the cell, by sample.
+      seconds: by evaluation.
+    """
+
+    settings: config.Smoothing
+    correct: np.ndarray
+    counts: np.ndarray
+    mismatches: np.ndarray
+    audited: np.ndarray
+    evaluations: float
+    seconds: float
+
+
+class Plan(NamedTuple):
+    """Settings, and what is expected of them.
+
+    Attributes:
+      settings: of the certificates.
+      certified: expected share of images that are right with the wanted radius.
+      evaluations: expected cell evaluations an image.
+      seconds: expected seconds an image, on the pilot's machine.
+    """
+
+    settings: config.Smoothing
+    certified: float
+    evaluations: float
+    seconds: float
+
+
+def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -> list[config.Smoothing]:
+    """Settings of the pilot for every sampler, start and budget that a plan can use."""
+    common: dict[str, Any] = {
+        "sigma": settings.sigma,
+        "alpha": settings.alpha,
+        "num_selection": _NUM_SELECTION,
+        "num_estimation": settings.pilot_samples,
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+    }
+    plain: dict[str, Any] = {**common, "sampler": "independent"}
+    if not certification.solves(checkpoint):
+        return [config.Smoothing(**plain)]
+    chosen = [config.Smoothing(**plain, budget=k) for k in _ZERO_BUDGETS]
+    if checkpoint.start is not None:
+        chosen += [config.Smoothing(**plain, start="learned", budget=k) for k in _LEARNED_BUDGETS]
+    common["num_audit"] = settings.pilot_audit
+    return chosen + [config.Smoothing(**common, budget=k) for k in _SERIAL_BUDGETS]
+
+
+def pilot(
+    checkpoint: checkpoints.Checkpoint, dataset: data.Dataset, settings: config.Smoothing, num: int
+) -> Pilot:
+    """Draws the pilot of a classifier on some images of a data set, evenly spaced."""
+    indices = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int)
+    found = list(certification.certify_dataset(checkpoint, dataset, indices, settings))
+    evaluations = sum(c.evaluations for c in found)
+    num_samples = settings.num_selection + settings.num_estimation
+    return Pilot(
+        certification.resolve(settings),
+        np.array([c.selected == c.label for c in found]),
+        np.array([c.count for c in found]),
+        np.array([c.mismatches for c in found]),
+        np.array([c.num_audit for c in found]),
+        evaluations / (num_samples * len(found)),
+        sum(c.seconds for c in found) / evaluations,
+    )
+
+
+def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
+    """Every plan for a classifier that can certify the radius at all."""
+    sizes = [size for size in _SIZES if size <= settings.max_samples]
+    if found.settings.sampler == "serial":
+        yield from _serial_plans(found, settings, sizes)
+        return
+    for size in sizes:
+        for shares in _LOOKS:
+            looks = (*(int(share * size) for share in shares), size)
+            if looks[0] < 20:
+                continue
+            chosen = dataclasses.replace(
+                found.settings,
+                num_estimation=size,
+                looks=looks if shares else None,
+                stop_radius=settings.radius if shares else None,
+                **_AS_BY_DEFAULT,
+            )
+            if chosen.cap >= settings.radius:
+                certified, samples = _simulate(found, chosen, settings)
+                yield _plan(found, chosen, certified, found.evaluations * (_NUM_SELECTION + samples))
+
+
+def choose(found: Iterable[Plan], slack: float) -> Plan | None:
+    """The plan of least seconds among those nearly as good as the best; None if none is expected to certify."""
+    found = list(found)
+    best = max((plan.certified for plan in found), default=0.0)
+    if best <= 0:
+        return None
+    return min((plan for plan in found if plan.certified >= best - slack), key=lambda plan: plan.seconds)
+
+
+def _plan(found, settings, certified, evaluations) -> Plan:
+    return Plan(settings, certified, evaluations, evaluations * found.seconds)
+
+
+def _least_count(trials: int, alpha: float, share: float) -> int:
+    """The least count whose Clopper-Pearson bound reaches a share; it may be more than `trials`."""
+    return int(stats.binom.isf(alpha, trials, share)) + 1
+
+
+def _shares(rng, counts, trials):
+    """Draws of unknown shares [paths, images] after counts in some trials, by Jeffreys' prior."""
+    return rng.beta(counts + 0.5, trials - counts + 0.5, (_NUM_PATHS, len(counts)))
+
+
+def _simulate(found, chosen, settings) -> tuple[float, float]:
+    """Expected certified accuracy at the radius, and samples of the estimation."""
+    rng = np.random.default_rng(settings.seed)
+    share = _shares(rng, found.counts, found.settings.num_estimation)
+    asked = statistics.share(settings.radius, settings.sigma)
+    looks = chosen.looks or (chosen.num_estimation,)
+    goal = _least_count(looks[-1], chosen.alpha_look, asked)
+    count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
+    reached = np.zeros(share.shape, bool)
+    for before, look in zip((0, *looks), looks, strict=False):
+        spent += ~done * (look - before)
+        count += rng.binomial(look - before, share)
+        reached |= ~done & (count >= _least_count(look, chosen.alpha_look, asked))
+        done |= reached | (count + looks[-1] - look < goal)
+    return float(np.mean(reached * found.correct)), float(np.mean(spent))
+
+
+def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
+    """Plans of audited sampling; wrong votes are bounded as in the bound `paper`, a little looser than `exact`."""
+    rng = np.random.default_rng(settings.seed)
+    share = _shares(rng, found.counts, found.settings.num_estimation)
+    wrong = _shares(rng, found.mismatches, found.audited)
+    asked = statistics.share(settings.radius, settings.sigma)
+    for size in sizes:
+        count = rng.binomial(size, share)
+        for num_audit in (num for num in _AUDITS if num <= size // 2):
+            mismatches = rng.binomial(num_audit, wrong)
+            for part in _AUDIT_SHARES:
+                chosen = dataclasses.replace(
+                    found.settings,
+                    num_estimation=size,
+                    num_audit=num_audit,
+                    alpha_audit=part * settings.alpha,
+                    **_AS_BY_DEFAULT,
+                )
+                if chosen.cap < settings.radius:
+                    continue
+                table = [
+                    statistics.clopper_pearson_upper(m, num_audit, chosen.alpha_audit)
+                    for m in range(int(mismatches.max()) + 1)
+                ]
+                surviving = np.floor(count * (1 - np.array(table)[mismatches]))
+                reached = surviving >= _least_count(size, settings.alpha - chosen.alpha_audit, asked)
+                lanes = dataclasses.replace(chosen, lanes=found.settings.lanes)
+                yield _plan(found, chosen, float(np.mean(reached * found.correct)), lanes.evaluations)
