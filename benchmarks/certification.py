@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import record
@@ -21,6 +21,8 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import checkpoints, checks, config, distributed, report, statistics
+
+_LEAST_SPAN = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,29 +109,28 @@ def table(rows, radii, title) -> rich.table.Table:
 
 
 def plot(rows, radii, path) -> None:
-    """Certified accuracy against evaluations, a panel for each radius."""
+    """Certified accuracy against evaluations, a panel for each radius, every point with its budget."""
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(radii), figsize=(4 * len(radii), 4), sharey=True, squeeze=False)
-    kinds: dict[str, Callable[[str], bool]] = {
-        "zero": lambda name: name.startswith("zero") and "looks" not in name,
-        "constant": lambda name: name.startswith("constant") and "looks" not in name,
-        "learned": lambda name: name.startswith("learned") and "looks" not in name,
-        "learned, looks": lambda name: name.startswith("learned") and "looks" in name,
-        "serial, audited": lambda name: name.startswith("serial"),
-    }
+    kinds: dict[str, list] = {}
+    for name, found in rows.items():
+        kinds.setdefault(re.sub(r" \d+", "", name, count=1), []).append(found)
+    figure, panels = pyplot.subplots(1, len(radii), figsize=(4.2 * len(radii), 4.2), squeeze=False)
     for panel, radius in zip(panels[0], radii, strict=True):
-        for kind, belongs in kinds.items():
+        for kind, chosen in kinds.items():
             points = sorted(
-                (mean(found, "evaluations"), 100 * accuracies(found, [radius])[0])
-                for name, found in rows.items()
-                if belongs(name)
+                (mean(found, "evaluations"), 100 * accuracies(found, [radius])[0], found[0].budget)
+                for found in chosen
             )
-            if points:
-                panel.plot(*zip(*points, strict=True), marker="o", label=kind)
+            (line,) = panel.plot(*zip(*((x, y) for x, y, _ in points), strict=True), marker="o", label=kind)
+            for x, y, budget in points:
+                panel.annotate(str(budget), (x, y), (0, 5), textcoords="offset points", color=line.get_color())
+        low, high = panel.get_ylim()
+        middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
+        panel.set_ylim(middle - half, middle + half)
         panel.set(xscale="log", title=f"radius {radius:g}", xlabel="cell evaluations an image")
     panels[0][0].set_ylabel("certified accuracy, %")
-    panels[0][-1].legend()
+    panels[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(path)
 

@@ -39,6 +39,7 @@ def certify(
     *,
     labels: npt.ArrayLike | None = None,
     indices: npt.ArrayLike | None = None,
+    programs: sampling.Programs | None = None,
 ) -> Iterator[certificates.Certificate]:
     """Certifies images, in order; with `looks`, each as soon as its sampling ends.
 
@@ -52,6 +53,7 @@ def certify(
       settings: of the certificates.
       labels: true classes; None if they are not known.
       indices: number of each image in its data set, on which its noise depends; by default 0, 1, ...
+      programs: what `prepare` gave for these arguments, if it was called before.
 
     Yields:
       A certificate for each image.
@@ -77,7 +79,9 @@ def certify(
     def read(chosen):
         return images[chosen], None if truths is None else truths[chosen]
 
-    yield from _certify(prepare(classifier, settings, images.shape[1:], len(images)), places, read)
+    if programs is None:
+        programs = prepare(classifier, settings, images.shape[1:], len(images))
+    yield from _certify(programs, places, read)
 
 
 def certify_dataset(

@@ -136,7 +136,8 @@ def test_a_lane_stops_at_its_own_first_iterate_below_the_tolerance(name):
     for lane, count in enumerate(solution.num_evaluations.tolist()):
         # The iterate evaluated last is the one that count - 1 evaluations lead to, and none before it passed.
         before = solvers.build(name, count - 1).solve(f, start)
-        np.testing.assert_array_equal(join(solution.value)[lane], join(before.value)[lane])
+        # Lanes with memories of their own add in another order; a quasi-Newton step amplifies that some ten times.
+        np.testing.assert_allclose(join(solution.value)[lane], join(before.value)[lane], rtol=1e-5, atol=1e-6)
         assert before.residual[lane] > tolerance
 
 

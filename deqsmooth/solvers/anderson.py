@@ -62,10 +62,13 @@ class Anderson:
         # An unused slot keeps a row of the identity and a zero on the right: its weight is zero.
         system = gram + (jnp.where(used, self.ridge, 1.0) * jnp.eye(size, dtype=jnp.float32))[..., None]
         direction = _solve_positive(system, used.astype(jnp.float32))
-        mixed = lanes.combine(direction / jnp.sum(direction, 0), images)
+        weights = direction / jnp.sum(direction, 0)
 
-        usable = lanes.is_finite(mixed)
-        return lanes.select(usable, mixed, fz), Memory(images, residuals, gram), ~usable
+        # Where the system has no solution the weights name f(z) alone: no other pass over the states.
+        usable = jnp.all(jnp.isfinite(weights), 0)
+        newest = (jnp.arange(size) == slot).astype(jnp.float32)[:, None]
+        after = lanes.combine(jnp.where(usable, weights, newest), images)
+        return after, Memory(images, residuals, gram), ~usable
 
 
 def _solve_positive(system, right):

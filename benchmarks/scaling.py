@@ -1,0 +1,129 @@
+"""What a sample costs as samples, lanes, images side by side and resolution grow; compilation and memory apart.
+
+Untrained single-scale models certify noise: the cost of a solve of a fixed budget does not depend on what it
+solves. Varies one quantity at a time, writes a line a measurement and a table.
+
+    python benchmarks/scaling.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+
+import deqsmooth as ds
+from deqsmooth import certification, checkpoints, distributed, models
+
+_MIB = 2**20
+_BASE: dict[str, Any] = {
+    "samples": 1000,
+    "lanes": 100,
+    "side_by_side": 2,
+    "block": 100,
+    "resolution": 8,
+    "budget": 30,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Cost of a sample by size.
+
+    Attributes:
+      samples: values of N.
+      lanes: values of the lanes.
+      side_by_side: how many times `lanes` samples make one call; otherwise as many as keep every device busy.
+      block: rows in one compiled evaluation.
+      resolution: sides of the images.
+      budget: evaluations of a solve.
+      sampler: `independent` or `serial`.
+      num_images: images that are certified for each measurement.
+      out: folder that results are written to.
+    """
+
+    samples: tuple[int, ...] = (1000, 4000, 16_000)
+    lanes: tuple[int, ...] = (20, 100, 400)
+    side_by_side: tuple[int, ...] = (1, 2, 8)
+    block: tuple[int, ...] = (25, 50, 100, 200)
+    resolution: tuple[int, ...] = (8, 16, 32)
+    budget: tuple[int, ...] = (1, 5, 30)
+    sampler: str = "independent"
+    num_images: int = 3
+    out: pathlib.Path = pathlib.Path("runs/scaling")
+
+
+def main() -> None:
+    """Measures every variation of the base, and writes lines and a table."""
+    arguments = tyro.cli(Benchmark)
+    distributed.start()
+    # What is read from the cache was not compiled.
+    jax.config.update("jax_enable_compilation_cache", False)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    name = f"{arguments.sampler}-{jax.local_devices()[0].device_kind.replace(' ', '-').lower()}"
+    columns = ("varied", "value", "compile s", "temporary MiB", "us a sample", "us an evaluation")
+    shown = rich.table.Table(title=f"{name}, otherwise {', '.join(f'{k} {x}' for k, x in _BASE.items())}")
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "varied" else "right")
+    with (arguments.out / f"{name}.jsonl").open("w") as file:
+        for varied in _BASE:
+            for value in getattr(arguments, varied):
+                row = measure({**_BASE, varied: value}, arguments)
+                file.write(json.dumps({"varied": varied, "sampler": arguments.sampler, **row}) + "\n")
+                file.flush()
+                shown.add_row(
+                    varied,
+                    str(value),
+                    f"{row['compile_seconds']:.1f}",
+                    f"{row['temporary_bytes'] / _MIB:.1f}",
+                    f"{1e6 * row['seconds_a_sample']:.1f}",
+                    f"{1e6 * row['seconds_an_evaluation']:.2f}",
+                )
+    console = rich.console.Console(record=True, width=130)
+    console.print(shown)
+    (arguments.out / f"{name}.txt").write_text(console.export_text())
+
+
+def measure(size: dict[str, Any], arguments: Benchmark) -> dict[str, Any]:
+    """One measurement: seconds of compilation, temporary bytes on a device, and seconds a sample."""
+    shape = (size["resolution"], size["resolution"], 1)
+    architecture = ds.ConvModel(image_shape=shape)
+    model = models.build(architecture)
+    variables = jax.device_get(model.init(jax.random.key(0)))
+    checkpoint = checkpoints.Checkpoint(model, variables, architecture, None, "")
+    settings = ds.Smoothing(
+        sampler=arguments.sampler,
+        budget=size["budget"],
+        num_estimation=size["samples"],
+        lanes=size["lanes"],
+        images_per_batch=size["side_by_side"],
+        block=size["block"],
+    )
+    images = np.random.default_rng(0).random((arguments.num_images, *shape), np.float32)
+    begun = time.perf_counter()
+    programs = certification.prepare(checkpoint, settings, shape, len(images))
+    compiled = time.perf_counter() - begun
+    begun = time.perf_counter()
+    found = list(ds.certify(checkpoint, images, settings, programs=programs))
+    spent = time.perf_counter() - begun
+    samples = len(images) * (settings.num_selection + settings.num_estimation)
+    return {
+        **size,
+        "devices": jax.local_device_count(),
+        "compile_seconds": compiled,
+        "temporary_bytes": max(programs.memory().values()),
+        "seconds_a_sample": spent / samples,
+        "seconds_an_evaluation": spent / sum(c.evaluations for c in found),
+    }
+
+
+if __name__ == "__main__":
+    main()
