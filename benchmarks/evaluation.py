@@ -24,7 +24,7 @@ from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, distributed, equilibrium, models, noise, presets, solvers, starts
+from deqsmooth import certification, checkpoints, distributed, equilibrium, models, noise, presets, solvers, starts
 
 _SIGMA = 0.5
 _SHORT, _LONG = 10, 30
@@ -153,7 +153,7 @@ def sample(name, dtype, arguments):
         dtype=dtype,
         block=arguments.block,
     )
-    block = ds.certification.resolve(settings).block
+    block = certification.resolve(settings).block
     rows = np.arange(-(-num // (block * mesh.size)) * block * mesh.size, dtype=np.int32)
 
     def timed(classify):

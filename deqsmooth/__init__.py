@@ -8,48 +8,71 @@
     for certificate in ds.certify(model, images, settings, labels=labels):
         print(certificate.prediction, certificate.radius)
 
-Importing the package starts nothing: no device is touched and no cache is set up.
+Importing the package starts nothing and imports nothing: certificates are verified where there is no JAX.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from deqsmooth.architecture import ConvModel, MdeqModel, ResnetModel
-from deqsmooth.certificates import Certificate, Writer, read
-from deqsmooth.certification import certify, certify_dataset
-from deqsmooth.checkpoints import Checkpoint, load, shipped
-from deqsmooth.config import Selection, Smoothing, Training
-from deqsmooth.data import Dataset
-from deqsmooth.data import load as load_dataset
-from deqsmooth.models import build
-from deqsmooth.types import Model, Solution
+if TYPE_CHECKING:
+    from deqsmooth.architecture import ConvModel as ConvModel
+    from deqsmooth.architecture import MdeqModel as MdeqModel
+    from deqsmooth.architecture import ResnetModel as ResnetModel
+    from deqsmooth.certificates import Certificate as Certificate
+    from deqsmooth.certificates import Writer as Writer
+    from deqsmooth.certificates import read as read
+    from deqsmooth.certification import certify as certify
+    from deqsmooth.certification import certify_dataset as certify_dataset
+    from deqsmooth.checkpoints import Checkpoint as Checkpoint
+    from deqsmooth.checkpoints import load as load
+    from deqsmooth.checkpoints import load_shipped as load_checkpoint  # noqa: F401
+    from deqsmooth.checkpoints import shipped as shipped
+    from deqsmooth.config import Selection as Selection
+    from deqsmooth.config import Smoothing as Smoothing
+    from deqsmooth.config import Training as Training
+    from deqsmooth.data import Dataset as Dataset
+    from deqsmooth.data import load as load_dataset  # noqa: F401
+    from deqsmooth.models import build as build
+    from deqsmooth.types import Model as Model
+    from deqsmooth.types import Solution as Solution
+
+_HOMES = {
+    "Certificate": "certificates.Certificate",
+    "Checkpoint": "checkpoints.Checkpoint",
+    "ConvModel": "architecture.ConvModel",
+    "Dataset": "data.Dataset",
+    "MdeqModel": "architecture.MdeqModel",
+    "Model": "types.Model",
+    "ResnetModel": "architecture.ResnetModel",
+    "Selection": "config.Selection",
+    "Smoothing": "config.Smoothing",
+    "Solution": "types.Solution",
+    "Training": "config.Training",
+    "Writer": "certificates.Writer",
+    "build": "models.build",
+    "certify": "certification.certify",
+    "certify_dataset": "certification.certify_dataset",
+    "load": "checkpoints.load",
+    "load_checkpoint": "checkpoints.load_shipped",
+    "load_dataset": "data.load",
+    "read": "certificates.read",
+    "shipped": "checkpoints.shipped",
+}
+
+__all__ = list(_HOMES)
 
 
-def load_checkpoint(dataset: str, sigma: float) -> Checkpoint:
-    """The model that comes with the package for a data set and noise; see `checkpoints.shipped`."""
-    return load(shipped(dataset, sigma))
+def __getattr__(name: str) -> Any:
+    """A public name from its module, which is imported when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'deqsmooth' has no attribute {name!r}")
+    home, attribute = _HOMES[name].split(".")
+    return getattr(importlib.import_module(f"deqsmooth.{home}"), attribute)
 
 
-__all__ = [
-    "Certificate",
-    "Checkpoint",
-    "ConvModel",
-    "Dataset",
-    "MdeqModel",
-    "Model",
-    "ResnetModel",
-    "Selection",
-    "Smoothing",
-    "Solution",
-    "Training",
-    "Writer",
-    "build",
-    "certify",
-    "certify_dataset",
-    "load",
-    "load_checkpoint",
-    "load_dataset",
-    "read",
-    "shipped",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,17 +1,23 @@
 """Certificates as evidence: one frozen record an image, in a JSONL file that begins with the run's header.
 
-A record holds the counts from which its radius follows, so that it can be recomputed from the file alone.
+A record holds the counts from which its radius follows, so that it can be recomputed from the file alone. Every
+line ends with `chain`, the digest of itself and of the chain before it, which begins with the digest of the
+header: lines that were changed, moved or taken out leave a gap.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
+import types
+import typing
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the format. 1 had no chain."""
 NOT_VALID = "not a valid bound"
 
 
@@ -118,6 +124,7 @@ class Writer:
         self._path = pathlib.Path(path)
         header = json.loads(json.dumps(header))
         self.done: list[Certificate] = []
+        self._chain = header["sha256"]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+b")
@@ -128,8 +135,10 @@ class Writer:
             content = self._file.read()
             complete = content[: content.rfind(b"\n") + 1]
             if complete:
-                found, self.done = _parse(self._path, complete.decode())
+                found, *records = parse(self._path, complete.decode())
                 _compare(self._path, found, header)
+                self.done = [certificate for certificate, _ in map(unlink, records)]
+                self._chain = records[-1]["chain"] if records else self._chain
             self._file.truncate(len(complete))
             if not complete:
                 self._append(header)
@@ -145,12 +154,19 @@ class Writer:
 
     def write(self, certificate: Certificate) -> None:
         """Appends a certificate and waits until it is on disk."""
-        self._append(dataclasses.asdict(certificate))
+        record = dataclasses.asdict(certificate)
+        self._chain = link(self._chain, record)
+        self._append({**record, "chain": self._chain})
 
     def _append(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def link(chain: str, record: dict[str, Any]) -> str:
+    """The chain after a record, from the chain before it; both are SHA-256, hexadecimal."""
+    return hashlib.sha256(f"{chain} {json.dumps(record, sort_keys=True)}".encode()).hexdigest()
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate]]:
@@ -163,24 +179,51 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate
         text = pathlib.Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
-    return _parse(pathlib.Path(path), text)
+    header, *records = parse(pathlib.Path(path), text)
+    return header, [certificate for certificate, _ in map(unlink, records)]
 
 
-def _parse(path: pathlib.Path, text: str) -> tuple[dict[str, Any], list[Certificate]]:
-    records = []
+def parse(path: pathlib.Path, text: str) -> list[dict[str, Any]]:
+    """The lines of a file as they stand, the header first, once each is seen to be one.
+
+    Raises:
+      ValueError: one is not.
+    """
+    records: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
             record = json.loads(line)
             if number > 1:
-                record = Certificate(**{name: _value(x) for name, x in record.items()})
-            elif record.get("kind") != "header" or record.get("schema") != SCHEMA:
-                raise ValueError(f"its first line is no header of schema {SCHEMA}")
-        except (ValueError, TypeError, AttributeError) as error:
+                unlink(record)
+            elif record.get("kind") != "header" or record.get("schema") not in range(1, SCHEMA + 1):
+                raise ValueError(f"its first line is no header of schema 1 to {SCHEMA}")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}, is no line of a certificate file: {error}") from None
         records.append(record)
     if not records:
         raise ValueError(f"{path} is empty; a certificate file begins with its header")
-    return records[0], records[1:]
+    return records
+
+
+def unlink(record: dict[str, Any]) -> tuple[Certificate, str | None]:
+    """The certificate of a line and its place in the chain.
+
+    Raises:
+      ValueError: a value is of another type than the certificate's.
+      TypeError: a value is missing, or there is one too many.
+    """
+    values = {name: _value(x) for name, x in record.items() if name != "chain"}
+    for name, hint in typing.get_type_hints(Certificate).items():
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if name in values and not any(_is_a(values[name], kind) for kind in options):
+            raise ValueError(f"{name} is {values[name]!r}; it must be {hint}")
+    return Certificate(**values), record.get("chain")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(x, typing.get_args(kind)[0]) for x in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def _value(encoded: Any) -> Any:

@@ -123,6 +123,11 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
     return folder
 
 
+def load_shipped(dataset: str, sigma: float) -> Checkpoint:
+    """The model that comes with the package for a data set and noise; see `shipped`."""
+    return load(shipped(dataset, sigma))
+
+
 class Run:
     """States of a training run in its working folder; use as a context manager.
 

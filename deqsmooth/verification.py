@@ -1,0 +1,210 @@
+"""Certificates checked from their file alone: every bound and radius again from the counts.
+
+Needs numpy and scipy, but neither JAX nor the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from deqsmooth import certificates, config, evidence, serialization
+
+_MEASURED = ("evaluations", "fallbacks", "residuals", "reference_residuals", "seconds")
+# What another version of scipy may give for the same counts.
+_RELATIVE = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Something in a file that does not follow from the rest of it.
+
+    Attributes:
+      path: the file.
+      line: number of the line, from 1.
+      message: what stands there and what should.
+    """
+
+    path: pathlib.Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}: {self.message}"
+
+
+def verify(path: str | os.PathLike[str]) -> tuple[list[certificates.Certificate], list[Difference]]:
+    """Checks a file of certificates.
+
+    The digest of the header; the chain of the lines; that every certificate is of the header's settings and of an
+    image of its selection, once; and that count, bound, radius and prediction follow from its votes.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The certificates, and every difference found.
+
+    Raises:
+      ValueError: it is no file of certificates, or its header holds no settings.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    header, *records = certificates.parse(path, text)
+    differences = [Difference(path, 1, message) for message in _check_header(header)]
+    settings, solves = _settings(path, header)
+    chain, found = str(header.get("sha256")), []
+    seen: dict[int, int] = {}
+    for number, record in enumerate(records, 2):
+        certificate, stated = certificates.unlink(record)
+        messages = []
+        if header["schema"] > 1:
+            chain = certificates.link(chain, {name: x for name, x in record.items() if name != "chain"})
+            if stated != chain:
+                messages.append("the chain is broken: this line was changed, or one before it moved or taken out")
+                chain = str(stated)
+        if certificate.index in seen:
+            messages.append(
+                f"image {certificate.index} has a certificate already, in line {seen[certificate.index]}"
+            )
+        seen.setdefault(certificate.index, number)
+        messages += _check_image(certificate, header)
+        messages += _check_votes(certificate, settings, solves)
+        differences += [Difference(path, number, message) for message in messages]
+        found.append(certificate)
+    if not text.endswith("\n"):
+        differences.append(Difference(path, len(records) + 1, "the line does not end: it was cut off"))
+    return found, differences
+
+
+def _check_header(header: dict[str, Any]) -> Iterator[str]:
+    stated = header.get("sha256")
+    digest = serialization.digest({name: x for name, x in header.items() if name != "sha256"})
+    if stated != digest:
+        yield f"sha256 is {stated}; the header's is {digest}"
+
+
+def _settings(path, header) -> tuple[config.Smoothing, bool]:
+    """The settings of a header, and whether its classifier solves; what another lacks is as by default."""
+    try:
+        encoded = {name: x for name, x in header["smoothing"].items() if x is not None}
+        settings = serialization.from_json(config.Smoothing, encoded)
+        return settings, header["reference"]["solver"] is not None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: its header holds no settings of a certification: {error!r}") from None
+
+
+def _check_image(certificate, header) -> Iterator[str]:
+    try:
+        selection = serialization.from_json(config.Selection, header["selection"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        yield f"the header holds no selection of images: {error!r}"
+        return
+    steps, rest = divmod(certificate.index - selection.start_index, selection.stride)
+    if steps < 0 or rest:
+        yield f"index is {certificate.index}, which the header does not select"
+
+
+def _check_votes(certificate, settings, solves) -> Iterator[str]:
+    """What does not follow from the votes of a certificate and the settings of the header."""
+    try:
+        _check_counts(certificate, settings)
+        expected = _expected(certificate, settings, solves)
+    except (TypeError, ValueError, IndexError) as error:
+        yield str(error)
+        return
+    for name, value in expected.items():
+        stated = getattr(certificate, name)
+        if not _same(stated, value):
+            yield f"{name} is {stated}; it should be {value}"
+
+
+def _check_counts(certificate, settings) -> None:
+    """Raises `ValueError` unless the votes are such that a bound can be computed."""
+    for name in ("counts", "counts_selection"):
+        counts = getattr(certificate, name)
+        if len(counts) < 3 or min(counts) < 0:
+            raise ValueError(f"{name} is {counts}; it must be votes by class, whole numbers from 0")
+    if len(certificate.counts) != len(certificate.counts_selection):
+        raise ValueError("counts and counts_selection have different numbers of classes")
+    sizes = settings.looks or (settings.num_estimation,)
+    if sum(certificate.counts) not in sizes:
+        raise ValueError(f"counts add up to {sum(certificate.counts)}; the header allows {sizes}")
+    if sum(certificate.counts_selection) != settings.num_selection:
+        total = sum(certificate.counts_selection)
+        raise ValueError(f"counts_selection adds up to {total}; the header says {settings.num_selection}")
+    if not 0 <= certificate.mismatches <= (settings.num_audit or 0):
+        raise ValueError(f"mismatches is {certificate.mismatches}; it must be from 0 to {settings.num_audit or 0}")
+
+
+def _expected(certificate, settings, solves) -> dict[str, Any]:
+    """What the fields of a certificate should be."""
+    counts = np.array(certificate.counts)
+    selected = int(np.argmax(certificate.counts_selection[:-1]))
+    audit: dict[str, Any] = {}
+    if settings.sampler == "serial":
+        audited = min(settings.num_audit, int(counts[selected]))
+        audit = {"audited": audited, "mismatches": min(certificate.mismatches, audited)}
+    fields = evidence.fields(
+        settings,
+        solves,
+        selected=selected,
+        counts_selection=np.array(certificate.counts_selection),
+        counts=counts,
+        residual=np.empty(0),
+        evaluations=0,
+        fallbacks=0,
+        audit=audit,
+    )
+    correct = None if certificate.label is None else fields["prediction"] == certificate.label
+    return {name: x for name, x in {**fields, "correct": correct}.items() if name not in _MEASURED}
+
+
+def _same(stated: Any, value: Any) -> bool:
+    if isinstance(value, float) and isinstance(stated, int | float) and not isinstance(stated, bool):
+        return math.isclose(stated, value, rel_tol=_RELATIVE, abs_tol=0.0)
+    return type(stated) is type(value) and stated == value
+
+
+def summary(found: list[certificates.Certificate], differences: list[Difference]) -> str:
+    """What a file is worth, in a few words."""
+    certified = [c for c in found if c.prediction is not None]
+    not_valid = sum(c.warning is not None for c in certified)
+    text = f"{len(found)} certificates, {len(certified)} of them with a prediction, {len(differences)} differences"
+    if not_valid:
+        return f"{text}; {not_valid} say: {certificates.NOT_VALID}"
+    return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"
+
+
+def main() -> int:
+    """Command `deqsmooth-verify`; returns the exit status: 0 nothing found, 1 differences, 2 no certificates."""
+    parser = argparse.ArgumentParser(
+        prog="deqsmooth-verify",
+        description="Check files of certificates: every bound and radius again from the votes, without the model.",
+        epilog="exit status: 0 nothing found, 1 differences, 2 a file that holds no certificates",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", type=pathlib.Path)
+    status = 0
+    for path in parser.parse_args().files:
+        try:
+            found, differences = verify(path)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+            continue
+        for difference in differences:
+            print(difference)
+        print(f"{path}: {summary(found, differences)}")
+        status = max(status, int(bool(differences)))
+    return status

@@ -1,0 +1,226 @@
+"""Verification: what was tampered with is found, and neither JAX nor the model is needed for it."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from deqsmooth import certificates, certification, config, data, provenance, verification
+
+ROOT = pathlib.Path(__file__).parent.parent
+INDEPENDENT = config.Smoothing(
+    sampler="independent", budget=2, num_selection=20, num_estimation=300, looks=(60, 300), stop_gain=0.1,
+    alpha=0.01, lanes=16, block=40,
+)  # fmt: skip
+SERIAL = config.Smoothing(
+    budget=8, num_selection=20, num_estimation=200, num_audit=60, alpha=0.01, lanes=16, block=40
+)
+
+
+@pytest.fixture(scope="module", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])
+def run(request, small, tmp_path_factory):
+    """A file of certificates, and its lines."""
+    selection = config.Selection(dataset="digits", stride=40)
+    dataset = data.load("digits")
+    header = provenance.header(small, selection, request.param, dataset.identity)
+    path = tmp_path_factory.mktemp("run") / "run.jsonl"
+    indices = list(selection.indices(len(dataset)))
+    with certificates.Writer(path, header) as writer:
+        for certificate in certification.certify_dataset(small, dataset, indices, request.param):
+            writer.write(certificate)
+    return path
+
+
+def rewritten(run, path, change):
+    """A file whose lines, as values, were changed, with a chain that fits them."""
+    header, *records = (json.loads(line) for line in run.read_text().splitlines())
+    change(header, records)
+    chain = header["sha256"]
+    lines = [json.dumps(header)]
+    for record in records:
+        record.pop("chain")
+        chain = certificates.link(chain, record)
+        lines.append(json.dumps({**record, "chain": chain}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def found_in(path):
+    return [str(difference) for difference in verification.verify(path)[1]]
+
+
+def test_what_was_written_holds(run, tmp_path):
+    found, differences = verification.verify(run)
+    assert len(found) == 9 and differences == []
+    assert found == certificates.read(run)[1]
+    assert found_in(rewritten(run, tmp_path / "same.jsonl", lambda header, records: None)) == []
+    certified = sum(c.prediction is not None for c in found)
+    assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(found, [])
+
+
+TAMPERED = {
+    "radius": lambda r: r["radius"] + 1e-6,
+    "p_lower": lambda r: r["p_lower"] + 1e-6,
+    "count": lambda r: r["count"] + 1,
+    "alpha": lambda r: 0.05,
+    "alpha_audit": lambda r: r["alpha_audit"] + 0.001,
+    "sigma": lambda r: 1.0,
+    "seed": lambda r: 5,
+    "prediction": lambda r: 3 if r["prediction"] is None else None,
+    "selected": lambda r: (r["selected"] + 1) % 10,
+    "label": lambda r: "7",
+    "correct": lambda r: not r["correct"],
+    "num_estimation": lambda r: r["num_estimation"] + 1,
+    "bound": lambda r: "reference-code",
+    "warning": lambda r: "fine",
+    "mismatches": lambda r: -1,
+    "num_audit": lambda r: r["num_audit"] + 1,
+    "looks": lambda r: [10, 20],
+    "index": lambda r: r["index"] + 1,
+    "counts": lambda r: [*r["counts"][:-1], r["counts"][-1] + 1],
+    "counts_selection": lambda r: r["counts_selection"][::-1] + [1],
+    "dtype": lambda r: "bfloat16",
+    "residuals": lambda r: 1.0,
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_a_changed_value_is_found_even_where_the_chain_was_made_to_fit(run, tmp_path, name):
+    def change(header, records):
+        records[2][name] = TAMPERED[name](records[2])
+
+    try:
+        found = found_in(rewritten(run, tmp_path / "changed.jsonl", change))
+        assert found and all(", line 4: " in message for message in found)
+    except ValueError as error:
+        # A value of another type is no certificate at all.
+        assert name in ("label", "residuals") and f", line 4, is no line of a certificate file: {name} is" in str(
+            error
+        )
+
+
+def test_votes_moved_between_classes_move_the_radius(run, tmp_path):
+    def change(header, records):
+        record = max(records, key=lambda record: record["p_lower"])
+        assert record["p_lower"] > 0
+        # One vote fewer may also be one that the audit cannot have missed.
+        record["counts"][record["selected"]] -= 9
+        record["counts"][(record["selected"] + 1) % 10] += 9
+        record["count"] -= 9
+
+    (message,) = (x for x in found_in(rewritten(run, tmp_path / "moved.jsonl", change)) if "p_lower" in x)
+    assert "it should be" in message
+
+
+@pytest.mark.parametrize("name", ["duplicated", "moved", "taken out", "changed"])
+def test_a_line_out_of_its_place_breaks_the_chain(run, tmp_path, name):
+    lines = run.read_text().splitlines(keepends=True)
+    {
+        "duplicated": lambda: lines.insert(4, lines[3]),
+        "moved": lambda: lines.insert(2, lines.pop(5)),
+        "taken out": lambda: lines.pop(3),
+        "changed": lambda: lines.__setitem__(3, lines[3].replace('"seconds": ', '"seconds": 1')),
+    }[name]()
+    path = tmp_path / "edited.jsonl"
+    path.write_text("".join(lines))
+    assert any("the chain is broken" in message for message in found_in(path))
+    if name == "duplicated":
+        assert any("has a certificate already" in message for message in found_in(path))
+
+
+def test_a_truncated_line_is_no_certificate(run, tmp_path):
+    path = tmp_path / "cut.jsonl"
+    path.write_text(run.read_text()[:-1])
+    assert ["it was cut off" in message for message in found_in(path)] == [True]
+    path.write_text(run.read_text()[:-30])
+    with pytest.raises(ValueError, match="line 10, is no line of a certificate file"):
+        verification.verify(path)
+
+
+@pytest.mark.parametrize("name", ["alpha", "num_estimation", "sigma"])
+def test_a_changed_header_is_found(run, tmp_path, name):
+    def change(header, records):
+        header["smoothing"][name] = {"alpha": 0.02, "num_estimation": 299, "sigma": 0.51}[name]
+        if header["smoothing"]["looks"] and name == "num_estimation":
+            header["smoothing"]["looks"] = [60, 299]
+
+    found = found_in(rewritten(run, tmp_path / "header.jsonl", change))
+    assert ", line 1: sha256 is" in found[0] and len(found) > 1
+
+
+def test_a_run_goes_on_with_its_chain(run, tmp_path):
+    header, found = certificates.read(run)
+    path = tmp_path / "halves.jsonl"
+    for part in (found[:4], found[4:]):
+        with certificates.Writer(path, header) as writer:
+            for certificate in part:
+                writer.write(certificate)
+    assert path.read_bytes() == run.read_bytes()
+
+
+def test_files_of_the_first_schema_are_read_and_checked(run, tmp_path):
+    header, found = certificates.read(run)
+    header = {**header, "schema": 1}
+    records = [dataclasses.asdict(c) for c in found]
+    path = tmp_path / "old.jsonl"
+    path.write_text("".join(json.dumps(x) + "\n" for x in (header, *records)))
+    assert certificates.read(path) == (header, found)
+    # Only the digest is wrong, since the schema is part of it.
+    assert len(found_in(path)) == 1
+
+
+def test_it_runs_without_jax(run, tmp_path):
+    """The command, in a process that cannot import JAX or what needs it."""
+    code = (
+        "import sys\n"
+        "for name in ('jax', 'flax', 'orbax', 'tyro', 'rich', 'sklearn', 'grain'): sys.modules[name] = None\n"
+        "from deqsmooth import verification\n"
+        "sys.exit(verification.main())"
+    )
+
+    def check(*paths):
+        process = subprocess.run(
+            [sys.executable, "-c", code, *map(str, paths)], cwd=ROOT, capture_output=True, text=True
+        )
+        return process.returncode, process.stdout, process.stderr
+
+    status, output, errors = check(run)
+    assert (status, errors) == (0, "") and "9 certificates" in output and "0 differences" in output
+
+    def change(header, records):
+        records[0]["radius"] = 9.0
+
+    bad = rewritten(run, tmp_path / "bad.jsonl", change)
+    status, output, errors = check(run, bad)
+    assert (status, errors) == (1, "") and f"{bad}, line 2: radius is 9.0; it should be " in output
+    status, output, errors = check(tmp_path / "none.jsonl", run)
+    assert status == 2 and "error: cannot read" in errors and "9 certificates" in output
+
+
+def test_no_damage_ends_in_a_traceback(run, tmp_path):
+    """Random bytes changed, dropped and doubled: a finding or a clear error, never another exception."""
+    rng = np.random.default_rng(0)
+    content = run.read_bytes()
+    path = tmp_path / "damaged.jsonl"
+    unharmed = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(damaged), rng.integers(1, 4)):
+            action = rng.integers(3)
+            if action == 0:
+                damaged[place] = rng.integers(32, 127)
+            elif action == 1:
+                del damaged[place : place + rng.integers(1, 40)]
+            else:
+                damaged[place:place] = damaged[place : place + rng.integers(1, 40)]
+        path.write_bytes(damaged)
+        try:
+            unharmed += not verification.verify(path)[1]
+        except ValueError as error:
+            assert str(path) in str(error)
+    # A byte replaced by itself.
+    assert unharmed <= 5
