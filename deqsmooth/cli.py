@@ -137,19 +137,19 @@ def _plan(arguments: flags.Plan, console: rich.console.Console) -> int:
             f"{settings.alpha:g}; it takes more noise, or more samples"
         )
         return 1
-    pilots = []
+    pilots, solves = [], certification.solves(checkpoint)
     with _progress(console) as progress:
         chosen = planning.classifiers(checkpoint, settings)
         progress.add_task("pilot", total=len(chosen))
         for one in chosen:
             pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
-            _advance(progress, f"pilot, {report.classifier(one)}")
+            _advance(progress, f"pilot, {report.classifier(one, solves)}")
     found = [list(planning.plans(one, settings)) for one in pilots]
     best = planning.choose(itertools.chain(*found), settings.slack)
     if best is None:
         console.print(report.no_plan(pilots, settings))
         return 1
-    console.print(report.plans(found, best, settings))
+    console.print(report.plans(found, best, settings, solves))
     where = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "split", "checkpoint")}
     console.print(f"\npython certify.py {report.as_flags(where, best.settings)}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -118,18 +119,23 @@ def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
     return shown
 
 
-def classifier(settings: config.Smoothing) -> str:
+def classifier(settings: config.Smoothing, solves: bool) -> str:
     """A sampler with its start and budget, in two words."""
+    if not solves:
+        return "the network"
     return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}"
 
 
-def plans(found: Sequence[Sequence[planning.Plan]], best: planning.Plan, settings: config.Planning) -> table.Table:
+def plans(
+    found: Sequence[Sequence[planning.Plan]], best: planning.Plan, settings: config.Planning, solves: bool
+) -> table.Table:
     """The best plan of every classifier, and which is the best of all.
 
     Args:
       found: plans of every classifier.
       best: the plan that is recommended.
       settings: what they are made for.
+      solves: whether the classifier has an equilibrium to solve for.
     """
     shown = table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
     for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
@@ -142,7 +148,7 @@ def plans(found: Sequence[Sequence[planning.Plan]], best: planning.Plan, setting
         plan = best if best in own else min(close, key=lambda plan: plan.seconds)
         smoothing = plan.settings
         shown.add_row(
-            classifier(smoothing),
+            classifier(smoothing, solves),
             ",".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
             f"{smoothing.num_audit}" if smoothing.num_audit else "",
             f"{plan.evaluations:,.0f}",
@@ -171,6 +177,6 @@ def as_flags(where: dict[str, Any], settings: config.Smoothing) -> str:
         changed["sampler"] = settings.sampler
     given = {name: x for name, x in where.items() if x is not None} | {"sigma": settings.sigma} | changed
     return " ".join(
-        f"--{name.replace('_', '-')} {','.join(map(str, x)) if isinstance(x, tuple) else x}"
+        f"--{name.replace('_', '-')} {shlex.quote(','.join(map(str, x)) if isinstance(x, tuple) else str(x))}"
         for name, x in given.items()
     )
