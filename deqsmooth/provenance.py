@@ -11,6 +11,13 @@ import jax
 import deqsmooth
 from deqsmooth import certificates, certification, checkpoints, config, serialization
 
+_PACKAGES = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that it computes with."""
+    return {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
+
 
 def header(
     checkpoint: checkpoints.Checkpoint,
@@ -31,7 +38,6 @@ def header(
     """
     settings = certification.resolve(settings)
     serial = settings.sampler == "serial"
-    packages = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
     # How many images are solved side by side follows from the machine and changes no result.
     smoothing_settings = serialization.to_json(settings)
     del smoothing_settings["images_per_batch"]
@@ -47,7 +53,7 @@ def header(
     entries = {
         "kind": "header",
         "schema": certificates.SCHEMA,
-        "versions": {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in packages}},
+        "versions": versions(),
         "device": jax.local_devices()[0].device_kind,
         "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
         "data": data_identity,

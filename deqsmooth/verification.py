@@ -41,7 +41,24 @@ class Difference:
         return f"{self.path}, line {self.line}: {self.message}"
 
 
-def verify(path: str | os.PathLike[str]) -> tuple[list[certificates.Certificate], list[Difference]]:
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A file and what is wrong with it.
+
+    Attributes:
+      header: its first line.
+      settings: of the certificates.
+      found: the certificates.
+      differences: what does not follow from the rest.
+    """
+
+    header: dict[str, Any]
+    settings: config.Smoothing
+    found: list[certificates.Certificate]
+    differences: list[Difference]
+
+
+def verify(path: str | os.PathLike[str]) -> Checked:
     """Checks a file of certificates.
 
     The digest of the header; the chain of the lines; that every certificate is of the header's settings and of an
@@ -49,9 +66,6 @@ def verify(path: str | os.PathLike[str]) -> tuple[list[certificates.Certificate]
 
     Args:
       path: the file.
-
-    Returns:
-      The certificates, and every difference found.
 
     Raises:
       ValueError: it is no file of certificates, or its header holds no settings.
@@ -85,7 +99,7 @@ def verify(path: str | os.PathLike[str]) -> tuple[list[certificates.Certificate]
         found.append(certificate)
     if not text.endswith("\n"):
         differences.append(Difference(path, len(records) + 1, "the line does not end: it was cut off"))
-    return found, differences
+    return Checked(header, settings, found, differences)
 
 
 def _check_header(header: dict[str, Any]) -> Iterator[str]:
@@ -177,34 +191,62 @@ def _same(stated: Any, value: Any) -> bool:
     return type(stated) is type(value) and stated == value
 
 
-def summary(found: list[certificates.Certificate], differences: list[Difference]) -> str:
+def summary(checked: Checked) -> str:
     """What a file is worth, in a few words."""
-    certified = [c for c in found if c.prediction is not None]
+    certified = [c for c in checked.found if c.prediction is not None]
     not_valid = sum(c.warning is not None for c in certified)
-    text = f"{len(found)} certificates, {len(certified)} of them with a prediction, {len(differences)} differences"
+    text = (
+        f"{len(checked.found)} certificates, {len(certified)} of them with a prediction, "
+        f"{len(checked.differences)} differences"
+    )
     if not_valid:
         return f"{text}; {not_valid} say: {certificates.NOT_VALID}"
     return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"
 
 
 def main() -> int:
-    """Command `deqsmooth-verify`; returns the exit status: 0 nothing found, 1 differences, 2 no certificates."""
+    """Command `deqsmooth-verify`; returns the exit status: 0 nothing found, 1 differences, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="deqsmooth-verify",
         description="Check files of certificates: every bound and radius again from the votes, without the model.",
-        epilog="exit status: 0 nothing found, 1 differences, 2 a file that holds no certificates",
+        epilog="exit status: 0 nothing found, 1 differences, 2 bad input",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", type=pathlib.Path)
+    parser.add_argument(
+        "--replay", metavar="K", type=int, default=0, help="draw K certificates of each file again"
+    )
+    parser.add_argument("--checkpoint", metavar="DIR", help="replay: the model; by default the shipped one")
+    parser.add_argument("--data-dir", metavar="DIR", help="replay: TFDS data directory, by default its own")
+    arguments = parser.parse_args()
     status = 0
-    for path in parser.parse_args().files:
+    for path in arguments.files:
         try:
-            found, differences = verify(path)
+            checked = verify(path)
+            messages = [str(difference) for difference in checked.differences]
+            if arguments.replay > 0 and checked.found:
+                messages += [f"{path}: {message}" for message in _replay(checked, arguments)]
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 2
             continue
-        for difference in differences:
-            print(difference)
-        print(f"{path}: {summary(found, differences)}")
-        status = max(status, int(bool(differences)))
+        for message in messages:
+            print(message)
+        print(f"{path}: {summary(checked)}")
+        status = max(status, int(bool(messages)))
     return status
+
+
+def _replay(checked, arguments) -> list[str]:
+    """Differences of certificates that are drawn again. Only this needs JAX."""
+    from deqsmooth import checkpoints, data, distributed, replay
+
+    distributed.start()
+    selection = serialization.from_json(config.Selection, checked.header["selection"])
+    dataset = data.load(selection.dataset, selection.split, arguments.data_dir)
+    checkpoint = checkpoints.load(
+        arguments.checkpoint or checkpoints.shipped(selection.dataset, checked.settings.sigma)
+    )
+    rng = np.random.default_rng()
+    return replay.replay(
+        checked.header, checked.found, checked.settings, checkpoint, dataset, arguments.replay, rng
+    )

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth import certificates, certification, config, data, provenance, verification
+from deqsmooth import certificates, certification, config, data, provenance, replay, verification
 
 ROOT = pathlib.Path(__file__).parent.parent
 INDEPENDENT = config.Smoothing(
@@ -50,16 +50,16 @@ def rewritten(run, path, change):
 
 
 def found_in(path):
-    return [str(difference) for difference in verification.verify(path)[1]]
+    return [str(difference) for difference in verification.verify(path).differences]
 
 
 def test_what_was_written_holds(run, tmp_path):
-    found, differences = verification.verify(run)
-    assert len(found) == 9 and differences == []
-    assert found == certificates.read(run)[1]
+    checked = verification.verify(run)
+    assert len(checked.found) == 9 and checked.differences == []
+    assert (checked.header, checked.found) == certificates.read(run)
     assert found_in(rewritten(run, tmp_path / "same.jsonl", lambda header, records: None)) == []
-    certified = sum(c.prediction is not None for c in found)
-    assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(found, [])
+    certified = sum(c.prediction is not None for c in checked.found)
+    assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
 
 
 TAMPERED = {
@@ -219,8 +219,31 @@ def test_no_damage_ends_in_a_traceback(run, tmp_path):
                 damaged[place:place] = damaged[place : place + rng.integers(1, 40)]
         path.write_bytes(damaged)
         try:
-            unharmed += not verification.verify(path)[1]
+            unharmed += not verification.verify(path).differences
         except ValueError as error:
             assert str(path) in str(error)
     # A byte replaced by itself.
     assert unharmed <= 5
+
+
+def test_replay_draws_the_same_votes_and_finds_those_made_up(run, small, tmp_path):
+    dataset, rng = data.load("digits"), np.random.default_rng(0)
+
+    def replayed(checked, checkpoint, num=3):
+        return replay.replay(checked.header, checked.found, checked.settings, checkpoint, dataset, num, rng)
+
+    checked = verification.verify(run)
+    assert replayed(checked, small, 20) == []
+
+    made_up = list(checked.found)
+    counts = list(made_up[4].counts)
+    counts[made_up[4].selected] -= 9
+    counts[(made_up[4].selected + 1) % 10] += 9
+    made_up[4] = dataclasses.replace(made_up[4], counts=tuple(counts))
+    (message,) = replayed(dataclasses.replace(checked, found=made_up), small, 20)
+    assert message.startswith(f"image {made_up[4].index}: counts is {made_up[4].counts}; drawn again it is")
+    # Elsewhere a thousandth may differ, no more.
+    elsewhere = {**checked.header, "device": "abacus"}
+    assert len(replayed(dataclasses.replace(checked, header=elsewhere, found=made_up), small, 20)) == 1
+    with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about 00+"):
+        replayed(checked, small._replace(sha256="1" * 64))
