@@ -10,12 +10,12 @@ from deqsmooth import certificates
 HEADER = {"kind": "header", "schema": certificates.SCHEMA, "smoothing": {"sigma": 0.5}, "sha256": "ab"}
 
 
-def certificate(index: int) -> certificates.Certificate:
+def certificate(index: int, **change) -> certificates.Certificate:
     kinds = {"int": 1, "float": 0.1 + 0.2, "str": "x", "bool": True, "tuple[int,": (1, 2), "tuple[float,": (0.1,)}
     values = {
         field.name: kinds[field.type.split(" ")[0]] for field in dataclasses.fields(certificates.Certificate)
     }
-    return certificates.Certificate(**{**values, "index": index, "prediction": None, "warning": None})
+    return certificates.Certificate(**{**values, "index": index, "prediction": None, "warning": None, **change})
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -77,7 +77,8 @@ class Training(Descent):
       jacobian_epochs: epochs after which no update has it; by default all have it.
       pretraining_jacobian_weight: its weight in pre-training; by default `jacobian_weight`.
       reference_budget: evaluations of the Anderson solve that evaluation uses.
-      dtype: floating point type of the cell; parameters and all else are float32.
+      dtype: floating point type of the cell; parameters and all else are float32, multiplied with JAX's default
+        precision, which on accelerators is less.
       model: size of the model.
     """
 
