@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from deqsmooth.data import Dataset as Dataset
     from deqsmooth.data import load as load_dataset  # noqa: F401
     from deqsmooth.models import build as build
+    from deqsmooth.prediction import predict as predict
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
 
@@ -59,6 +60,7 @@ _HOMES = {
     "load": "checkpoints.load",
     "load_checkpoint": "checkpoints.load_shipped",
     "load_dataset": "data.load",
+    "predict": "prediction.predict",
     "read": "certificates.read",
     "shipped": "checkpoints.shipped",
 }

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from deqsmooth import types
 
-SELECTION, ESTIMATION, AUDIT = range(3)
-"""Phases of the certification of an image; no two share a draw."""
+SELECTION, ESTIMATION, AUDIT, PREDICTION = range(4)
+"""Phases of an image: those of its certification, and its prediction; no two share a draw."""
 
 
 def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Array) -> types.RandomKey:
@@ -20,7 +20,7 @@ def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Ar
     Args:
       seed: seed of the run, below 2**32.
       image: index of the image in its split.
-      phase: SELECTION, ESTIMATION or AUDIT.
+      phase: one of those above.
 
     Example:
       >>> keys = phase_key(0, 7, ESTIMATION)[None]

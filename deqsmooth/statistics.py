@@ -176,6 +176,26 @@ def is_last_look(
     return expected - now <= stop_gain
 
 
+def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
+    """The most probable class, or None where the votes do not tell it from the next (Cohen et al., PREDICT).
+
+    A two-sided binomial test of the two classes with most votes against 1/2 each: a class that is not the
+    smoothed classifier's is returned with probability at most alpha (Hung & Fithian 2019).
+
+    Args:
+      counts: votes by class.
+      alpha: probability of a wrong class, at most.
+
+    Example:
+      >>> smoothed_class([3, 80, 17], 0.001), smoothed_class([3, 50, 47], 0.001)
+      (1, None)
+    """
+    second, first = np.argsort(counts, kind="stable")[-2:]
+    won, both = int(counts[first]), int(counts[first]) + int(counts[second])
+    certain = both > 0 and stats.binomtest(won, both, 0.5).pvalue <= alpha
+    return int(first) if certain else None
+
+
 def radius(p_lower: float, sigma: float) -> float:
     """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al.).
 

@@ -1,0 +1,73 @@
+"""The smoothed classifier's class of an image, for those who use it (Cohen et al. 2019, PREDICT)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deqsmooth import certification, config, noise, sampling, statistics
+
+
+class Prediction(NamedTuple):
+    """The class of an image.
+
+    Attributes:
+      label: class of the smoothed classifier, with probability at least 1 - alpha; None if it abstains.
+      counts: votes by class; the last entry counts samples that were not finite.
+    """
+
+    label: int | None
+    counts: tuple[int, ...]
+
+
+def predict(
+    classifier: sampling.Classifier,
+    images: np.ndarray,
+    settings: config.Smoothing,
+    *,
+    indices: npt.ArrayLike | None = None,
+) -> Iterator[Prediction]:
+    """Classifies images by the vote of their noisy copies, in order.
+
+    Args:
+      classifier: see `certification.certify`.
+      images: float in [0, 1] [images, H, W, C].
+      settings: of the independent sampler, without looks; `num_estimation` votes are drawn, and no selection.
+      indices: number of each image, on which its noise depends; by default 0, 1, ...
+
+    Yields:
+      The prediction of each image.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> images, labels = ds.load_dataset("digits").take(range(2))
+      >>> settings = ds.Smoothing(sampler="independent", start="learned", budget=1, num_estimation=100)
+      >>> found = list(ds.predict(ds.load_checkpoint("digits", 0.5), images, settings))
+      >>> [prediction.label for prediction in found] == labels.tolist()
+      True
+    """
+    if settings.sampler != "independent" or settings.looks:
+        raise ValueError(
+            f"sampler is {settings.sampler!r} and looks is {settings.looks}; "
+            "a prediction takes 'independent' votes, all at once"
+        )
+    images = certification.checked(classifier, images, settings)
+    places = np.arange(len(images)) if indices is None else np.asarray(indices)
+    programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
+    lanes, batch = programs.settings.lanes, programs.settings.images_per_batch
+    num_units = -(-settings.num_estimation // lanes)
+    counts = np.zeros((len(images), programs.num_classes + 1), np.int64)
+    for begin in range(0, len(images) * num_units, batch):
+        chosen, unit = np.divmod(np.arange(begin, min(begin + batch, len(images) * num_units)), num_units)
+        samples = unit[:, None] * lanes + np.arange(lanes)
+        found = programs(images[chosen], places[chosen], np.full(len(chosen), noise.PREDICTION), samples)
+        for place, votes, drawn in zip(chosen, found.votes, samples < settings.num_estimation, strict=True):
+            counts[place] += np.bincount(votes[drawn], minlength=counts.shape[1])
+        for row in counts[begin // num_units : (begin + len(chosen)) // num_units].tolist():
+            yield Prediction(statistics.smoothed_class(row[:-1], settings.alpha), tuple(row))
