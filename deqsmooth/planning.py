@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from deqsmooth import certification, checkpoints, config, data, statistics
 
@@ -141,11 +140,6 @@ def _plan(found, settings, certified, evaluations) -> Plan:
     return Plan(settings, certified, evaluations, evaluations * found.seconds)
 
 
-def _least_count(trials: int, alpha: float, share: float) -> int:
-    """The least count whose Clopper-Pearson bound reaches a share; it may be more than `trials`."""
-    return int(stats.binom.isf(alpha, trials, share)) + 1
-
-
 def _shares(rng, counts, trials):
     """Draws of unknown shares [paths, images] after counts in some trials, by Jeffreys' prior."""
     return rng.beta(counts + 0.5, trials - counts + 0.5, (_NUM_PATHS, len(counts)))
@@ -157,13 +151,13 @@ def _simulate(found, chosen, settings) -> tuple[float, float]:
     share = _shares(rng, found.counts, found.settings.num_estimation)
     asked = statistics.share(settings.radius, settings.sigma)
     looks = chosen.looks or (chosen.num_estimation,)
-    goal = _least_count(looks[-1], chosen.alpha_look, asked)
+    goal = statistics.least_count(looks[-1], chosen.alpha_look, asked)
     count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
     reached = np.zeros(share.shape, bool)
     for before, look in zip((0, *looks), looks, strict=False):
         spent += ~done * (look - before)
         count += rng.binomial(look - before, share)
-        reached |= ~done & (count >= _least_count(look, chosen.alpha_look, asked))
+        reached |= ~done & (count >= statistics.least_count(look, chosen.alpha_look, asked))
         done |= reached | (count + looks[-1] - look < goal)
     return float(np.mean(reached * found.correct)), float(np.mean(spent))
 
@@ -193,6 +187,6 @@ def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
                     for m in range(int(mismatches.max()) + 1)
                 ]
                 surviving = np.floor(count * (1 - np.array(table)[mismatches]))
-                reached = surviving >= _least_count(size, settings.alpha - chosen.alpha_audit, asked)
+                reached = surviving >= statistics.least_count(size, settings.alpha - chosen.alpha_audit, asked)
                 lanes = dataclasses.replace(chosen, lanes=found.settings.lanes)
                 yield _plan(found, chosen, float(np.mean(reached * found.correct)), lanes.evaluations)

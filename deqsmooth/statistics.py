@@ -216,6 +216,16 @@ def share(radius: float, sigma: float) -> float:
     return float(stats.norm.cdf(radius / sigma))
 
 
+def least_count(trials: int, alpha: float, share: float) -> int:
+    """The least count whose Clopper-Pearson bound reaches a share; more than `trials` if none does.
+
+    Example:
+      >>> least_count(100, 0.001, 0.9), clopper_pearson_lower(99, 100, 0.001) >= 0.9
+      (99, True)
+    """
+    return int(stats.binom.isf(alpha, trials, share)) + 1
+
+
 def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: float) -> float:
     """Share of images whose prediction is correct with a radius of at least `at`.
 

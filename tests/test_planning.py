@@ -22,7 +22,7 @@ def pilot(**change):
 
 @pytest.mark.parametrize(("trials", "alpha", "radius"), [(100, 0.001, 0.5), (5000, 0.0003, 0.9), (20, 0.05, 0.1)])
 def test_the_least_count_is_the_first_that_certifies(trials, alpha, radius):
-    least = planning._least_count(trials, alpha, statistics.share(radius, 0.5))
+    least = statistics.least_count(trials, alpha, statistics.share(radius, 0.5))
 
     def reaches(count):
         return statistics.radius(statistics.clopper_pearson_lower(count, trials, alpha), 0.5) >= radius
@@ -34,7 +34,7 @@ def test_what_is_expected_without_looks_is_the_tail_of_a_beta_binomial():
     for plan in planning.plans(pilot(), SETTINGS):
         size = plan.settings.num_estimation
         if plan.settings.looks is None:
-            goal = planning._least_count(size, 0.001, statistics.share(0.5, 0.5))
+            goal = statistics.least_count(size, 0.001, statistics.share(0.5, 0.5))
             tails = stats.betabinom.sf(goal - 1, size, COUNTS + 0.5, 400 - COUNTS + 0.5)
             # A mean of 1,000 paths of six images: four standard errors at most 0.03.
             assert plan.certified == pytest.approx(np.mean(tails * CORRECT), abs=0.03)

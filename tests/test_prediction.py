@@ -58,7 +58,7 @@ def test_the_test_is_the_two_sided_binomial_one():
     assert statistics.smoothed_class([0, 0], 0.5) is None
 
 
-@pytest.mark.parametrize("change", [{"sampler": "serial", "budget": 3}, {"looks": (20, 90)}])
+@pytest.mark.parametrize("change", [{"sampler": "serial", "budget": 3, "num_audit": 20}, {"looks": (20, 90)}])
 def test_other_samplers_are_refused(small, change):
     images = data.load("digits").take(range(1))[0]
     settings = config.Smoothing(**{"sampler": "independent", "num_estimation": 90, "alpha": 0.4, **change})
