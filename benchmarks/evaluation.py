@@ -12,23 +12,24 @@ import dataclasses
 import functools
 import json
 import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.table
+import timing
 import tyro
 from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 import deqsmooth as ds
 from deqsmooth import certification, checkpoints, distributed, equilibrium, models, noise, presets, solvers, starts
+from deqsmooth.smoothing import noisy
 
 _SIGMA = 0.5
 _SHORT, _LONG = 10, 30
-_NUM_IMAGES = 2
+_NUM_SELECTION = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +113,11 @@ def machine(arguments):
                     lambda x, rows: rows @ x, right, left, n // mesh.size, mesh
                 )
             )
-            spent = seconds(multiply, right, left, repeats=arguments.repeats)
+            spent = timing.seconds(multiply, right, left, repeats=arguments.repeats)
         yield {"what": f"matrix product {n}, {name}", "seconds": spent, "tflops": 2 * n**3 / spent / 1e12}
     x = jnp.zeros((mesh.size, arguments.copy_mib * 2**18 // mesh.size))
     add = jax.jit(functools.partial(distributed.map_blocks, lambda one, rows: rows + one, block=1, mesh=mesh))
-    spent = seconds(add, jnp.float32(1), x, repeats=arguments.repeats)
+    spent = timing.seconds(add, jnp.float32(1), x, repeats=arguments.repeats)
     yield {"what": f"copy of {arguments.copy_mib} MiB", "seconds": spent, "gbs": 2 * x.nbytes / spent / 1e9}
 
 
@@ -133,7 +134,7 @@ def cell(name, dtype, lanes, arguments):
             return sum(jnp.sum(x, tuple(range(1, x.ndim))) for x in jax.tree.leaves(z))
 
         program = _highest(lambda v, x: distributed.map_blocks(on_block, v, x, lanes, mesh))
-        return seconds(program, variables, images, repeats=arguments.repeats)
+        return timing.seconds(program, variables, images, repeats=arguments.repeats)
 
     spent = (run(_LONG) - run(_SHORT)) / (_LONG - _SHORT) / arguments.rounds
     return {"model": name, "how": f"ours, {dtype}", **_rates(name, lanes, lanes * mesh.size, spent)}
@@ -146,8 +147,8 @@ def sample(name, dtype, arguments):
     model, variables, images = _model(name, dtype, 1)
     settings = ds.Smoothing(
         sampler="independent",
-        num_estimation=num,
-        num_selection=100,
+        num_estimation=num - _NUM_SELECTION,
+        num_selection=_NUM_SELECTION,
         budget=_LONG,
         sigma=_SIGMA,
         dtype=dtype,
@@ -156,54 +157,66 @@ def sample(name, dtype, arguments):
     block = certification.resolve(settings).block
     rows = np.arange(-(-num // (block * mesh.size)) * block * mesh.size, dtype=np.int32)
 
-    def timed(classify):
+    def program(classify):
         def on_block(shared, rows):
             variables, images = shared
             keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * block)
-            draw = noise.gaussian(keys, rows, images.shape[1:])
-            return classify(variables, images[jnp.zeros_like(rows)] + _SIGMA * draw)
+            return classify(variables, noisy(images[jnp.zeros_like(rows)], keys, rows, _SIGMA))
 
-        program = _highest(lambda v, x: distributed.map_blocks(on_block, (v, x), rows, block, mesh))
-        return seconds(program, variables, images, repeats=arguments.repeats) / len(rows)
+        run = _highest(lambda v, x: distributed.map_blocks(on_block, (v, x), rows, block, mesh))
+        return lambda: run(variables, images)
 
     def around(variables, images):
         u, _ = model.inject(variables, images, None)
         return jnp.argmax(model.readout(variables, model.initial_state(u), False)[0], -1)
 
-    def solve(solver):
+    def solve(variables, images):
+        solver = solvers.build(settings.solver, _LONG)
+        return jnp.argmax(equilibrium.classify(model, variables, solver, images, starts.zero(model)).logits, -1)
+
+    def evaluate(budget):
         def classify(variables, images):
-            return jnp.argmax(
-                equilibrium.classify(
-                    model, variables, solvers.build(solver, _LONG), images, starts.zero(model)
-                ).logits,
-                -1,
-            )
+            u, _ = model.inject(variables, images, None)
+            params = model.bind(variables)
+            z = lax.fori_loop(0, budget, lambda _, z: model.cell(params, z, u), model.initial_state(u))
+            return jnp.argmax(model.readout(variables, z, False)[0], -1)
 
         return classify
 
-    noisy = timed(lambda variables, images: jnp.sum(images, (1, 2, 3)))
-    surrounded = timed(around)
-    cells = _LONG * cell(name, dtype, block, arguments)["seconds"] / (block * mesh.size)
-    solved = timed(solve("anderson"))
     checkpoint = checkpoints.Checkpoint(model, variables, presets.MODELS[name], None, "")
-    found = ds.certify(checkpoint, np.repeat(np.asarray(images), _NUM_IMAGES, 0), settings)
-    whole = np.mean([certificate.seconds for certificate in found]) / (num + settings.num_selection)
+    clean = np.asarray(images)
+    programs = certification.prepare(checkpoint, settings, clean.shape[1:], 1)
+    spent = timing.seconds_in_turn(
+        {
+            "noise": program(lambda variables, images: jnp.sum(images, (1, 2, 3))),
+            "around": program(around),
+            "short": program(evaluate(_SHORT)),
+            "long": program(evaluate(_LONG)),
+            "solve": program(solve),
+            "whole": lambda: list(ds.certify(checkpoint, clean, settings, programs=programs)),
+        },
+        arguments.repeats,
+    )
+    drawn, surrounded, short, long, solved, whole = (
+        spent[part] / (num if part == "whole" else len(rows)) for part in spent
+    )
+    cells = (long - short) / (_LONG - _SHORT) * _LONG
     parts = {
-        "noise": noisy,
-        "injection and readout": surrounded - noisy,
+        "noise": drawn,
+        "injection and readout": surrounded - drawn,
         f"{_LONG} evaluations of the cell": cells,
         "mixing and residuals": solved - surrounded - cells,
         "counting, transfers and statistics": whole - solved,
         "the whole": whole,
     }
-    for part, spent in parts.items():
+    for part, seconds in parts.items():
         yield {
             "model": name,
             "dtype": dtype,
             "block": block,
             "part": part,
-            "microseconds": 1e6 * spent,
-            "percent": 100 * spent / whole,
+            "microseconds": 1e6 * seconds,
+            "percent": 100 * seconds / whole,
         }
 
 
@@ -236,18 +249,8 @@ def pytorch(name, lanes, arguments):
         for dtype in arguments.dtypes:
             torch.backends.cudnn.allow_tf32 = dtype == "tensorfloat32"
             for how, step in (("eager", pytorch_cell.cell), ("compiled", torch.compile(pytorch_cell.cell))):
-                spent = seconds(loop, step, z, dtype, repeats=arguments.repeats) / _SHORT
+                spent = timing.seconds(loop, step, z, dtype, repeats=arguments.repeats) / _SHORT
                 yield {"model": name, "how": f"PyTorch {how}, {dtype}", **_rates(name, lanes, total, spent)}
-
-
-def seconds(run, *arguments, repeats) -> float:
-    """Median wall seconds of a call, after one that compiles and one that warms up."""
-    spent = []
-    for _ in range(repeats + 2):
-        begun = time.perf_counter()
-        jax.block_until_ready(run(*arguments))
-        spent.append(time.perf_counter() - begun)
-    return float(np.median(spent[2:]))
 
 
 def table(title, rows) -> rich.table.Table:
