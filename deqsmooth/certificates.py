@@ -8,13 +8,14 @@ header: lines that were changed, moved or taken out leave a gap.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import types
 import typing
-from typing import Any
+from typing import Any, NamedTuple
 
 SCHEMA = 2
 """Version of the format. 1 had no chain."""
@@ -135,10 +136,10 @@ class Writer:
             content = self._file.read()
             complete = content[: content.rfind(b"\n") + 1]
             if complete:
-                found, *records = parse(self._path, complete.decode())
-                _compare(self._path, found, header)
-                self.done = [certificate for certificate, _ in map(unlink, records)]
-                self._chain = records[-1]["chain"] if records else self._chain
+                file = _parse(self._path, complete.decode())
+                same_run(self._path, file.header, header)
+                self.done = [line.certificate for line in file.lines]
+                self._chain = file.lines[-1].chain if file.lines else self._chain
             self._file.truncate(len(complete))
             if not complete:
                 self._append(header)
@@ -165,8 +166,36 @@ class Writer:
 
 
 def link(chain: str, record: dict[str, Any]) -> str:
-    """The chain after a record, from the chain before it; both are SHA-256, hexadecimal."""
+    """The chain after a line's values, from the chain before it; both are SHA-256, hexadecimal."""
     return hashlib.sha256(f"{chain} {json.dumps(record, sort_keys=True)}".encode()).hexdigest()
+
+
+class Line(NamedTuple):
+    """A certificate as it stands in a file.
+
+    Attributes:
+      certificate: what the line says.
+      record: its values, but for the chain.
+      chain: its place in the chain; None in schema 1.
+    """
+
+    certificate: Certificate
+    record: dict[str, Any]
+    chain: str | None
+
+
+class File(NamedTuple):
+    """What a file of certificates holds.
+
+    Attributes:
+      header: its first line.
+      lines: the others.
+      is_whole: whether the last line ends; a killed run may leave one that does not.
+    """
+
+    header: dict[str, Any]
+    lines: list[Line]
+    is_whole: bool
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate]]:
@@ -175,49 +204,58 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate
     Raises:
       ValueError: the file cannot be read or is no file of certificates.
     """
+    file = open_file(path)
+    return file.header, [line.certificate for line in file.lines]
+
+
+def open_file(path: str | os.PathLike[str]) -> File:
+    """A file of certificates, line by line.
+
+    Raises:
+      ValueError: the file cannot be read or is no file of certificates.
+    """
     try:
         text = pathlib.Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
-    header, *records = parse(pathlib.Path(path), text)
-    return header, [certificate for certificate, _ in map(unlink, records)]
+    return _parse(pathlib.Path(path), text)
 
 
-def parse(path: pathlib.Path, text: str) -> list[dict[str, Any]]:
-    """The lines of a file as they stand, the header first, once each is seen to be one.
-
-    Raises:
-      ValueError: one is not.
-    """
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+def _parse(path: pathlib.Path, text: str) -> File:
+    header, lines = None, []
+    for number, encoded in enumerate(text.splitlines(), 1):
         try:
-            record = json.loads(line)
+            record = json.loads(encoded)
             if number > 1:
-                unlink(record)
-            elif record.get("kind") != "header" or record.get("schema") not in range(1, SCHEMA + 1):
+                lines.append(_line(record))
+                continue
+            if record.get("kind") != "header" or record.get("schema") not in range(1, SCHEMA + 1):
                 raise ValueError(f"its first line is no header of schema 1 to {SCHEMA}")
+            header = record
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}, is no line of a certificate file: {error}") from None
-        records.append(record)
-    if not records:
+    if header is None:
         raise ValueError(f"{path} is empty; a certificate file begins with its header")
-    return records
+    return File(header, lines, text.endswith("\n"))
 
 
-def unlink(record: dict[str, Any]) -> tuple[Certificate, str | None]:
-    """The certificate of a line and its place in the chain.
-
-    Raises:
-      ValueError: a value is of another type than the certificate's.
-      TypeError: a value is missing, or there is one too many.
-    """
-    values = {name: _value(x) for name, x in record.items() if name != "chain"}
-    for name, hint in typing.get_type_hints(Certificate).items():
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if name in values and not any(_is_a(values[name], kind) for kind in options):
+def _line(record: dict[str, Any]) -> Line:
+    chain = record.pop("chain", None)
+    values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in record.items()}
+    for name, (hint, kinds) in _kinds().items():
+        if name in values and not any(_is_a(values[name], kind) for kind in kinds):
             raise ValueError(f"{name} is {values[name]!r}; it must be {hint}")
-    return Certificate(**values), record.get("chain")
+    return Line(Certificate(**values), record, chain)
+
+
+@functools.cache
+def _kinds() -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The type of every field, and the types that it unites."""
+    hints = typing.get_type_hints(Certificate)
+    return {
+        name: (hint, typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
+        for name, hint in hints.items()
+    }
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -226,16 +264,13 @@ def _is_a(value: Any, kind: Any) -> bool:
     return type(value) in ((int, float) if kind is float else (kind,))
 
 
-def _value(encoded: Any) -> Any:
-    return tuple(encoded) if isinstance(encoded, list) else encoded
-
-
-def _compare(path: pathlib.Path, found: dict[str, Any], header: dict[str, Any]) -> None:
+def same_run(path: str | os.PathLike[str], found: dict[str, Any], header: dict[str, Any]) -> None:
+    """Raises `ValueError` unless the header of a file is that of a run."""
     different = [name for name in sorted(found.keys() | header.keys()) if found.get(name) != header.get(name)]
     if different:
         name = different[0]
         raise ValueError(
             f"{path} was begun by another run: its {', '.join(different)} differ "
             f"({name} there: {json.dumps(found.get(name))}; here: {json.dumps(header.get(name))}); "
-            "give another --out, or the same settings to resume"
+            "a file holds one run: give another --out, or the same settings to resume"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -70,11 +71,8 @@ def certify(
       True
     """
     images = checked(classifier, images, settings)
-    places = np.arange(len(images)) if indices is None else np.asarray(indices)
-    truths = None if labels is None else np.asarray(labels)
-    for name, values in (("labels", truths), ("indices", places)):
-        if values is not None and len(values) != len(images):
-            raise ValueError(f"{name} has {len(values)} entries; there are {len(images)} images")
+    places = numbered(images, indices)
+    truths = None if labels is None else _one_each("labels", labels, images)
 
     def read(chosen):
         return images[chosen], None if truths is None else truths[chosen]
@@ -130,14 +128,13 @@ def _certify(programs, indices, read):
     settings = programs.settings
     sampler = {"serial": serial, "independent": independent}[settings.sampler]
     for found in sampler.certify(programs, settings, indices, read):
-        correct = None if found.label is None else found.fields["prediction"] == found.label
-        yield certificates.Certificate(
-            index=int(indices[found.place]),
-            label=found.label,
-            correct=correct,
-            seconds=found.seconds,
-            **found.fields,
-        )
+        yield certificate(int(indices[found.place]), found.label, found.fields, found.seconds)
+
+
+def certificate(index: int, label: int | None, fields: dict[str, Any], seconds: float) -> certificates.Certificate:
+    """The certificate of an image, from what `evidence.fields` says of it."""
+    correct = None if label is None else fields["prediction"] == label
+    return certificates.Certificate(index=index, label=label, correct=correct, seconds=seconds, **fields)
 
 
 def checked(classifier: sampling.Classifier, images: np.ndarray, settings: config.Smoothing) -> np.ndarray:
@@ -164,6 +161,8 @@ def checked(classifier: sampling.Classifier, images: np.ndarray, settings: confi
         raise ValueError(
             f"sampler is {settings.sampler!r}; a classifier without an equilibrium has only 'independent'"
         )
+    if settings.bound == "paired":
+        raise ValueError("bound is 'paired'; it is that of certificates made from those of another classifier")
     if settings.dtype != "float32" and not solves(classifier):
         raise ValueError(
             f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
@@ -173,6 +172,29 @@ def checked(classifier: sampling.Classifier, images: np.ndarray, settings: confi
             f"start is {settings.start!r}; the checkpoint has no trained start: train.py --phase start makes one"
         )
     return images.astype(np.float32)
+
+
+def numbered(images: np.ndarray, indices: npt.ArrayLike | None) -> np.ndarray:
+    """Numbers of images in their data set; 0, 1, ... if they are not given.
+
+    Raises:
+      ValueError: there are not as many as images.
+    """
+    return np.arange(len(images)) if indices is None else _one_each("indices", indices, images)
+
+
+def _one_each(name, values, images) -> np.ndarray:
+    values = np.asarray(values)
+    if len(values) != len(images):
+        raise ValueError(f"{name} has {len(values)} entries; there are {len(images)} images")
+    return values
+
+
+def plain(settings: config.Smoothing, **change: Any) -> config.Smoothing:
+    """The classifier of settings of the independent sampler, without their looks, pairs and sizes of programs."""
+    sizes = dict.fromkeys(("lanes", "images_per_batch", "block"))
+    bound = dict.fromkeys(("bound", "num_audit", "alpha_audit", "looks", "stop_radius", "stop_gain"))
+    return dataclasses.replace(settings, **{**sizes, **bound, **change})
 
 
 def solves(classifier: sampling.Classifier) -> bool:

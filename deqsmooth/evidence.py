@@ -50,18 +50,12 @@ def fields(
       residual: of the estimation's samples [samples].
       evaluations: spent on the image.
       fallbacks: of its solves.
-      audit: `audited`, `mismatches` and `residual` [audited]; empty without an audit.
+      audit: `audited`, `mismatches` and `residual` [audited] of an audit, or of pairs; empty without.
     """
     serial = settings.sampler == "serial"
     count, trials = int(counts[selected]), int(counts.sum())
     p_lower = statistics.lower_bound(
-        count,
-        trials,
-        alpha=settings.alpha_look,
-        mismatches=audit.get("mismatches", 0),
-        audited=audit.get("audited"),
-        alpha_audit=settings.alpha_audit or 0.0,
-        bound=settings.bound or "exact",
+        count, trials, mismatches=audit.get("mismatches", 0), audited=audit.get("audited"), **settings.alphas
     )
     return {
         "prediction": selected if p_lower > 0.5 else None,
@@ -75,7 +69,7 @@ def fields(
         "num_estimation": trials,
         "num_audit": audit.get("audited", 0),
         "mismatches": audit.get("mismatches", 0),
-        "bound": settings.bound if serial else "clopper-pearson",
+        "bound": settings.alphas["bound"],
         "warning": certificates.NOT_VALID if settings.bound == "reference-code" else None,
         "alpha": settings.alpha,
         "alpha_audit": settings.alpha_audit or 0.0,

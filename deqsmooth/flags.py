@@ -130,6 +130,66 @@ class TrainStart:
     download: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Recertify:
+    """Certify another network from the certificates of one: a quantised, fine-tuned or shorter solved copy.
+
+    Attributes:
+      file: certificates of the independent sampler.
+      checkpoint: folder of the network to certify; by default the one that the certificates are about.
+      before: folder of the one that they are about; by default the one shipped for the data set and sigma.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      solver: of the network to certify; this and what follows is by default as in the certificates.
+      budget: its evaluations.
+      tolerance: its relative residual to stop at.
+      start: where its solves begin.
+      dtype: floating point type of its cell.
+      num_pairs: samples of an image on which both are evaluated.
+      alpha_pairs: the part of alpha that the pairs take; by default a tenth.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      out: file that certificates are appended to; by default one in `runs/` named after the settings.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    checkpoint: pathlib.Path | None = None
+    before: pathlib.Path | None = None
+    data_dir: str | None = None
+    solver: str | None = None
+    budget: int | None = None
+    tolerance: float | None = None
+    start: str | None = None
+    dtype: str | None = None
+    num_pairs: int = 1000
+    alpha_pairs: float | None = None
+    download: bool = False
+    out: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """Attack the images of certificates, and see whether any certificate is refuted.
+
+    Attributes:
+      file: certificates of the independent sampler.
+      attack: how they are attacked.
+      radii: within which the attacks are to stay; by default those of the table of the certificates.
+      max_images: how many of them at most.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      out: file that what came of every attack is written to; by default one in `runs/`.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    attack: Annotated[config.Attack, _Flat] = dataclasses.field(default_factory=config.Attack)
+    radii: tuple[float, ...] | None = None
+    max_images: int | None = None
+    checkpoint: pathlib.Path | None = None
+    data_dir: str | None = None
+    download: bool = False
+    out: pathlib.Path | None = None
+
+
 def parse(arguments: type, preset: Callable[[str], dict[str, Any]] | None = None) -> Any:
     """Flags as settings; a preset gives the defaults that the other flags change.
 

@@ -74,7 +74,7 @@ class _Image:
             int(self.counts[noise.ESTIMATION][self.selected]),
             self._drawn,
             settings.num_estimation,
-            alpha=settings.alpha_look,
+            alpha=settings.alpha_count,
             sigma=settings.sigma,
             stop_radius=settings.stop_radius,
             stop_gain=settings.stop_gain,
@@ -134,6 +134,35 @@ def certify(
             if image.is_finished():
                 active.remove(image)
                 yield _found(image, settings, programs.solves)
+
+
+def votes(
+    programs: sampling.Programs, images: np.ndarray, indices: np.ndarray, phase: int, num: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The votes of the first samples of a phase, image by image.
+
+    Args:
+      programs: compiled sampling.
+      images: [images, H, W, C].
+      indices: numbers of the images in their data set [images].
+      phase: of the noise.
+      num: samples of every image.
+
+    Yields:
+      Votes [num] and the cell evaluations that they took.
+    """
+    lanes, batch = programs.settings.lanes, programs.settings.images_per_batch
+    num_units = -(-num // lanes)
+    waiting: list[tuple[np.ndarray, int]] = []
+    for begin in range(0, len(images) * num_units, batch):
+        places, units = np.divmod(np.arange(begin, min(begin + batch, len(images) * num_units)), num_units)
+        samples = units[:, None] * lanes + np.arange(lanes)
+        found = programs(images[places], indices[places], np.full(len(places), phase), samples)
+        for own, evaluations, drawn in zip(found.votes, found.evaluations, samples < num, strict=True):
+            waiting.append((own[drawn], int(evaluations[drawn].sum())))
+            if len(waiting) == num_units:
+                yield np.concatenate([own for own, _ in waiting]), sum(spent for _, spent in waiting)
+                waiting = []
 
 
 def _found(image: _Image, settings: config.Smoothing, solves: bool) -> evidence.Found:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from deqsmooth import types
 
-SELECTION, ESTIMATION, AUDIT, PREDICTION = range(4)
-"""Phases of an image: those of its certification, and its prediction; no two share a draw."""
+SELECTION, ESTIMATION, AUDIT, PREDICTION, ATTACK = range(5)
+"""Phases of an image: those of its certification, its prediction and attacks on it; no two share a draw."""
 
 
 def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Array) -> types.RandomKey:

@@ -151,13 +151,13 @@ def _simulate(found, chosen, settings) -> tuple[float, float]:
     share = _shares(rng, found.counts, found.settings.num_estimation)
     asked = statistics.share(settings.radius, settings.sigma)
     looks = chosen.looks or (chosen.num_estimation,)
-    goal = statistics.least_count(looks[-1], chosen.alpha_look, asked)
+    goal = statistics.least_count(looks[-1], chosen.alpha_count, asked)
     count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
     reached = np.zeros(share.shape, bool)
     for before, look in zip((0, *looks), looks, strict=False):
         spent += ~done * (look - before)
         count += rng.binomial(look - before, share)
-        reached |= ~done & (count >= statistics.least_count(look, chosen.alpha_look, asked))
+        reached |= ~done & (count >= statistics.least_count(look, chosen.alpha_count, asked))
         done |= reached | (count + looks[-1] - look < goal)
     return float(np.mean(reached * found.correct)), float(np.mean(spent))
 

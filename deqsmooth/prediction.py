@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deqsmooth import certification, config, noise, sampling, statistics
+from deqsmooth import certification, config, independent, noise, sampling, statistics
 
 
 class Prediction(NamedTuple):
@@ -29,6 +29,7 @@ def predict(
     settings: config.Smoothing,
     *,
     indices: npt.ArrayLike | None = None,
+    programs: sampling.Programs | None = None,
 ) -> Iterator[Prediction]:
     """Classifies images by the vote of their noisy copies, in order.
 
@@ -37,6 +38,7 @@ def predict(
       images: float in [0, 1] [images, H, W, C].
       settings: of the independent sampler, without looks; `num_estimation` votes are drawn, and no selection.
       indices: number of each image, on which its noise depends; by default 0, 1, ...
+      programs: what `certification.prepare` gave for these arguments, if it was called before.
 
     Yields:
       The prediction of each image.
@@ -58,16 +60,9 @@ def predict(
             "a prediction takes 'independent' votes, all at once"
         )
     images = certification.checked(classifier, images, settings)
-    places = np.arange(len(images)) if indices is None else np.asarray(indices)
-    programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
-    lanes, batch = programs.settings.lanes, programs.settings.images_per_batch
-    num_units = -(-settings.num_estimation // lanes)
-    counts = np.zeros((len(images), programs.num_classes + 1), np.int64)
-    for begin in range(0, len(images) * num_units, batch):
-        chosen, unit = np.divmod(np.arange(begin, min(begin + batch, len(images) * num_units)), num_units)
-        samples = unit[:, None] * lanes + np.arange(lanes)
-        found = programs(images[chosen], places[chosen], np.full(len(chosen), noise.PREDICTION), samples)
-        for place, votes, drawn in zip(chosen, found.votes, samples < settings.num_estimation, strict=True):
-            counts[place] += np.bincount(votes[drawn], minlength=counts.shape[1])
-        for row in counts[begin // num_units : (begin + len(chosen)) // num_units].tolist():
-            yield Prediction(statistics.smoothed_class(row[:-1], settings.alpha), tuple(row))
+    places = certification.numbered(images, indices)
+    if programs is None:
+        programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
+    for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
+        counts = np.bincount(votes, minlength=programs.num_classes + 1).tolist()
+        yield Prediction(statistics.smoothed_class(counts[:-1], settings.alpha), tuple(counts))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 import deqsmooth
-from deqsmooth import certificates, certification, checkpoints, config, serialization
+from deqsmooth import certificates, certification, checkpoints, config, data, serialization
 
 _PACKAGES = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
 
@@ -24,6 +24,7 @@ def header(
     selection: config.Selection,
     settings: config.Smoothing,
     data_identity: str,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a file of certificates begins with: everything that its lines have in common.
 
@@ -35,6 +36,7 @@ def header(
       selection: of the images; how many and where they lie are no part of the header.
       settings: of the certificates.
       data_identity: `data.Dataset.identity` of the images.
+      before: header of the certificates that these are made from; None if they are made anew.
     """
     settings = certification.resolve(settings)
     serial = settings.sampler == "serial"
@@ -67,6 +69,18 @@ def header(
         "training": checkpoint.training and serialization.to_json(checkpoint.training),
         "start": checkpoint.start and serialization.to_json(checkpoint.start),
     }
+    if before is not None:
+        entries["before"] = {name: before[name] for name in ("sha256", "versions", "device", "reference")}
     if settings.bound == "reference-code":
         entries["warning"] = certificates.NOT_VALID
     return {**entries, "sha256": serialization.digest(entries)}
+
+
+def agree(header: dict[str, Any], checkpoint: checkpoints.Checkpoint, dataset: data.Dataset) -> None:
+    """Raises `ValueError` unless model and data are those that a header names."""
+    for name, stated, given in (
+        ("the model", header["reference"]["checkpoint"], checkpoint.sha256),
+        ("the data set", header["data"], dataset.identity),
+    ):
+        if stated != given:
+            raise ValueError(f"{name} is {given}; the certificates are about {stated}")

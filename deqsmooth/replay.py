@@ -45,13 +45,10 @@ def replay(
     Raises:
       ValueError: model or data are not those of the header.
     """
-    for name, stated, given in (
-        ("the model", header["reference"]["checkpoint"], checkpoint.sha256),
-        ("the data set", header["data"], dataset.identity),
-    ):
-        if stated != given:
-            raise ValueError(f"{name} is {given}; the certificates are about {stated}")
+    provenance.agree(header, checkpoint, dataset)
     chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
+    if settings.bound == "paired":
+        raise ValueError("the certificates were made from others; it is those that can be drawn again")
     if settings.sampler == "independent":
         settings = dataclasses.replace(settings, lanes=None)
     indices = [certificate.index for certificate in chosen]

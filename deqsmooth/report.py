@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import table
 
-from deqsmooth import certificates, config, statistics
+from deqsmooth import certificates, config, planning, statistics
 
 if TYPE_CHECKING:
-    from deqsmooth import parity, planning
+    from deqsmooth import attacks, parity
 
 
 def radii(sigma: float, largest: float) -> list[float]:
@@ -55,7 +55,10 @@ def summary(found: Sequence[certificates.Certificate]) -> table.Table:
     audited = [c for c in found if c.num_audit]
     if audited:
         share = sum(c.mismatches for c in audited) / sum(c.num_audit for c in audited)
-        rows.append(("audited votes that the reference does not confirm", f"{100 * share:.2f} %"))
+        name = "audited votes that the reference does not confirm"
+        if audited[0].bound == "paired":
+            name = "pairs in which only the network before gives the class"
+        rows.append((name, f"{100 * share:.2f} %"))
     for name, number in (
         ("samples that were not finite", sum(c.invalid for c in found)),
         ("solver steps replaced by plain iteration", sum(c.fallbacks for c in found)),
@@ -119,6 +122,27 @@ def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
     return shown
 
 
+def survivors(found: Sequence[attacks.Attacked], target: str) -> table.Table:
+    """Empirical robust accuracy, in percent, beside the certified one, at the radii of attacks."""
+    shown = table.Table(title=f"attacks on the {target} classifier")
+    shown.add_column("radius")
+    radii = list(dict.fromkeys(one.budget for one in found))
+    at = [[one for one in found if one.budget == radius] for radius in radii]
+    for radius in radii:
+        shown.add_column(f"{radius:g}", justify="right")
+    rows: dict[str, list[float]] = {
+        "certified, %": [_share(x.certified == x.label and x.radius >= x.budget for x in own) for own in at],
+        "not broken, %": [_share(x.prediction == x.label for x in own) for own in at],
+    }
+    for name, shares in rows.items():
+        shown.add_row(name, *(statistics.round_down(100 * share, 1) for share in shares))
+    return shown
+
+
+def _share(holds: Iterable[bool]) -> float:
+    return float(np.mean(list(holds)))
+
+
 def classifier(settings: config.Smoothing, solves: bool) -> str:
     """A sampler with its start and budget, in two words."""
     if not solves:
@@ -141,11 +165,9 @@ def plans(
     for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
         shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for own in found:
-        if not own:
+        plan = best if best in own else planning.choose(own, settings.slack)
+        if plan is None:
             continue
-        most = max(plan.certified for plan in own)
-        close = [plan for plan in own if plan.certified >= most - settings.slack]
-        plan = best if best in own else min(close, key=lambda plan: plan.seconds)
         smoothing = plan.settings
         shown.add_row(
             classifier(smoothing, solves),

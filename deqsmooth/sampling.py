@@ -184,10 +184,10 @@ class Programs:
 def _kernels(model: types.Model, trained_start: config.StartTraining | None, settings: config.Smoothing):
     """Functions from the variables to the kernels of the sampler and of the reference."""
     model = models.with_cell_dtype(model, settings.dtype)
-    solver = _solver(settings)
+    solver = solver_of(settings)
 
     def cold(variables, budgeted, start="zero"):
-        begin = _start(start, trained_start, model, variables)
+        begin = start_of(start, trained_start, model, variables)
         return functools.partial(equilibrium.classify, model, variables, budgeted, start=begin)
 
     if settings.sampler == "independent":
@@ -209,17 +209,18 @@ def _queue(model: types.Model, trained_start: config.StartTraining | None, setti
     model = models.with_cell_dtype(model, settings.dtype)
 
     def run(variables, noisy, num_rows):
-        start = _start(settings.start, trained_start, model, variables)
-        return refill.run(model, variables, _solver(settings), start, noisy, num_rows, settings.block)
+        start = start_of(settings.start, trained_start, model, variables)
+        return refill.run(model, variables, solver_of(settings), start, noisy, num_rows, settings.block)
 
     return run
 
 
-def _solver(settings: config.Smoothing) -> Any:
+def solver_of(settings: config.Smoothing) -> Any:
+    """The solver of a sample."""
     return solvers.build(settings.solver, settings.budget, settings.tolerance)
 
 
-def _start(name: str, trained: config.StartTraining | None, model, variables) -> equilibrium.Start:
+def start_of(name: str, trained: config.StartTraining | None, model, variables) -> equilibrium.Start:
     """A start that depends on the noisy input alone, by its name."""
     if name == "zero":
         return starts.zero(model)

@@ -35,6 +35,30 @@ def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
     return 1.0 - clopper_pearson_lower(trials - successes, trials, alpha)
 
 
+def binomial_interval(successes: int, trials: int, alpha: float) -> tuple[float, float]:
+    """Two-sided confidence interval of a binomial probability (Clopper & Pearson 1934).
+
+    Example:
+      >>> [round(end, 3) for end in binomial_interval(45, 50, 0.05)]
+      [0.782, 0.967]
+    """
+    return (
+        clopper_pearson_lower(successes, trials, alpha / 2),
+        clopper_pearson_upper(successes, trials, alpha / 2),
+    )
+
+
+def sign_test(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of one as many wins as the other, the ties left out; McNemar's exact test of pairs.
+
+    Example:
+      >>> sign_test(8, 1), sign_test(0, 0)
+      (0.0390625, 1.0)
+    """
+    wins = only_first + only_second
+    return float(stats.binomtest(only_first, wins, 0.5).pvalue) if wins else 1.0
+
+
 def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: float) -> int:
     """Upper confidence bound on the marked members of a population, from a draw without replacement.
 
@@ -107,30 +131,57 @@ def audited_lower(
     raise ValueError(f"bound is {bound!r}; it must be exact, paper or reference-code")
 
 
+def paired_lower(
+    count: int, trials: int, differing: int, pairs: int, alpha_pairs: float, alpha_count: float
+) -> float:
+    """Lower bound on P(f' = A) from votes of f, and from noise on which both f and f' were evaluated.
+
+    P(f' = A) >= P(f = A) - P(f = A, f' != A); the pairs are independent, so both have binomial bounds, and the
+    union bound gives alpha_pairs + alpha_count in all (Ugare et al. 2024).
+
+    Args:
+      count: votes of f for A.
+      trials: independent samples.
+      differing: pairs in which f gives A and f' does not.
+      pairs: samples on which both were evaluated.
+      alpha_pairs: failure probability spent on the pairs.
+      alpha_count: failure probability spent on the count.
+
+    Example:
+      >>> lower = paired_lower(9900, 10_000, 0, 2000, 0.0001, 0.0009)
+      >>> lower < clopper_pearson_lower(9900, 10_000, 0.001)
+      True
+    """
+    lost = clopper_pearson_upper(differing, pairs, alpha_pairs)
+    return max(0.0, clopper_pearson_lower(count, trials, alpha_count) - lost)
+
+
 def lower_bound(
     count: int,
     trials: int,
     *,
-    alpha: float,
+    alpha_count: float,
     mismatches: int = 0,
     audited: int | None = None,
     alpha_audit: float = 0.0,
     bound: str = "exact",
 ) -> float:
-    """Lower bound on P(f = A): Clopper-Pearson for independent votes of f, `audited_lower` for serial ones.
+    """Lower bound on P(f = A), by the name of the bound.
 
     Args:
       count: votes for A.
       trials: samples.
-      alpha: failure probability in all.
-      mismatches: see `audited_lower`.
-      audited: votes audited; None if every vote is f's own.
-      alpha_audit: share of alpha that the audit takes.
-      bound: see `audited_lower`.
+      alpha_count: failure probability spent on the count.
+      mismatches: see `audited_lower`; of `paired` the pairs that differ.
+      audited: votes audited, or pairs; None if every vote is f's own, which takes Clopper-Pearson.
+      alpha_audit: failure probability spent on the audit, or the pairs.
+      bound: `paired`, or one of `audited_lower`.
     """
     if audited is None:
-        return clopper_pearson_lower(count, trials, alpha)
-    return audited_lower(count, trials, mismatches, audited, alpha_audit, alpha - alpha_audit, bound)
+        return clopper_pearson_lower(count, trials, alpha_count)
+    if bound == "paired":
+        return paired_lower(count, trials, mismatches, audited, alpha_audit, alpha_count)
+    return audited_lower(count, trials, mismatches, audited, alpha_audit, alpha_count, bound)
 
 
 def is_last_look(

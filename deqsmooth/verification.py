@@ -48,12 +48,14 @@ class Checked:
     Attributes:
       header: its first line.
       settings: of the certificates.
+      selection: of their images.
       found: the certificates.
       differences: what does not follow from the rest.
     """
 
     header: dict[str, Any]
     settings: config.Smoothing
+    selection: config.Selection
     found: list[certificates.Certificate]
     differences: list[Difference]
 
@@ -71,20 +73,15 @@ def verify(path: str | os.PathLike[str]) -> Checked:
       ValueError: it is no file of certificates, or its header holds no settings.
     """
     path = pathlib.Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    header, *records = certificates.parse(path, text)
-    differences = [Difference(path, 1, message) for message in _check_header(header)]
-    settings, solves = _settings(path, header)
-    chain, found = str(header.get("sha256")), []
+    file = certificates.open_file(path)
+    differences = [Difference(path, 1, message) for message in _check_header(file.header)]
+    settings, selection, solves = _settings(path, file.header)
+    chain = str(file.header.get("sha256"))
     seen: dict[int, int] = {}
-    for number, record in enumerate(records, 2):
-        certificate, stated = certificates.unlink(record)
+    for number, (certificate, record, stated) in enumerate(file.lines, 2):
         messages = []
-        if header["schema"] > 1:
-            chain = certificates.link(chain, {name: x for name, x in record.items() if name != "chain"})
+        if file.header["schema"] > 1:
+            chain = certificates.link(chain, record)
             if stated != chain:
                 messages.append("the chain is broken: this line was changed, or one before it moved or taken out")
                 chain = str(stated)
@@ -93,13 +90,14 @@ def verify(path: str | os.PathLike[str]) -> Checked:
                 f"image {certificate.index} has a certificate already, in line {seen[certificate.index]}"
             )
         seen.setdefault(certificate.index, number)
-        messages += _check_image(certificate, header)
+        steps, rest = divmod(certificate.index - selection.start_index, selection.stride)
+        if steps < 0 or rest:
+            messages.append(f"index is {certificate.index}, which the header does not select")
         messages += _check_votes(certificate, settings, solves)
         differences += [Difference(path, number, message) for message in messages]
-        found.append(certificate)
-    if not text.endswith("\n"):
-        differences.append(Difference(path, len(records) + 1, "the line does not end: it was cut off"))
-    return Checked(header, settings, found, differences)
+    if not file.is_whole:
+        differences.append(Difference(path, len(file.lines) + 1, "the line does not end: it was cut off"))
+    return Checked(file.header, settings, selection, [line.certificate for line in file.lines], differences)
 
 
 def _check_header(header: dict[str, Any]) -> Iterator[str]:
@@ -109,25 +107,17 @@ def _check_header(header: dict[str, Any]) -> Iterator[str]:
         yield f"sha256 is {stated}; the header's is {digest}"
 
 
-def _settings(path, header) -> tuple[config.Smoothing, bool]:
-    """The settings of a header, and whether its classifier solves; what another lacks is as by default."""
+def _settings(path, header) -> tuple[config.Smoothing, config.Selection, bool]:
+    """Settings and selection of a header, and whether its classifier solves; what it lacks is as by default."""
     try:
         encoded = {name: x for name, x in header["smoothing"].items() if x is not None}
-        settings = serialization.from_json(config.Smoothing, encoded)
-        return settings, header["reference"]["solver"] is not None
+        return (
+            serialization.from_json(config.Smoothing, encoded),
+            serialization.from_json(config.Selection, header["selection"]),
+            header["reference"]["solver"] is not None,
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: its header holds no settings of a certification: {error!r}") from None
-
-
-def _check_image(certificate, header) -> Iterator[str]:
-    try:
-        selection = serialization.from_json(config.Selection, header["selection"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        yield f"the header holds no selection of images: {error!r}"
-        return
-    steps, rest = divmod(certificate.index - selection.start_index, selection.stride)
-    if steps < 0 or rest:
-        yield f"index is {certificate.index}, which the header does not select"
 
 
 def _check_votes(certificate, settings, solves) -> Iterator[str]:
@@ -167,8 +157,11 @@ def _expected(certificate, settings, solves) -> dict[str, Any]:
     counts = np.array(certificate.counts)
     selected = int(np.argmax(certificate.counts_selection[:-1]))
     audit: dict[str, Any] = {}
-    if settings.sampler == "serial":
-        audited = min(settings.num_audit, int(counts[selected]))
+    if settings.num_audit is not None:
+        # Only votes for the selected class are audited, of which there may be fewer; pairs are drawn anew.
+        audited = (
+            min(settings.num_audit, int(counts[selected])) if settings.sampler == "serial" else settings.num_audit
+        )
         audit = {"audited": audited, "mismatches": min(certificate.mismatches, audited)}
     fields = evidence.fields(
         settings,
@@ -241,7 +234,7 @@ def _replay(checked, arguments) -> list[str]:
     from deqsmooth import checkpoints, data, distributed, replay
 
     distributed.start()
-    selection = serialization.from_json(config.Selection, checked.header["selection"])
+    selection = checked.selection
     dataset = data.load(selection.dataset, selection.split, arguments.data_dir)
     checkpoint = checkpoints.load(
         arguments.checkpoint or checkpoints.shipped(selection.dataset, checked.settings.sigma)

@@ -110,7 +110,7 @@ def test_an_audit_draws_votes_for_the_class_at_random(small, images):
     (c,) = certification.certify(small, images[:1], settings)
     assert c.num_audit == 10 < c.count
     expected = statistics.lower_bound(
-        c.count, 90, alpha=0.1, mismatches=c.mismatches, audited=10, alpha_audit=0.05
+        c.count, 90, alpha_count=0.05, mismatches=c.mismatches, audited=10, alpha_audit=0.05
     )
     assert c.p_lower == expected
     assert c.radius == statistics.radius(expected, 0.5)

@@ -111,12 +111,12 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
     ("audited", "expected"), [(400, 0.995), (800, 1.120), (1600, 1.231), (4000, 1.368), (8000, 1.477)]
 )
 def test_the_largest_radius_of_an_audited_run(audited, expected):
-    lower = statistics.lower_bound(10_000, 10_000, alpha=0.001, audited=audited, alpha_audit=0.0005)
+    lower = statistics.lower_bound(10_000, 10_000, alpha_count=0.0005, audited=audited, alpha_audit=0.0005)
     assert statistics.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
 
 
 def test_the_largest_radius_of_a_standard_run():
-    assert statistics.radius(statistics.lower_bound(10_000, 10_000, alpha=0.001), 0.5) == pytest.approx(
+    assert statistics.radius(statistics.lower_bound(10_000, 10_000, alpha_count=0.001), 0.5) == pytest.approx(
         1.6, abs=1e-3
     )
 

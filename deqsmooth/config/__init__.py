@@ -3,6 +3,7 @@
 A setting that is out of range raises `ValueError` with the value and the rule, before any work.
 """
 
+from deqsmooth.config.attack import Attack
 from deqsmooth.config.planning import Planning
 from deqsmooth.config.selection import DATASETS, Selection
 from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
@@ -19,6 +20,7 @@ __all__ = [
     "SAMPLERS",
     "SERIAL_STARTS",
     "SOLVERS",
+    "Attack",
     "Descent",
     "Planning",
     "Selection",

@@ -36,14 +36,17 @@ class Smoothing:
         by default 30.
       num_selection: samples that choose the class (N0 in the papers).
       num_estimation: samples that the bound counts (N).
-      num_audit: serial: votes that are solved again with the reference (K); by default 1,000.
+      num_audit: serial: votes that are solved again with the reference (K); by default 1,000. With the bound
+        `paired`: samples on which both classifiers are evaluated.
       looks: independent: numbers of samples of the estimation at which a certificate may be read, the last one
         N; alpha is divided by how many they are. By default only N.
       stop_radius: a look that certifies this radius, or leaves no hope of it, is the last.
       stop_gain: a look after which the rest, voting alike, would add no more than this to the radius is the last.
       alpha: probability that a certificate is false, at most.
-      alpha_audit: serial: the part of alpha that the audit takes; half of it by default.
-      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
+      alpha_audit: the part of alpha that the audit takes, half of it by default; of `paired` that of the pairs, a
+        tenth.
+      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound. Independent:
+        `paired` where the votes are those of another classifier; see `recertification`.
       lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
         chains, which is part of the result. A number given here must divide by the devices.
       images_per_batch: serial: images solved side by side. Independent: how many times `lanes` samples, of any
@@ -81,13 +84,20 @@ class Smoothing:
         serial = self.sampler == "serial"
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         if not serial:
-            for name in (*_SERIAL_ONLY, "alpha_audit"):
+            alien = set(_SERIAL_ONLY) | {"alpha_audit"}
+            if self.bound == "paired":
+                alien = {"warmup_budget", "reference_budget"}
+            for name in sorted(alien):
                 value = getattr(self, name)
                 checks.holds(
                     value is None, name, value, "left out with the independent sampler, which has no audit"
                 )
-        serial_defaults = {**_SERIAL_ONLY, "alpha_audit": self.alpha / 2, "start": "previous", "budget": 3}
-        for name, value in (serial_defaults if serial else {"start": "zero", "budget": 30}).items():
+        defaults: dict[str, Any] = {"start": "zero", "budget": 30}
+        if serial:
+            defaults = {**_SERIAL_ONLY, "alpha_audit": self.alpha / 2, "start": "previous", "budget": 3}
+        elif self.bound == "paired":
+            defaults |= {"num_audit": 1000, "alpha_audit": self.alpha / 10}
+        for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         solve.check(self)
@@ -97,11 +107,11 @@ class Smoothing:
                 checks.positive(self, name)
         if self.tolerance is not None:
             checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
-        if serial:
+        if serial or self.bound == "paired":
             self._check_audit()
         self._check_looks()
         if not self.cap > 0:
-            audit = f" with num_audit, {self.num_audit}," if serial else ""
+            audit = f" with num_audit, {self.num_audit}," if self.num_audit else ""
             raise ValueError(
                 f"num_estimation is {self.num_estimation};{audit} at alpha {self.alpha} not even unanimous votes "
                 "would certify anything: it must be larger"
@@ -138,14 +148,17 @@ class Smoothing:
                 checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
     def _check_audit(self):
-        checks.known("bound", self.bound, BOUNDS)
-        checks.positive(self, "warmup_budget", "reference_budget", "num_audit")
-        checks.holds(
-            self.num_audit <= self.num_estimation,
-            "num_audit",
-            self.num_audit,
-            f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
-        )
+        if self.sampler == "serial":
+            checks.known("bound", self.bound, BOUNDS)
+            checks.positive(self, "warmup_budget", "reference_budget", "num_audit")
+            checks.holds(
+                self.num_audit <= self.num_estimation,
+                "num_audit",
+                self.num_audit,
+                f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
+            )
+        else:
+            checks.positive(self, "num_audit")
         checks.holds(
             0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, f"in (0, alpha = {self.alpha})"
         )
@@ -158,20 +171,27 @@ class Smoothing:
     @property
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch: no certificate can be larger."""
-        audit: dict[str, Any] = {}
-        if self.sampler == "serial":
-            audit = {"audited": self.num_audit, "alpha_audit": self.alpha_audit, "bound": self.bound}
         votes = self.num_estimation
-        return statistics.radius(statistics.lower_bound(votes, votes, alpha=self.alpha_look, **audit), self.sigma)
+        p_lower = statistics.lower_bound(votes, votes, audited=self.num_audit, **self.alphas)
+        return statistics.radius(p_lower, self.sigma)
 
     @property
-    def alpha_look(self) -> float:
-        """The part of alpha that each look takes."""
-        return self.alpha / len(self.looks or (1,))
+    def alphas(self) -> dict[str, Any]:
+        """The bound of a certificate and the parts of alpha that it takes, as in `statistics.lower_bound`."""
+        return {
+            "alpha_count": self.alpha_count,
+            "alpha_audit": self.alpha_audit or 0.0,
+            "bound": self.bound or "clopper-pearson",
+        }
+
+    @property
+    def alpha_count(self) -> float:
+        """The part of alpha that each reading of the counts takes."""
+        return (self.alpha - (self.alpha_audit or 0.0)) / len(self.looks or (1,))
 
     @property
     def evaluations(self) -> int:
-        """Cell evaluations of one image, at most. Serial: lanes must be known."""
+        """Cell evaluations of one image, at most; of the pairs none. Serial: lanes must be known."""
         evaluations = self.budget * (self.num_selection + self.num_estimation)
         if self.sampler == "serial":
             # Selection and estimation each warm up a state for every lane.

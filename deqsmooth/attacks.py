@@ -1,0 +1,262 @@
+"""Attacks: images changed within an L2 ball so that they are classified otherwise, and what came of it.
+
+Projected gradient ascent (Madry et al. 2018) on the loss of the classifier that a certificate is about, through
+the implicit gradient of its equilibrium; for the smoothed classifier on the loss of its mean probabilities over a
+few noise draws (Salman et al. 2019). An attack that fails proves nothing. One that succeeds within a certified
+radius refutes the certificate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deqsmooth import (
+    certificates,
+    certification,
+    checkpoints,
+    config,
+    data,
+    distributed,
+    models,
+    noise,
+    prediction,
+    sampling,
+    types,
+)
+from deqsmooth.solvers import implicit, lanes
+
+_IMAGES = 4
+_INSIDE = 1 - 1e-5
+
+Loss = Callable[[types.Images], types.PerLane]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attacked:
+    """What an attack on an image came to.
+
+    Attributes:
+      index: of the image in its split.
+      label: its class.
+      budget: radius within which the attack was to stay.
+      distance: L2 distance of the attacked image from the image.
+      prediction: class of the attacked image; None if the smoothed classifier abstains.
+      certified: class of the certificate; None if it abstains.
+      radius: certified radius.
+      refutes: whether the smoothed class of an image nearer than the radius is not the certified one.
+    """
+
+    index: int
+    label: int
+    budget: float
+    distance: float
+    prediction: int | None
+    certified: int | None
+    radius: float
+    refutes: bool
+
+
+def ascend(
+    loss: Loss, images: types.Images, radii: types.PerLane, keys: types.Keys, settings: config.Attack
+) -> types.Images:
+    """Images in [0, 1] near others, with a large loss.
+
+    Args:
+      loss: images [lanes, H, W, C] -> loss [lanes], lanes independent.
+      images: where to start [lanes, H, W, C].
+      radii: L2 distance from them that is allowed [lanes].
+      keys: of where ascents begin [lanes].
+      settings: of the attack.
+
+    Returns:
+      The images of the largest loss that any step of any ascent came to; the image itself if none was larger.
+    """
+
+    def project(changed):
+        change = jnp.clip(changed, 0, 1) - images
+        # Clipping to [0, 1] only shortens a change, and scaling it down stays there.
+        scale = jnp.minimum(1.0, _INSIDE * radii / jnp.maximum(lanes.norm(change), 1e-12))
+        return images + lanes.align(scale, change) * change
+
+    def step(carry, _):
+        now, best, highest = carry
+        value, pull_back = jax.vjp(loss, now)
+        (gradient,) = pull_back(jnp.ones_like(value))
+        better = value > highest
+        best, highest = lanes.select(better, now, best), jnp.where(better, value, highest)
+        length = jnp.maximum(lanes.norm(gradient), 1e-12)
+        now = project(now + lanes.align(settings.step_size * radii / length, gradient) * gradient)
+        return (now, best, highest), None
+
+    def ascent(carry, restart):
+        draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, restart), images.shape[1:]))(keys)
+        away = lanes.align(radii / lanes.norm(draw), draw) * draw
+        begin = project(images + jnp.where(restart == 0, 0.0, 1.0) * away)
+        carry, _ = lax.scan(step, (begin, *carry), length=settings.steps)
+        now, best, highest = carry
+        value = loss(now)
+        return (lanes.select(value > highest, now, best), jnp.maximum(value, highest)), None
+
+    restarts = jnp.arange(settings.restarts)
+    (best, _), _ = lax.scan(ascent, (images, loss(images)), restarts)
+    return best
+
+
+def smoothed_loss(
+    classify: Callable[[types.Images], types.Logits], labels: types.Labels, draws: jax.Array
+) -> Loss:
+    """The negative logarithm of a class's mean probability over noise draws.
+
+    Args:
+      classify: images [rows, H, W, C] -> logits [rows, classes].
+      labels: classes [lanes].
+      draws: what is added to each image [lanes, draws, H, W, C].
+    """
+
+    def loss(images):
+        noisy = images[:, None] + draws
+        logits = classify(noisy.reshape(-1, *images.shape[1:]))
+        own = jnp.take_along_axis(
+            jax.nn.log_softmax(logits).reshape(*draws.shape[:2], -1), labels[:, None, None], -1
+        )[..., 0]
+        return jnp.log(draws.shape[1]) - jax.nn.logsumexp(own, 1)
+
+    return loss
+
+
+def classify_fn(
+    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, gradient_budget: int
+) -> Callable[[types.Variables, types.Images], types.Logits]:
+    """The base classifier f as a function that can be differentiated in its images.
+
+    Args:
+      checkpoint: the model.
+      settings: of the certificates, of the independent sampler.
+      gradient_budget: terms of the Neumann series of the implicit gradient.
+    """
+    if isinstance(checkpoint.model, types.Explicit):
+        apply = checkpoint.model.apply
+        return lambda variables, images: apply(variables, images, False)[0]
+    model = models.with_cell_dtype(checkpoint.model, settings.dtype)
+    solver = sampling.solver_of(settings)
+
+    def classify(variables, images):
+        params = model.bind(variables)
+        u, _ = model.inject(variables, images, None)
+        fixed = lax.stop_gradient(u)
+        begin = sampling.start_of(settings.start, checkpoint.start, model, variables)(fixed)
+        solution = solver.solve(lambda z: model.cell(params, z, fixed), begin)
+        z = implicit.neumann(model.cell, gradient_budget)(params, lax.stop_gradient(solution.value), u)
+        return model.readout(variables, z, False)[0]
+
+    return classify
+
+
+def attack(
+    checkpoint: checkpoints.Checkpoint,
+    found: Sequence[certificates.Certificate],
+    settings: config.Smoothing,
+    dataset: data.Dataset,
+    radii: Sequence[float],
+    how: config.Attack,
+) -> Iterator[Attacked]:
+    """Attacks the images of certificates at every radius.
+
+    The smoothed class of an attacked image is predicted from noise that the attack has not seen.
+
+    Args:
+      checkpoint: the model that the certificates are about.
+      found: certificates of images whose class is known.
+      settings: of the certificates, of the independent sampler.
+      dataset: the images.
+      radii: within which the attacks are to stay.
+      how: settings of the attack.
+
+    Yields:
+      What came of each attack, image by image.
+
+    Raises:
+      ValueError: the certificates are not those of independent sampling, or a class is not known.
+    """
+    if settings.sampler != "independent":
+        raise ValueError(
+            f"sampler is {settings.sampler!r}; attacks are made on the classifiers of 'independent' certificates"
+        )
+    for certificate in found:
+        if certificate.label is None:
+            raise ValueError(f"image {certificate.index} has no label; an attack is away from it")
+    smoothed = how.target == "smoothed"
+    voting = certification.plain(settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed)
+    classify = classify_fn(checkpoint, settings, how.gradient_budget)
+    programs = certification.prepare(checkpoint, voting, checkpoint.model.image_shape, len(found))
+    mesh = distributed.mesh()
+
+    def on_block(variables, rows):
+        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows["index"])
+        samples = jnp.arange(how.draws if smoothed else 1)
+        draw = jax.vmap(
+            lambda key: noise.gaussian(
+                jnp.broadcast_to(key, samples.shape), samples.astype(jnp.int32), rows["images"].shape[1:]
+            )
+        )(keys)
+        draws = settings.sigma * draw if smoothed else 0 * draw
+        loss = smoothed_loss(lambda images: classify(variables, images), rows["labels"], draws)
+        begin = jax.vmap(jax.random.fold_in, (0, None))(keys, how.draws)
+        return ascend(loss, rows["images"], rows["radii"], begin, how)
+
+    def vote(variables, images):
+        return jnp.argmax(classify(variables, images), -1)
+
+    ascend_all = jax.jit(lambda v, rows: distributed.map_blocks(on_block, v, rows, _IMAGES, mesh))
+    vote_all = jax.jit(lambda v, images: distributed.map_blocks(vote, v, images, _IMAGES, mesh))
+    for begin in range(0, len(found), _IMAGES * mesh.size):
+        chunk = found[begin : begin + _IMAGES * mesh.size]
+        indices = np.array([certificate.index for certificate in chunk])
+        images = certification.checked(checkpoint, dataset.take(indices.tolist())[0], voting)
+        labels = np.array([certificate.label for certificate in chunk], np.int32)
+        outcome: list[list[Attacked]] = [[] for _ in chunk]
+        for radius in radii:
+            rows = {
+                "images": images,
+                "index": indices.astype(np.uint32),
+                "labels": labels,
+                "radii": np.full(len(chunk), radius, np.float32),
+            }
+            changed = np.asarray(ascend_all(checkpoint.variables, rows))
+            if smoothed:
+                votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
+                predicted = [x.label for x in votes]
+            else:
+                predicted = np.asarray(vote_all(checkpoint.variables, changed)).tolist()
+            distances = np.linalg.norm((changed.astype(float) - images).reshape(len(chunk), -1), axis=1)
+            for place, certificate in enumerate(chunk):
+                outcome[place].append(
+                    _attacked(certificate, radius, float(distances[place]), predicted[place], smoothed)
+                )
+        for own in outcome:
+            yield from own
+
+
+def _attacked(certificate, budget, distance, predicted, smoothed) -> Attacked:
+    refutes = (
+        smoothed
+        and certificate.prediction is not None
+        and predicted not in (None, certificate.prediction)
+        and distance < certificate.radius
+    )
+    return Attacked(
+        certificate.index,
+        certificate.label,
+        budget,
+        distance,
+        predicted,
+        certificate.prediction,
+        certificate.radius,
+        refutes,
+    )

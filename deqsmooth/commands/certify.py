@@ -1,0 +1,59 @@
+"""Command `deqsmooth-certify`: images to a file of certificates."""
+
+from __future__ import annotations
+
+import pathlib
+
+import rich.console
+
+from deqsmooth import certificates, certification, checkpoints, checks, data, flags, progress, provenance, report
+
+
+def run(arguments: flags.Certify, console: rich.console.Console) -> int:
+    """Certifies the images that are not yet in the file, and shows what came of it."""
+    selection = arguments.selection
+    settings = arguments.smoothing
+    dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
+    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
+    indices = selection.indices(len(dataset))
+    certification.checked(checkpoint, dataset.take(indices[:1])[0], settings)
+    classes = checkpoint.model.num_classes
+    checks.holds(
+        dataset.num_classes <= classes,
+        "dataset",
+        f"{selection.dataset}, with {dataset.num_classes} classes",
+        f"one of at most {classes} classes, which the model tells apart",
+    )
+    header = provenance.header(checkpoint, selection, settings, dataset.identity)
+    out = arguments.out or pathlib.Path(
+        "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
+    )
+    with certificates.Writer(out, header) as writer:
+        done = {certificate.index for certificate in writer.done}
+        left = [index for index in indices if index not in done]
+        console.print(f"{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}")
+        resolved = certification.resolve(settings)
+        console.print(report.announcement(resolved, certification.solves(checkpoint)))
+        found = list(writer.done)
+        try:
+            if left:
+                image = dataset[left[0]][0]
+                programs = certification.prepare(checkpoint, settings, image.shape, len(left))
+                console.print(report.expectation(programs.expected_seconds(image), len(left)))
+                chosen = certification.certify_dataset(checkpoint, dataset, left, settings, programs)
+                follow(chosen, writer, found, len(indices), console)
+        finally:
+            if found:
+                console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))
+                console.print(report.summary(found))
+    return 0
+
+
+def follow(chosen, writer, found, total, console):
+    """Writes certificates as they come, and shows how far they are."""
+    with progress.bar(console) as shown:
+        shown.add_task("compiling", total=total, completed=len(found))
+        for certificate in chosen:
+            writer.write(certificate)
+            found.append(certificate)
+            progress.advance(shown, report.state(found))

@@ -1,0 +1,25 @@
+"""Command `deqsmooth-convert`: a PyTorch checkpoint to a model."""
+
+from __future__ import annotations
+
+import sys
+
+import rich.console
+
+from deqsmooth import checkpoints, conversion, flags, parity, report
+
+
+def run(arguments: flags.Convert, console: rich.console.Console) -> int:
+    """Converts, checks if asked to, and saves."""
+    variables = conversion.convert(conversion.read(arguments.file), arguments.model)
+    failed = []
+    if arguments.check is not None:
+        found = parity.compare(variables, arguments.model, conversion.read(arguments.check))
+        console.print(report.comparisons(found))
+        failed = [comparison.quantity for comparison in found if not comparison.passed]
+    if failed:
+        print(f"error: {len(failed)} quantities beyond their limit: {', '.join(failed)}", file=sys.stderr)
+        return 1
+    checkpoints.save(arguments.out, variables, arguments.model)
+    console.print(f"model: {arguments.out}")
+    return 0

@@ -1,0 +1,96 @@
+"""Command `deqsmooth-train`: a model, or the start of one."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+import rich.console
+
+from deqsmooth import (
+    checkpoints,
+    config,
+    data,
+    flags,
+    metrics,
+    models,
+    progress,
+    start_training,
+    training,
+    types,
+    updates,
+)
+
+
+def run(arguments: flags.Train, console: rich.console.Console) -> int:
+    """Trains a model, or goes on with it."""
+    settings = arguments.settings
+    model = models.build(settings.model)
+    train, test = _splits(arguments)
+    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
+    pretraining = updates.num_updates(settings, len(train), settings.pretraining_epochs)
+    console.print(f"to {workdir}; the first {pretraining} updates are pre-training")
+    begin = training.init(model, settings, len(train))
+
+    def fit(state):
+        return training.fit(model, settings, train, test, state)
+
+    with checkpoints.Run(workdir, settings) as run:
+        variables = _fit(run, arguments.resume, begin, fit, console)
+    checkpoints.save(workdir / "model", variables, settings.model, settings)
+    console.print(f"model: {workdir / 'model'}")
+    return 0
+
+
+def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int:
+    """Learns the start of a trained model, or goes on with it."""
+    settings = arguments.settings
+    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(settings.dataset, settings.sigma))
+    model, variables = checkpoint.model, checkpoint.variables
+    if not isinstance(model, types.Model):
+        raise ValueError(
+            f"{arguments.checkpoint} holds a classifier without an equilibrium: it has no start to learn"
+        )
+    train, test = _splits(arguments)
+    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-start")
+    begin = start_training.init(model, settings, len(train))
+
+    def fit(state):
+        return start_training.fit(model, variables, settings, train, test, state)
+
+    with checkpoints.Run(workdir, settings, checkpoint.sha256) as run:
+        network = _fit(run, arguments.resume, begin, fit, console)["params"]
+    start = {"network": network, "mean": start_training.mean_equilibrium(model, variables, settings, train)}
+    variables = {**variables, "start": start}
+    checkpoints.save(workdir / "model", variables, checkpoint.size, checkpoint.training, settings)
+    console.print(f"model with its start: {workdir / 'model'}")
+    return 0
+
+
+def _splits(arguments: flags.Train | flags.TrainStart) -> list[data.Dataset]:
+    settings = arguments.settings
+    splits = ("train", config.Selection(dataset=settings.dataset).split)
+    return [data.load(settings.dataset, split, settings.data_dir, download=arguments.download) for split in splits]
+
+
+def _fit(run, resume, begin, fit, console):
+    """Variables after the last update, of a training that is followed, logged, saved and resumed."""
+    with metrics.Log(run.workdir / "metrics.jsonl") as log:
+        state = run.latest(begin)
+        if state is not None and not resume:
+            raise ValueError(f"{run.workdir} holds a run; give --resume to go on with it, or another --workdir")
+        done = 0 if state is None else int(state.update)
+        log.cut(done)
+        waited, begun = 0.0, time.perf_counter()
+        with progress.bar(console) as shown:
+            task = shown.add_task("compiling", total=None, completed=done)
+            for now in fit(state):
+                log.write(now)
+                waited += now.waited
+                shown.update(task, total=now.total)
+                if now.evaluation is not None:
+                    run.save(now.state)
+                    console.print(f"after {int(now.state.update)} updates: {metrics.describe(now.evaluation)}")
+                progress.advance(shown, metrics.describe(now.metrics))
+        console.print(f"waited {waited:.1f} of {time.perf_counter() - begun:.0f} s for images")
+        return run.latest(begin).variables

@@ -1,0 +1,45 @@
+"""Settings of attacks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deqsmooth import checks
+
+TARGETS = ("smoothed", "base")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """How images are changed so that they are classified otherwise: projected gradient ascent in L2.
+
+    Attributes:
+      target: `smoothed`, whose expectation over noise is approached by a few draws, or `base`, the classifier of a
+        single copy, here without noise.
+      steps: of the ascent.
+      step_size: length of a step, as a share of the radius; by default 2.5 / steps, which can cross the ball.
+      restarts: ascents from different places, of which the strongest counts; the first begins at the image.
+      draws: noise draws of every step, the same in all.
+      gradient_budget: terms of the Neumann series by which gradients pass the equilibrium.
+      num_estimation: votes of the prediction that decides whether an attack succeeded.
+      alpha: probability that this prediction is wrong, at most.
+      seed: of where ascents begin, and of all noise.
+    """
+
+    target: str = "smoothed"
+    steps: int = 20
+    step_size: float | None = None
+    restarts: int = 1
+    draws: int = 16
+    gradient_budget: int = 8
+    num_estimation: int = 1000
+    alpha: float = 0.001
+    seed: int = 0
+
+    def __post_init__(self):
+        checks.known("target", self.target, TARGETS)
+        checks.positive(self, "steps", "restarts", "draws", "gradient_budget", "num_estimation")
+        if self.step_size is None:
+            object.__setattr__(self, "step_size", 2.5 / self.steps)
+        checks.holds(self.step_size > 0, "step_size", self.step_size, "positive")
+        checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")

@@ -1,0 +1,69 @@
+"""Files brought together: equal to what one run would have written, and nothing mixed."""
+
+import sys
+
+import pytest
+from test_verification import rewritten, run  # noqa: F401
+
+from deqsmooth import certificates, merging, serialization, verification
+
+
+def write(path, header, found):
+    with certificates.Writer(path, header) as writer:
+        for certificate in found:
+            writer.write(certificate)
+    return path
+
+
+@pytest.fixture
+def parts(run, tmp_path):  # noqa: F811
+    """A run as two machines would have written it, with an image that both have."""
+    header, found = certificates.read(run)
+    return [write(tmp_path / "a.jsonl", header, found[4::-1]), write(tmp_path / "b.jsonl", header, found[4:])]
+
+
+def test_parts_make_the_whole_byte_for_byte(run, parts, tmp_path):  # noqa: F811
+    assert merging.merge(parts, tmp_path / "whole.jsonl") == 9
+    header, found = certificates.read(run)
+    ordered = write(tmp_path / "ordered.jsonl", header, sorted(found, key=lambda c: c.index))
+    assert (tmp_path / "whole.jsonl").read_bytes() == ordered.read_bytes()
+    assert verification.verify(tmp_path / "whole.jsonl").differences == []
+
+
+def test_what_does_not_belong_together_is_refused(parts, tmp_path, monkeypatch, capsys):
+    def other_seed(header, records):
+        header["smoothing"]["seed"] = 1
+
+    def more_votes(header, records):
+        records[0]["count"] += 1
+
+    def other_cost(header, records):
+        records[-1]["evaluations"] += 1
+
+    def main(*arguments):
+        monkeypatch.setattr(
+            sys, "argv", ["deqsmooth-merge", *map(str, arguments), "--out", str(tmp_path / "x.jsonl")]
+        )
+        return merging.main()
+
+    for change, message in (
+        (other_seed, "only what verifies is merged"),
+        (more_votes, "only what verifies is merged"),
+        (other_cost, "what a file before it does not"),
+    ):
+        changed = rewritten(parts[0], tmp_path / f"{change.__name__}.jsonl", change)
+        assert main(parts[1], parts[0], changed) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "x.jsonl").exists()
+    assert main(tmp_path / "none.jsonl") == 2
+    assert main(*parts) == 0 and "9 certificates" in capsys.readouterr().out
+    assert main(*parts) == 2 and "exists" in capsys.readouterr().err
+
+
+def test_another_run_is_refused(parts, tmp_path):
+    header, found = certificates.read(parts[0])
+    entries = {name: x for name, x in header.items() if name != "sha256"} | {"device": "another"}
+    entries |= {"sha256": serialization.digest(entries)}
+    other = write(tmp_path / "other.jsonl", entries, found)
+    assert verification.verify(other).differences == []
+    with pytest.raises(ValueError, match="was begun by another run: its device, sha256 differ"):
+        merging.merge([*parts, other], tmp_path / "x.jsonl")

@@ -1,0 +1,175 @@
+"""Certificates from those of another network: pairs counted by hand, and a bound that errs as rarely as alpha."""
+
+import dataclasses
+import sys
+
+import pytest
+from scipy import stats
+from test_certification import labels_of
+from test_verification import rewritten
+
+from deqsmooth import (
+    certificates,
+    certification,
+    cli,
+    config,
+    data,
+    noise,
+    provenance,
+    recertification,
+    statistics,
+    verification,
+)
+
+BEFORE = config.Smoothing(
+    sampler="independent",
+    budget=4,
+    num_selection=20,
+    num_estimation=200,
+    alpha=0.02,
+    sigma=0.5,
+    lanes=16,
+    block=16,
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def found(small, digits):
+    return list(certification.certify_dataset(small, digits, [0, 8, 16], BEFORE))
+
+
+def test_pairs_are_those_of_solving_each_sample_alone(small, digits, found):
+    settings = recertification.settings_after(BEFORE, budget=1, num_audit=60, alpha_audit=0.005)
+    again = list(recertification.recertify(found, (small, BEFORE), (small, settings), digits))
+    assert sum(c.mismatches for c in again) > 0
+    for old, new in zip(found, again, strict=True):
+        image = digits.take([old.index])[0][0]
+        votes = [labels_of(small, image, old.index, noise.AUDIT, range(60), budget=k) for k in (4, 1)]
+        lost = (votes[0] == old.selected) & (votes[1] != old.selected)
+        assert new.mismatches == lost.sum() and new.evaluations == 60 * (4 + 1)
+        left = statistics.clopper_pearson_lower(old.count, 200, 0.015)
+        left -= stats.beta.ppf(1 - 0.005, lost.sum() + 1, 60 - lost.sum())
+        assert new.p_lower == pytest.approx(max(0.0, left), rel=1e-12)
+        assert (new.counts, new.label, new.budget) == (old.counts, old.label, 1)
+        assert (new.prediction is None) == (new.p_lower <= 0.5)
+
+
+def test_the_same_network_loses_nothing_but_the_price_of_the_pairs(small, digits, found):
+    settings = recertification.settings_after(BEFORE, num_audit=100, alpha_audit=0.002)
+    again = list(recertification.recertify(found, (small, BEFORE), (small, settings), digits))
+    for old, new in zip(found, again, strict=True):
+        assert new.mismatches == 0
+        price = 1 - 0.002 ** (1 / 100)
+        lower = statistics.clopper_pearson_lower(old.count, 200, 0.018)
+        assert new.p_lower == pytest.approx(max(0.0, lower - price))
+    assert max(new.p_lower for new in again) > 0
+
+
+@pytest.mark.parametrize(("share", "lost"), [(0.9, 0.02), (0.7, 0.2), (1.0, 0.0), (0.6, 0.01)])
+def test_a_false_bound_is_as_rare_as_alpha(share, lost):
+    """Every outcome of 40 votes and 30 pairs, where the other network loses as much as it can."""
+    missed = sum(
+        stats.binom.pmf(count, 40, share) * stats.binom.pmf(differing, 30, lost)
+        for count in range(41)
+        for differing in range(31)
+        if statistics.paired_lower(count, 40, differing, 30, 0.02, 0.08) > share - lost
+    )
+    assert missed <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (config.Smoothing(num_estimation=200, num_audit=100), "sampler 'serial'"),
+        (config.Smoothing(sampler="independent", bound="paired"), "bound 'paired'"),
+    ],
+)
+def test_other_certificates_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        recertification.settings_after(settings)
+
+
+def test_only_pairs_make_such_a_bound(small, digits):
+    settings = config.Smoothing(sampler="independent", bound="paired", budget=1)
+    assert (settings.num_audit, settings.alpha_audit) == (1000, 0.0001)
+    with pytest.raises(ValueError, match="it is that of certificates made from those of another"):
+        next(certification.certify(small, digits.take([0])[0], settings))
+    with pytest.raises(ValueError, match=r"alpha_audit is 0\.5; it must be in"):
+        config.Smoothing(sampler="independent", bound="paired", alpha_audit=0.5)
+
+
+@pytest.fixture(scope="module")
+def run(small, digits, found, tmp_path_factory):
+    settings = recertification.settings_after(BEFORE, budget=2, num_audit=60, alpha_audit=0.005)
+    selection = config.Selection(dataset="digits")
+    before = provenance.header(small, selection, BEFORE, digits.identity)
+    header = provenance.header(small, selection, settings, digits.identity, before)
+    path = tmp_path_factory.mktemp("paired") / "run.jsonl"
+    with certificates.Writer(path, header) as writer:
+        for certificate in recertification.recertify(found, (small, BEFORE), (small, settings), digits):
+            writer.write(certificate)
+    return path
+
+
+def test_they_verify_and_name_what_they_come_from(run):
+    checked = verification.verify(run)
+    assert checked.differences == [] and checked.header["before"]["reference"]["budget"] == 4
+    assert checked.header["reference"]["budget"] == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"mismatches": 0}, {"num_audit": 600}, {"alpha_audit": 0.01}, {"bound": "exact"}]
+)
+def test_what_was_tampered_with_is_found(run, tmp_path, change):
+    def tamper(header, records):
+        for record in records:
+            record |= change
+
+    changed = [
+        record for record in certificates.read(run)[1] if any(getattr(record, k) != v for k, v in change.items())
+    ]
+    found = verification.verify(rewritten(run, tmp_path / "changed.jsonl", tamper)).differences
+    assert changed and len({difference.line for difference in found}) == len(changed)
+
+
+def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    common = (
+        "--num-estimation",
+        "200",
+        "--num-selection",
+        "20",
+        "--lanes",
+        "24",
+        "--block",
+        "24",
+        "--max-images",
+        "3",
+    )
+    sampler = ("--sampler", "independent", "--start", "learned", "--budget", "2")
+
+    def command(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        return getattr(cli, name)()
+
+    assert command("certify", *sampler, *common, "--out", "old.jsonl") == 0
+    assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
+    assert "cell evaluations, where the certificates before took 1,320" in capsys.readouterr().out
+    whole = (tmp_path / "new.jsonl").read_text()
+    (tmp_path / "new.jsonl").write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
+    again = certificates.read("new.jsonl")[1]
+    assert [dataclasses.replace(c, seconds=0.0) for c in again] == [
+        dataclasses.replace(c.certificate, seconds=0.0)
+        for c in certificates._parse(tmp_path / "whole", whole).lines
+    ]
+    assert verification.verify("new.jsonl").differences == []
+    broken = (tmp_path / "old.jsonl").read_text().replace('"label": ', '"label": 1')
+    (tmp_path / "old.jsonl").write_text(broken)
+    assert command("recertify", "old.jsonl") == 2
+    assert "only what verifies can be built on" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""Statements over a data set: against enumeration and closed forms."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_certificates import certificate
+
+from deqsmooth import cohen, statements, statistics
+
+
+def line(index, correct, radius, label=1):
+    return cohen.Published(index, label, label if correct else label + 1, radius, correct, 0.0)
+
+
+LINES = [line(0, True, 0.5), line(1, True, 0.2), line(2, False, 0.9), line(3, True, 0.5), line(4, False, 0.0)]
+
+
+def test_certified_accuracy_and_its_interval():
+    found = statements.accuracy(LINES, 0.5, 0.1)
+    assert found.share == 0.4
+    # Clopper and Pearson by their definition: at the ends an outcome so extreme has half of alpha.
+    assert stats.binom.sf(1, 5, found.lower) == pytest.approx(0.05)
+    assert stats.binom.cdf(2, 5, found.upper) == pytest.approx(0.05)
+    assert statements.accuracy(LINES, 0.0).share == 0.6 and statements.accuracy(LINES, 2.0).lower == 0.0
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 3), (5, 1), (4, 4), (0, 0)])
+def test_the_sign_test_counts_outcomes_as_rare(wins, losses):
+    tosses = [sum(toss) for toss in itertools.product([0, 1], repeat=wins + losses)]
+    as_rare = [abs(sum_ - (wins + losses) / 2) >= abs(wins - losses) / 2 for sum_ in tosses]
+    assert statistics.sign_test(wins, losses) == pytest.approx(np.mean(as_rare))
+
+
+def test_runs_are_compared_on_the_images_that_both_have():
+    other = [line(3, True, 0.1), line(0, True, 0.6), line(2, True, 0.9), line(1, True, 0.3), line(9, True, 0.9)]
+    found = statements.compare(LINES, other, 0.25)
+    assert (found.num_images, found.only_first, found.only_second) == (4, 1, 2)
+    assert found.difference == 0.25 and found.lower < 0.25 < found.upper
+    swapped = statements.compare(other, LINES, 0.25)
+    assert (swapped.lower, swapped.upper) == (-found.upper, -found.lower) and swapped.p_value == found.p_value
+    with pytest.raises(ValueError, match="no image in common"):
+        statements.compare(LINES, [line(7, True, 0.1)], 0.25)
+    with pytest.raises(ValueError, match="image 3 has label 1 in one run and 4 in the other"):
+        statements.compare(LINES, [line(3, True, 0.1, label=4)], 0.25)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.02), (0.1, 0.3), (0.0, 0.05)])
+def test_the_interval_of_a_difference_covers_it(lost, gained):
+    """Every outcome of 30 images, weighted by its probability."""
+    missed = 0.0
+    for a in range(31):
+        for b in range(31 - a):
+            first = [line(i, i < a, 1.0) for i in range(30)]
+            second = [line(i, a <= i < a + b, 1.0) for i in range(30)]
+            found = statements.compare(first, second, 0.5, 0.1)
+            if not found.lower <= gained - lost <= found.upper:
+                missed += stats.multinomial.pmf([a, b, 30 - a - b], 30, [lost, gained, 1 - lost - gained])
+    assert missed <= 0.1
+
+
+def test_radii_at_once_are_those_of_alpha_divided():
+    common = {"count": 960, "num_estimation": 1000, "sigma": 0.5, "alpha": 0.01, "label": 1}
+    plain = certificate(0, sampler="independent", bound="clopper-pearson", looks=None, alpha_audit=0.0, **common)
+    looked = dataclasses.replace(plain, looks=(500, 1000))
+    serial = certificate(
+        1, sampler="serial", bound="exact", looks=None, alpha_audit=0.005, num_audit=300, mismatches=2, **common
+    )
+    radii = statements.simultaneous_radii([plain, looked, serial])
+    assert radii[0] == statistics.radius(statistics.clopper_pearson_lower(960, 1000, 0.01 / 3), 0.5)
+    assert radii[1] == statistics.radius(statistics.clopper_pearson_lower(960, 1000, 0.01 / 6), 0.5)
+    lower = statistics.audited_lower(960, 1000, 2, 300, 0.005 / 3, 0.005 / 3, "exact")
+    assert radii[2] == statistics.radius(lower, 0.5)
+    alone = statistics.audited_lower(960, 1000, 2, 300, 0.005, 0.005, "exact")
+    assert statements.simultaneous_radii([serial]) == [statistics.radius(alone, 0.5)]

@@ -1,0 +1,37 @@
+"""Tables: every cell comes back from each format, whatever it holds."""
+
+import html.parser
+import re
+
+from deqsmooth import tables
+
+TABLE = tables.Table("50 % & <more>", ("name", "r_1"), (("a|b", "1.5"), ("<i>x\\y", "#2 {3} ~^$")))
+
+
+def test_html_is_escaped():
+    cells = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            cells.append([tag, ""])
+
+        def handle_data(self, data):
+            cells[-1][1] += data
+
+    Reader().feed(tables.to_html(TABLE))
+    found = [text for tag, text in cells if tag in ("caption", "th", "td")]
+    assert [text.strip("\n") for text in found] == [TABLE.title, *TABLE.headings, *TABLE.rows[0], *TABLE.rows[1]]
+
+
+def test_markdown_keeps_its_columns():
+    lines = tables.to_markdown(TABLE).splitlines()
+    assert lines[:2] == [TABLE.title, ""] and lines[3] == "|---|---:|"
+    for line, row in zip([lines[2], *lines[4:]], [TABLE.headings, *TABLE.rows], strict=True):
+        assert re.split(r"(?<!\\)\|", line)[1:-1] == [f" {cell} ".replace("a|b", "a\\|b") for cell in row]
+
+
+def test_latex_is_escaped():
+    text = tables.to_latex(TABLE)
+    assert r"\caption{50 \% \& <more>}" in text and r"name & r\_1 \\" in text
+    assert r"<i>x\textbackslash{}y & \#2 \{3\} \textasciitilde{}\textasciicircum{}\$ \\" in text
+    assert text.count("{tabular}") == 2 and r"\begin{tabular}{lr}" in text
