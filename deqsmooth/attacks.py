@@ -8,7 +8,6 @@ radius refutes the certificate.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from deqsmooth import (
+    attempts,
     certificates,
     certification,
     checkpoints,
@@ -35,31 +35,6 @@ _IMAGES = 4
 _INSIDE = 1 - 1e-5
 
 Loss = Callable[[types.Images], types.PerLane]
-
-
-@dataclasses.dataclass(frozen=True)
-class Attacked:
-    """What an attack on an image came to.
-
-    Attributes:
-      index: of the image in its split.
-      label: its class.
-      budget: radius within which the attack was to stay.
-      distance: L2 distance of the attacked image from the image.
-      prediction: class of the attacked image; None if the smoothed classifier abstains.
-      certified: class of the certificate; None if it abstains.
-      radius: certified radius.
-      refutes: whether the smoothed class of an image nearer than the radius is not the certified one.
-    """
-
-    index: int
-    label: int
-    budget: float
-    distance: float
-    prediction: int | None
-    certified: int | None
-    radius: float
-    refutes: bool
 
 
 def ascend(
@@ -165,7 +140,7 @@ def attack(
     dataset: data.Dataset,
     radii: Sequence[float],
     how: config.Attack,
-) -> Iterator[Attacked]:
+) -> Iterator[attempts.Attempt]:
     """Attacks the images of certificates at every radius.
 
     The smoothed class of an attacked image is predicted from noise that the attack has not seen.
@@ -220,7 +195,7 @@ def attack(
         indices = np.array([certificate.index for certificate in chunk])
         images = certification.checked(checkpoint, dataset.take(indices.tolist())[0], voting)
         labels = np.array([certificate.label for certificate in chunk], np.int32)
-        outcome: list[list[Attacked]] = [[] for _ in chunk]
+        outcome: list[list[attempts.Attempt]] = [[] for _ in chunk]
         for radius in radii:
             rows = {
                 "images": images,
@@ -243,14 +218,14 @@ def attack(
             yield from own
 
 
-def _attacked(certificate, budget, distance, predicted, smoothed) -> Attacked:
+def _attacked(certificate, budget, distance, predicted, smoothed) -> attempts.Attempt:
     refutes = (
         smoothed
         and certificate.prediction is not None
         and predicted not in (None, certificate.prediction)
         and distance < certificate.radius
     )
-    return Attacked(
+    return attempts.Attempt(
         certificate.index,
         certificate.label,
         budget,

@@ -43,8 +43,18 @@ class Figure:
     png: bytes
 
 
-def certified_accuracy(runs: Mapping[str, Sequence[statements.Line]], alpha: float = 0.05) -> Figure:
-    """Certified accuracy against the radius, with its interval over images."""
+def certified_accuracy(
+    runs: Mapping[str, Sequence[statements.Line]],
+    attacked: Mapping[str, list[tuple[float, float]]],
+    alpha: float = 0.05,
+) -> Figure:
+    """Certified accuracy against the radius, with its interval over images, and what attacks leave.
+
+    Args:
+      runs: images by name of the run.
+      attacked: radii and robust accuracies by name of the run.
+      alpha: probability that an interval misses, at most.
+    """
     largest = max(line.radius for found in runs.values() for line in found) or 1.0
     radii = np.linspace(0, 1.05 * largest, _POINTS)
 
@@ -56,14 +66,19 @@ def certified_accuracy(runs: Mapping[str, Sequence[statements.Line]], alpha: flo
             )
             axes.plot(radii, shares, label=name, **style)
             axes.fill_between(radii, lower, upper, color=style["color"], alpha=0.15, linewidth=0)
+            if name in attacked:
+                points = np.array(attacked[name])
+                axes.plot(*points.T * [[1], [100]], "x--", color=style["color"], label=f"{name}, attacked")
         axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, 100))
-        axes.set_xlim(0, radii[-1])
+        axes.set_xlim(0, max([radii[-1], *(1.05 * points[-1][0] for points in attacked.values())]))
         axes.legend()
 
     caption = (
         "Share of images that are classified correctly and certified to at least this radius. Bands: "
         f"{100 * (1 - alpha):g} % interval for the images that these were drawn from, at each radius by itself."
     )
+    if attacked:
+        caption += " Crosses: the share of the attacked images whose class the attacks could not change."
     return _figure("certified-accuracy", caption, draw)
 
 

@@ -30,14 +30,17 @@ class Certify:
       smoothing: how they are certified.
       preset: named settings that the other flags then change: `mdeq-30a`, `srs-mdeq-3a`, ... (the paper's).
       checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      predict: only the smoothed class, without a radius, for those who use the classifier (see `ds.predict`).
       download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
-      out: file that certificates are appended to; by default one in `runs/` named after the settings.
+      out: file that certificates are appended to; by default one in `runs/` named after the settings. Predictions
+        go to a file of their own.
     """
 
     selection: Annotated[config.Selection, _Flat]
     smoothing: Annotated[config.Smoothing, _Flat]
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
+    predict: bool = False
     download: bool = False
     out: pathlib.Path | None = None
 

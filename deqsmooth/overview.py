@@ -34,7 +34,10 @@ def overview(runs: Sequence[Run]) -> Iterator[tables.Table]:
         f"certified accuracy, % (interval over images, {100 * (1 - ALPHA):g} %)", headings, tuple(rows)
     )
     headings = ("", "ACR", "mean radius", "abstentions", "evaluations", "s/image", "mismatches")
-    yield tables.Table("averages over images", headings, tuple(map(_averages, runs)))
+    rows = [_averages(run) for run in runs]
+    if not any(row[-1] for row in rows):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    yield tables.Table("averages over images", headings, tuple(rows))
     for run in runs[1:]:
         yield _comparison(runs[0], run, radii)
         yield _disagreements(runs[0], run)

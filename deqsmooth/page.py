@@ -13,7 +13,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from deqsmooth import figures, overview, tables
+from deqsmooth import attempts, figures, overview, tables
 from deqsmooth.runs import Run, read
 
 _STYLE = """
@@ -63,7 +63,8 @@ def write(runs: Sequence[Run], out: str | os.PathLike[str]) -> None:
 
 def figures_of(runs: Sequence[Run]) -> Iterator[figures.Figure]:
     """Curves, cost, residuals and mismatches, and a scatter plot for each comparison."""
-    yield figures.certified_accuracy({run.name: run.found for run in runs}, overview.ALPHA)
+    attacked = {run.name: attempts.robust_accuracy(run.attempts) for run in runs if run.attempts}
+    yield figures.certified_accuracy({run.name: run.found for run in runs}, attacked, overview.ALPHA)
     own = {run.name: run.checked.found for run in runs if run.checked is not None}
     if own:
         found = (figures.cost(own), figures.residuals(own), figures.mismatches(own))
@@ -137,11 +138,11 @@ def _picture(figure: figures.Figure) -> str:
 
 
 def main() -> int:
-    """Command `deqsmooth-report`; returns the exit status: 0 done, 1 a file does not verify, 2 bad input."""
+    """Command `deqsmooth-report`; returns the exit status: 0 done, 1 a file is not sound, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="deqsmooth-report",
         description="A page of tables and figures from files of certificates, compared with the first.",
-        epilog="exit status: 0 done, 1 a file does not verify, 2 bad input",
+        epilog="exit status: 0 done, 1 a file does not verify or is refuted, 2 bad input",
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", type=pathlib.Path, help="certificates, or Cohen's .tsv"

@@ -54,11 +54,7 @@ def predict(
       >>> [prediction.label for prediction in found] == labels.tolist()
       True
     """
-    if settings.sampler != "independent" or settings.looks:
-        raise ValueError(
-            f"sampler is {settings.sampler!r} and looks is {settings.looks}; "
-            "a prediction takes 'independent' votes, all at once"
-        )
+    check(settings)
     images = certification.checked(classifier, images, settings)
     places = certification.numbered(images, indices)
     if programs is None:
@@ -66,3 +62,12 @@ def predict(
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
         counts = np.bincount(votes, minlength=programs.num_classes + 1).tolist()
         yield Prediction(statistics.smoothed_class(counts[:-1], settings.alpha), tuple(counts))
+
+
+def check(settings: config.Smoothing) -> None:
+    """Raises `ValueError` unless the votes of these settings can be those of a prediction."""
+    if settings.sampler != "independent" or settings.looks:
+        raise ValueError(
+            f"sampler is {settings.sampler!r} and looks is {settings.looks}; "
+            "a prediction takes 'independent' votes, all at once"
+        )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import table
 
-from deqsmooth import certificates, config, planning, statistics
+from deqsmooth import attempts, certificates, config, planning, statistics
 
 if TYPE_CHECKING:
-    from deqsmooth import attacks, parity
+    from deqsmooth import parity
 
 
 def radii(sigma: float, largest: float) -> list[float]:
@@ -122,25 +122,22 @@ def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
     return shown
 
 
-def survivors(found: Sequence[attacks.Attacked], target: str) -> table.Table:
+def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
     """Empirical robust accuracy, in percent, beside the certified one, at the radii of attacks."""
     shown = table.Table(title=f"attacks on the {target} classifier")
     shown.add_column("radius")
-    radii = list(dict.fromkeys(one.budget for one in found))
-    at = [[one for one in found if one.budget == radius] for radius in radii]
-    for radius in radii:
+    left = attempts.robust_accuracy(found)
+    for radius, _ in left:
         shown.add_column(f"{radius:g}", justify="right")
-    rows: dict[str, list[float]] = {
-        "certified, %": [_share(x.certified == x.label and x.radius >= x.budget for x in own) for own in at],
-        "not broken, %": [_share(x.prediction == x.label for x in own) for own in at],
+    first = [one for one in found if one.budget == left[0][0]]
+    correct, reached = [one.certified == one.label for one in first], [one.radius for one in first]
+    rows = {
+        "certified, %": [statistics.certified_accuracy(correct, reached, radius) for radius, _ in left],
+        "not broken, %": [share for _, share in left],
     }
     for name, shares in rows.items():
         shown.add_row(name, *(statistics.round_down(100 * share, 1) for share in shares))
     return shown
-
-
-def _share(holds: Iterable[bool]) -> float:
-    return float(np.mean(list(holds)))
 
 
 def classifier(settings: config.Smoothing, solves: bool) -> str:

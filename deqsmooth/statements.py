@@ -139,4 +139,4 @@ def _p_lower(certificate, num_images) -> float:
 
 
 def _is_certified(line, radius) -> bool:
-    return bool(line.correct) and line.radius >= radius
+    return bool(line.correct and line.radius >= radius)

@@ -11,6 +11,7 @@ import rich.console
 
 from deqsmooth import (
     attacks,
+    attempts,
     checkpoints,
     checks,
     data,
@@ -42,7 +43,7 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
         checks.holds(radius > 0, "radii", radius, "positive")
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-{arguments.attack.target}-attack.jsonl")
     header = {
-        "kind": "attack",
+        "kind": attempts.KIND,
         "certificates": source.header["sha256"],
         "versions": provenance.versions(),
         "attack": serialization.to_json(arguments.attack),

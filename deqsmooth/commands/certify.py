@@ -7,10 +7,13 @@ import pathlib
 import rich.console
 
 from deqsmooth import certificates, certification, checkpoints, checks, data, flags, progress, provenance, report
+from deqsmooth.commands import predict
 
 
 def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     """Certifies the images that are not yet in the file, and shows what came of it."""
+    if arguments.predict:
+        return predict.run(arguments, console)
     selection = arguments.selection
     settings = arguments.smoothing
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)

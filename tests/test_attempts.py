@@ -1,0 +1,104 @@
+"""Attacks from the command line and in reports: written, read, shown, and alarming where they should be."""
+
+import dataclasses
+import json
+import sys
+
+import pytest
+
+from deqsmooth import attempts, certificates, cli, page, runs
+
+QUICK = (
+    "--sampler",
+    "independent",
+    "--start",
+    "learned",
+    "--budget",
+    "1",
+    "--num-estimation",
+    "200",
+    "--lanes",
+    "40",
+)
+
+
+def call(monkeypatch, function, *arguments):
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    return function()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Certificates of three digits and what attacks on them came to."""
+    path = tmp_path_factory.mktemp("attacks")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(path)
+        out = ("--max-images", "3", "--out", "certificates.jsonl")
+        assert call(monkeypatch, cli.certify, *QUICK, *out) == 0
+        how = ("--steps", "4", "--draws", "4", "--num-estimation", "200", "--radii", "0.2,6")
+        assert call(monkeypatch, cli.attack, "certificates.jsonl", *how, "--out", "attacks.jsonl") == 0
+    return path
+
+
+def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
+    header, found = attempts.read(folder / "attacks.jsonl")
+    chosen = certificates.read(folder / "certificates.jsonl")
+    assert header["certificates"] == chosen[0]["sha256"] and header["attack"]["steps"] == 4
+    assert [(x.index, x.budget, x.radius) for x in found] == [
+        (c.index, radius, c.radius) for c in chosen[1] for radius in (0.2, 6.0)
+    ]
+    assert attempts.robust_accuracy(found)[1][1] < 1 and not any(x.refutes for x in found)
+    arguments = (folder / "certificates.jsonl", folder / "attacks.jsonl", "--out", folder / "report")
+    assert call(monkeypatch, page.main, *arguments) == 0
+    assert "6 attacks refute none" in capsys.readouterr().out
+    text = (folder / "report" / "index.html").read_text()
+    assert "whose class the attacks could not change" in text
+
+
+def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys):
+    header, found = attempts.read(folder / "attacks.jsonl")
+    found[0] = dataclasses.replace(found[0], distance=0.1, prediction=9, refutes=True)
+    lines = [header, *map(dataclasses.asdict, found)]
+    (tmp_path / "attacks.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    arguments = (folder / "certificates.jsonl", tmp_path / "attacks.jsonl", "--out", tmp_path / "report")
+    assert call(monkeypatch, page.main, *arguments) == 1
+    assert "1 attacks refute it" in capsys.readouterr().err
+    assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for arguments, message in (
+        (("certificates.jsonl", "--out", "attacks.jsonl"), "cannot write attacks.jsonl: File exists"),
+        (("certificates.jsonl", "--radii", "0", "--out", "x.jsonl"), "radii is 0.0; it must be positive"),
+        (("attacks.jsonl",), "is no header"),
+        (("certificates.jsonl", "--target", "both"), "unknown target 'both'"),
+    ):
+        assert call(monkeypatch, cli.attack, *arguments) == 2
+        assert message in capsys.readouterr().err
+    whole = (folder / "attacks.jsonl").read_text()
+    for text, message in (
+        (whole.splitlines()[0] + "\n", "holds no attempt yet"),
+        (whole.replace('"distance": ', '"distance": -'), "line 2, is no attempt"),
+        (whole.replace('"refutes": false', '"refutes": 0'), "line 2, is no attempt"),
+        (whole.replace('"certificates": "', '"certificates": "0'), "not among the files"),
+    ):
+        (tmp_path / "broken.jsonl").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            runs.read([folder / "certificates.jsonl", tmp_path / "broken.jsonl"])
+    with pytest.raises(ValueError, match="no file of certificates is given"):
+        runs.read([folder / "attacks.jsonl"])
+
+
+def test_predictions_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--predict", *QUICK, "--max-images", "3", "--out", "predictions.jsonl")
+    assert call(monkeypatch, cli.certify, *arguments) == 0
+    assert "% right, 0 abstentions" in capsys.readouterr().out
+    header, *lines = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    assert header["kind"] == "predictions" and [line["index"] for line in lines] == [0, 8, 16]
+    assert all(sum(line["counts"]) == 200 and line["prediction"] == line["label"] for line in lines)
+    assert call(monkeypatch, cli.certify, *arguments) == 2
+    assert "File exists" in capsys.readouterr().err
+    assert call(monkeypatch, cli.certify, "--predict", "--out", "other.jsonl") == 2
+    assert "a prediction takes 'independent' votes" in capsys.readouterr().err
