@@ -8,6 +8,7 @@ radius refutes the certificate.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -168,57 +169,61 @@ def attack(
             raise ValueError(f"image {certificate.index} has no label; an attack is away from it")
     smoothed = how.target == "smoothed"
     voting = certification.plain(settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed)
-    classify = classify_fn(checkpoint, settings, how.gradient_budget)
-    programs = certification.prepare(checkpoint, voting, checkpoint.model.image_shape, len(found))
-    mesh = distributed.mesh()
-
-    def on_block(variables, rows):
-        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows["index"])
-        samples = jnp.arange(how.draws if smoothed else 1)
-        draw = jax.vmap(
-            lambda key: noise.gaussian(
-                jnp.broadcast_to(key, samples.shape), samples.astype(jnp.int32), rows["images"].shape[1:]
-            )
-        )(keys)
-        draws = settings.sigma * draw if smoothed else 0 * draw
-        loss = smoothed_loss(lambda images: classify(variables, images), rows["labels"], draws)
-        begin = jax.vmap(jax.random.fold_in, (0, None))(keys, how.draws)
-        return ascend(loss, rows["images"], rows["radii"], begin, how)
-
-    def vote(variables, images):
-        return jnp.argmax(classify(variables, images), -1)
-
-    ascend_all = jax.jit(lambda v, rows: distributed.map_blocks(on_block, v, rows, _IMAGES, mesh))
-    vote_all = jax.jit(lambda v, images: distributed.map_blocks(vote, v, images, _IMAGES, mesh))
-    for begin in range(0, len(found), _IMAGES * mesh.size):
-        chunk = found[begin : begin + _IMAGES * mesh.size]
+    shape = checkpoint.model.image_shape
+    programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
+    ascend_all, classify_all = _programs(checkpoint, settings, how)
+    num_images = _IMAGES * distributed.mesh().size
+    for begin in range(0, len(found), num_images):
+        chunk = found[begin : begin + num_images]
         indices = np.array([certificate.index for certificate in chunk])
         images = certification.checked(checkpoint, dataset.take(indices.tolist())[0], voting)
-        labels = np.array([certificate.label for certificate in chunk], np.int32)
+        rows = {
+            "images": images,
+            "index": indices.astype(np.uint32),
+            "labels": np.array([certificate.label for certificate in chunk], np.int32),
+        }
         outcome: list[list[attempts.Attempt]] = [[] for _ in chunk]
         for radius in radii:
-            rows = {
-                "images": images,
-                "index": indices.astype(np.uint32),
-                "labels": labels,
-                "radii": np.full(len(chunk), radius, np.float32),
-            }
-            changed = np.asarray(ascend_all(checkpoint.variables, rows))
+            radii_now = np.full(len(chunk), radius, np.float32)
+            changed = np.asarray(ascend_all(checkpoint.variables, {**rows, "radii": radii_now}))
             if smoothed:
                 votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
-                predicted = [x.label for x in votes]
+                predicted = [one.label for one in votes]
             else:
-                predicted = np.asarray(vote_all(checkpoint.variables, changed)).tolist()
-            distances = np.linalg.norm((changed.astype(float) - images).reshape(len(chunk), -1), axis=1)
-            for place, certificate in enumerate(chunk):
-                outcome[place].append(
-                    _attacked(certificate, radius, float(distances[place]), predicted[place], smoothed)
-                )
+                predicted = np.asarray(classify_all(checkpoint.variables, changed)).tolist()
+            distances = np.linalg.norm((changed.astype(float) - images).reshape(len(chunk), -1), axis=1).tolist()
+            for own, *one in zip(outcome, chunk, distances, predicted, strict=True):
+                own.append(_attempt(radius, smoothed, *one))
         for own in outcome:
             yield from own
 
 
-def _attacked(certificate, budget, distance, predicted, smoothed) -> attempts.Attempt:
+def _programs(checkpoint, settings, how):
+    """Compiled functions of the variables: rows -> attacked images, images -> classes of the base classifier."""
+    classify = classify_fn(checkpoint, settings, how.gradient_budget)
+    num_draws = how.draws if how.target == "smoothed" else 1
+    sigma = settings.sigma if how.target == "smoothed" else 0.0
+
+    def attack_block(variables, rows):
+        shape = rows["images"].shape[1:]
+        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows["index"])
+        samples = jnp.arange(num_draws, dtype=jnp.int32)
+        draws = jax.vmap(lambda key: noise.gaussian(jnp.broadcast_to(key, samples.shape), samples, shape))(keys)
+        loss = smoothed_loss(functools.partial(classify, variables), rows["labels"], sigma * draws)
+        beginnings = jax.vmap(jax.random.fold_in, (0, None))(keys, num_draws)
+        return ascend(loss, rows["images"], rows["radii"], beginnings, how)
+
+    def classify_block(variables, images):
+        return jnp.argmax(classify(variables, images), -1)
+
+    def compiled(on_block):
+        run = functools.partial(distributed.map_blocks, on_block, block=_IMAGES, mesh=distributed.mesh())
+        return jax.jit(jax.default_matmul_precision("highest")(run))
+
+    return compiled(attack_block), compiled(classify_block)
+
+
+def _attempt(budget, smoothed, certificate, distance, predicted) -> attempts.Attempt:
     refutes = (
         smoothed
         and certificate.prediction is not None

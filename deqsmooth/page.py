@@ -13,7 +13,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from deqsmooth import attempts, figures, overview, tables
+from deqsmooth import attempts, cohen, figures, overview, tables
 from deqsmooth.runs import Run, read
 
 _STYLE = """
@@ -37,7 +37,7 @@ figcaption, .faint { color: var(--faint); font-size: 0.9rem; }
 
 
 def write(runs: Sequence[Run], out: str | os.PathLike[str]) -> None:
-    """Writes `index.html`, which needs no other file, `tables.md`, `tables.tex` and the figures as SVG and PNG.
+    """Writes `index.html`, which needs no other file, its tables and figures by themselves, and results as TSV.
 
     Args:
       runs: to be shown; the others are compared with the first.
@@ -57,6 +57,9 @@ def write(runs: Sequence[Run], out: str | os.PathLike[str]) -> None:
             file = out / f"{figure.name.replace('/', '-')}.svg"
             file.write_text(figure.light)
             file.with_suffix(".png").write_bytes(figure.png)
+        for run in runs:
+            if run.checked is not None:
+                cohen.write(out / f"{run.name.replace('/', '-')}.tsv", run.checked.found)
     except OSError as error:
         raise ValueError(f"cannot write {out}: {error.strerror}") from None
 

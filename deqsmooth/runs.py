@@ -80,7 +80,9 @@ def read(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
     runs = [_read_one(path, name) for path, name in zip(files, _names(files), strict=True)]
     for path in attacked:
         file = attempts.read(path)
-        own = [run for run in runs if run.checked and run.checked.header["sha256"] == file.header["certificates"]]
+        own = [
+            run for run in runs if run.checked and run.checked.header["sha256"] == file.header.get("certificates")
+        ]
         if not own:
             raise ValueError(f"{path} holds attacks on certificates that are not among the files")
         for run in own:

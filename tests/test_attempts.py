@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from deqsmooth import attempts, certificates, cli, page, runs
@@ -88,6 +89,23 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
             runs.read([folder / "certificates.jsonl", tmp_path / "broken.jsonl"])
     with pytest.raises(ValueError, match="no file of certificates is given"):
         runs.read([folder / "attacks.jsonl"])
+
+
+def test_damaged_files_give_a_clear_error(folder, tmp_path):
+    """A hundred files with a few bytes changed, put in or taken out."""
+    whole = (folder / "attacks.jsonl").read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place : place + int(rng.integers(0, 2))] = rng.bytes(int(rng.integers(0, 3)))
+        (tmp_path / "damaged.jsonl").write_bytes(damaged)
+        try:
+            runs.read([folder / "certificates.jsonl", tmp_path / "damaged.jsonl"])
+        except ValueError as error:
+            assert "damaged.jsonl" in str(error)
+            refused += 1
+    assert refused > 50
 
 
 def test_predictions_are_written(tmp_path, monkeypatch, capsys):

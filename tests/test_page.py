@@ -42,7 +42,8 @@ def test_a_report_says_what_the_files_say(run, published, tmp_path, monkeypatch,
         table = (out / f"tables.{kind}").read_text()
         assert f"{int(1000 * sum(correct) / len(found)) / 10:.1f} (" in table
     assert "counts are not known" in text and "McNemar" in text and "published" in text
-    assert {path.suffix for path in out.iterdir()} == {".html", ".md", ".tex", ".svg", ".png"}
+    assert {path.suffix for path in out.iterdir()} == {".html", ".md", ".tex", ".svg", ".png", ".tsv"}
+    assert [x.index for x in cohen.read(out / "run.tsv")] == [c.index for c in found]
 
 
 def test_reports_of_the_same_files_are_the_same(run, tmp_path):  # noqa: F811
