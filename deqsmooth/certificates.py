@@ -8,6 +8,7 @@ header: lines that were changed, moved or taken out leave a gap.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
@@ -112,13 +113,15 @@ class Writer:
     """Appends certificates to a file, each on disk before the next is begun; use as a context manager.
 
     A file that does not exist is made, with the header. One that exists must have the same header; its
-    certificates are in `done`, and a last line that a killed run left unfinished is cut off.
+    certificates are in `done`, and a last line that a killed run left unfinished is cut off. While one writes, no
+    other can.
 
     Attributes:
       done: certificates that the file already holds, in its order.
 
     Raises:
-      ValueError: the file has another header or is no file of certificates, or it cannot be written.
+      ValueError: the file has another header or is no file of certificates, another process writes to it, or it
+        cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
@@ -128,10 +131,11 @@ class Writer:
         self._chain = header["sha256"]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b")
+            self._file = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise ValueError(f"cannot write {self._path}: {error.strerror}") from None
         try:
+            self._lock()
             self._file.seek(0)
             content = self._file.read()
             complete = content[: content.rfind(b"\n") + 1]
@@ -159,10 +163,25 @@ class Writer:
         self._chain = link(self._chain, record)
         self._append({**record, "chain": self._chain})
 
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self._path} is being written by another process; give another --out") from None
+        except OSError as error:
+            raise ValueError(f"cannot lock {self._path}: {error.strerror}") from None
+
     def _append(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        left = json.dumps(record, allow_nan=False).encode() + b"\n"
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {self._path}: {error.strerror}; every line before is whole, and the same command "
+                "goes on from there"
+            ) from None
 
 
 def link(chain: str, record: dict[str, Any]) -> str:

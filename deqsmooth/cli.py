@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import rich.console
 
 from deqsmooth import checks, commands, distributed, flags, presets
@@ -61,6 +62,12 @@ def _run(
         return command(flags.parse(arguments, preset), console)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: the device has too little memory: {str(error).splitlines()[0]}", file=sys.stderr)
+        print("a smaller --block needs less to certify, a smaller --batch-size to train", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,29 @@ def start() -> None:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(base) / "deqsmooth" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def share(given: str | None) -> tuple[int, int]:
+    """Number of this process among those that share a run's images, from 0, and how many they are.
+
+    Images are shared out, never samples, so that processes need not know of each other.
+
+    Args:
+      given: `I/N`; by default what JAX says, which knows the hosts of a TPU pod.
+
+    Raises:
+      ValueError: it is no such share.
+
+    Example:
+      >>> share("2/8")
+      (2, 8)
+    """
+    if given is None:
+        return jax.process_index(), jax.process_count()
+    match = re.fullmatch(r"(\d+)/(\d+)", given)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise ValueError(f"share is {given!r}; it must be I/N, a number from 0 and how many processes there are")
+    return int(match[1]), int(match[2])
 
 
 def mesh(dividing: int | None = None) -> Mesh:

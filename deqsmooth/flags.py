@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import pathlib
 import re
+import secrets
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -32,6 +33,8 @@ class Certify:
       checkpoint: folder of the model; by default the one shipped for the data set and sigma.
       predict: only the smoothed class, without a radius, for those who use the classifier (see `ds.predict`).
       download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      share: `I/N`: this process takes every N-th image from the I-th on, into a file of its own, `….I-of-N.jsonl`;
+        `deqsmooth-merge` brings them together. On a TPU pod every host takes its share by itself.
       out: file that certificates are appended to; by default one in `runs/` named after the settings. Predictions
         go to a file of their own.
     """
@@ -41,6 +44,7 @@ class Certify:
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
     predict: bool = False
+    share: str | None = None
     download: bool = False
     out: pathlib.Path | None = None
 
@@ -203,6 +207,9 @@ def parse(arguments: type, preset: Callable[[str], dict[str, Any]] | None = None
     name = None if preset is None else flag("--preset")
     # Lists of numbers may be written with commas.
     words = [part for word in sys.argv[1:] for part in (word.split(",") if _LIST.fullmatch(word) else [word])]
+    for place, word in enumerate(words[:-1]):
+        if word == "--seed" and words[place + 1] == "random":
+            words[place + 1] = str(secrets.randbelow(2**32))
     if preset is None or name is None:
         return tyro.cli(arguments, args=words)
     required = {

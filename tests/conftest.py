@@ -13,9 +13,26 @@ jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from deqsmooth import architecture, checkpoints, config, distributed, models  # noqa: E402
+from deqsmooth import (  # noqa: E402
+    architecture,
+    certificates,
+    certification,
+    checkpoints,
+    config,
+    data,
+    distributed,
+    models,
+    provenance,
+)
 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
+INDEPENDENT = config.Smoothing(
+    sampler="independent", budget=2, num_selection=20, num_estimation=300, looks=(60, 300), stop_gain=0.1,
+    alpha=0.01, lanes=16, block=40,
+)  # fmt: skip
+SERIAL = config.Smoothing(
+    budget=8, num_selection=20, num_estimation=200, num_audit=60, alpha=0.01, lanes=16, block=40
+)
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +44,20 @@ def small():
     readout["kernel"] = readout["kernel"] * 3
     settings = config.Training(model=SMALL)
     return checkpoints.Checkpoint(model, variables, SMALL, settings, "0" * 64)
+
+
+@pytest.fixture(scope="session", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])
+def run(request, small, tmp_path_factory):
+    """A file of nine certificates of digits."""
+    selection = config.Selection(dataset="digits", stride=40)
+    dataset = data.load("digits")
+    header = provenance.header(small, selection, request.param, dataset.identity)
+    path = tmp_path_factory.mktemp("run") / "run.jsonl"
+    indices = list(selection.indices(len(dataset)))
+    with certificates.Writer(path, header) as writer:
+        for certificate in certification.certify_dataset(small, dataset, indices, request.param):
+            writer.write(certificate)
+    return path
 
 
 @pytest.fixture

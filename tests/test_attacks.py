@@ -83,9 +83,12 @@ def test_the_classifier_is_that_of_the_certificates_and_its_gradient_that_of_unr
 
     def unrolled(images):
         u, _ = small.model.inject(small.variables, images, None)
-        z = small.model.initial_state(u)
-        for _ in range(60):
-            z = small.model.cell(small.model.bind(small.variables), z, u)
+        params = small.model.bind(small.variables)
+
+        def step(z, _):
+            return small.model.cell(params, z, u), None
+
+        z, _ = jax.lax.scan(step, small.model.initial_state(u), length=60)
         return jnp.sum(small.model.readout(small.variables, z, False)[0][:, 3])
 
     gradient = jax.grad(lambda x: jnp.sum(classify(small.variables, x)[:, 3]))(images)

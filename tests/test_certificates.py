@@ -1,7 +1,9 @@
 """Files of certificates: nothing lost, nothing mixed, nothing half written."""
 
 import dataclasses
+import errno
 import json
+import os
 
 import pytest
 
@@ -96,3 +98,38 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
         certificates.Writer(tmp_path, HEADER)
     with pytest.raises(ValueError, match="cannot read"):
         certificates.read(tmp_path / "missing.jsonl")
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with certificates.Writer(path, HEADER) as writer:
+        writer.write(certificate(0))
+        with pytest.raises(ValueError, match="is being written by another process"):
+            certificates.Writer(path, HEADER)
+        writer.write(certificate(1))
+    with certificates.Writer(path, HEADER) as writer:
+        assert len(writer.done) == 2
+
+
+def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
+    path = tmp_path / "run.jsonl"
+    with certificates.Writer(path, HEADER) as writer:
+        writer.write(certificate(0))
+        before = path.read_bytes()
+        file = writer._file
+
+        class Full:
+            """A disk that takes twenty bytes more."""
+
+            def write(self, data):
+                if path.stat().st_size - len(before) >= 20:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return file.write(data[:20])
+
+        monkeypatch.setattr(writer, "_file", Full())
+        with pytest.raises(ValueError, match="No space left on device; every line before is whole"):
+            writer.write(certificate(1))
+        monkeypatch.undo()
+    assert path.read_bytes()[:-20] == before
+    with certificates.Writer(path, HEADER) as writer:
+        assert writer.done == [certificate(0)]

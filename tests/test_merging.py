@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from test_verification import rewritten, run  # noqa: F401
+from test_verification import rewritten
 
 from deqsmooth import certificates, merging, serialization, verification
 
@@ -16,13 +16,13 @@ def write(path, header, found):
 
 
 @pytest.fixture
-def parts(run, tmp_path):  # noqa: F811
+def parts(run, tmp_path):
     """A run as two machines would have written it, with an image that both have."""
     header, found = certificates.read(run)
     return [write(tmp_path / "a.jsonl", header, found[4::-1]), write(tmp_path / "b.jsonl", header, found[4:])]
 
 
-def test_parts_make_the_whole_byte_for_byte(run, parts, tmp_path):  # noqa: F811
+def test_parts_make_the_whole_byte_for_byte(run, parts, tmp_path):
     assert merging.merge(parts, tmp_path / "whole.jsonl") == 9
     header, found = certificates.read(run)
     ordered = write(tmp_path / "ordered.jsonl", header, sorted(found, key=lambda c: c.index))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_verification import rewritten, run  # noqa: F401
+from test_verification import rewritten
 
 from deqsmooth import cohen, page, runs, verification
 
@@ -20,14 +20,14 @@ def main(monkeypatch, *arguments):
 
 
 @pytest.fixture
-def published(run, tmp_path):  # noqa: F811
+def published(run, tmp_path):
     """A published result about the same images."""
     path = tmp_path / "published.tsv"
     cohen.write(path, verification.verify(run).found)
     return path
 
 
-def test_a_report_says_what_the_files_say(run, published, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_report_says_what_the_files_say(run, published, tmp_path, monkeypatch, capsys):
     out = tmp_path / "report"
     assert main(monkeypatch, run, published, "--out", out) == 0
     assert "without a difference" in capsys.readouterr().out
@@ -46,14 +46,14 @@ def test_a_report_says_what_the_files_say(run, published, tmp_path, monkeypatch,
     assert [x.index for x in cohen.read(out / "run.tsv")] == [c.index for c in found]
 
 
-def test_reports_of_the_same_files_are_the_same(run, tmp_path):  # noqa: F811
+def test_reports_of_the_same_files_are_the_same(run, tmp_path):
     for name in ("one", "two"):
         page.write(runs.read([run]), tmp_path / name)
     for path in (tmp_path / "one").glob("*.[hmts]*"):
         assert path.read_text() == (tmp_path / "two" / path.name).read_text()
 
 
-def test_what_does_not_verify_raises_an_alarm(run, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_what_does_not_verify_raises_an_alarm(run, tmp_path, monkeypatch, capsys):
     def enlarge(header, records):
         records[0]["radius"] += 1.0
 
@@ -63,7 +63,7 @@ def test_what_does_not_verify_raises_an_alarm(run, tmp_path, monkeypatch, capsys
     assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
 
 
-def test_what_is_no_bound_gets_no_guarantee(run, tmp_path, monkeypatch):  # noqa: F811
+def test_what_is_no_bound_gets_no_guarantee(run, tmp_path, monkeypatch):
     if json.loads(run.read_text().splitlines()[0])["smoothing"]["sampler"] != "serial":
         pytest.skip("only the serial sampler has such a bound")
 
@@ -79,7 +79,7 @@ def test_what_is_no_bound_gets_no_guarantee(run, tmp_path, monkeypatch):  # noqa
     assert "is false with probability" not in text and "all at once" not in text
 
 
-def test_bad_input_is_refused(run, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_bad_input_is_refused(run, tmp_path, monkeypatch, capsys):
     empty = tmp_path / "empty.jsonl"
     empty.write_text(run.read_text().splitlines()[0] + "\n")
     other = tmp_path / "other.tsv"
@@ -103,7 +103,7 @@ def test_names_are_as_short_as_they_can_be():
     assert runs._names(paths[1:]) == ["run", "other"]
 
 
-def test_a_report_needs_neither_jax_nor_the_model(run, tmp_path):  # noqa: F811
+def test_a_report_needs_neither_jax_nor_the_model(run, tmp_path):
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['jax', 'flax', 'rich', 'tyro']))\n"
         "from deqsmooth import page\nraise SystemExit(page.main())"

@@ -9,30 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth import certificates, certification, config, data, provenance, replay, verification
+from deqsmooth import certificates, data, replay, verification
 
 ROOT = pathlib.Path(__file__).parent.parent
-INDEPENDENT = config.Smoothing(
-    sampler="independent", budget=2, num_selection=20, num_estimation=300, looks=(60, 300), stop_gain=0.1,
-    alpha=0.01, lanes=16, block=40,
-)  # fmt: skip
-SERIAL = config.Smoothing(
-    budget=8, num_selection=20, num_estimation=200, num_audit=60, alpha=0.01, lanes=16, block=40
-)
-
-
-@pytest.fixture(scope="module", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])
-def run(request, small, tmp_path_factory):
-    """A file of certificates, and its lines."""
-    selection = config.Selection(dataset="digits", stride=40)
-    dataset = data.load("digits")
-    header = provenance.header(small, selection, request.param, dataset.identity)
-    path = tmp_path_factory.mktemp("run") / "run.jsonl"
-    indices = list(selection.indices(len(dataset)))
-    with certificates.Writer(path, header) as writer:
-        for certificate in certification.certify_dataset(small, dataset, indices, request.param):
-            writer.write(certificate)
-    return path
 
 
 def rewritten(run, path, change):

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import pathlib
+import socket
 
 import rich.console
 
-from deqsmooth import certificates, certification, checkpoints, checks, data, flags, progress, provenance, report
+from deqsmooth import (
+    certificates,
+    certification,
+    checkpoints,
+    checks,
+    data,
+    distributed,
+    flags,
+    progress,
+    provenance,
+    report,
+)
 from deqsmooth.commands import predict
 
 
@@ -18,8 +30,10 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     settings = arguments.smoothing
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
-    indices = selection.indices(len(dataset))
-    certification.checked(checkpoint, dataset.take(indices[:1])[0], settings)
+    number, count = distributed.share(arguments.share)
+    chosen = selection.indices(len(dataset))
+    indices = chosen[number::count]
+    certification.checked(checkpoint, dataset.take(chosen[:1])[0], settings)
     classes = checkpoint.model.num_classes
     checks.holds(
         dataset.num_classes <= classes,
@@ -31,10 +45,14 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
+    who = ""
+    if count > 1:
+        out = out.with_suffix(f".{number}-of-{count}{out.suffix}")
+        who = f"process {number} of {count} on {socket.gethostname()}: "
     with certificates.Writer(out, header) as writer:
         done = {certificate.index for certificate in writer.done}
         left = [index for index in indices if index not in done]
-        console.print(f"{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}")
+        console.print(f"{who}{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}")
         resolved = certification.resolve(settings)
         console.print(report.announcement(resolved, certification.solves(checkpoint)))
         found = list(writer.done)
@@ -43,8 +61,8 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
                 image = dataset[left[0]][0]
                 programs = certification.prepare(checkpoint, settings, image.shape, len(left))
                 console.print(report.expectation(programs.expected_seconds(image), len(left)))
-                chosen = certification.certify_dataset(checkpoint, dataset, left, settings, programs)
-                follow(chosen, writer, found, len(indices), console)
+                coming = certification.certify_dataset(checkpoint, dataset, left, settings, programs)
+                follow(coming, writer, found, len(indices), console)
         finally:
             if found:
                 console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))

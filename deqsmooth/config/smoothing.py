@@ -53,7 +53,8 @@ class Smoothing:
         images, make one call. By default as many as keep every device busy.
       block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere.
       dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
-      seed: of all noise and of the audit's draw.
+      seed: of all noise and of the audit's draw. On the command line `random` takes one from the operating system,
+        which records name.
     """
 
     sigma: float = 0.5
