@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import rich.console
 
 from deqsmooth import checks, commands, distributed, flags, presets
@@ -63,8 +62,8 @@ def _run(
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except RuntimeError as error:
+        if not distributed.is_out_of_memory(error):
             raise
         print(f"error: the device has too little memory: {str(error).splitlines()[0]}", file=sys.stderr)
         print("a smaller --block needs less to certify, a smaller --batch-size to train", file=sys.stderr)

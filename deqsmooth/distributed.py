@@ -53,6 +53,11 @@ def share(given: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device has too little memory."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def mesh(dividing: int | None = None) -> Mesh:
     """The devices of this process along one axis, `devices`.
 

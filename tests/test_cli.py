@@ -58,11 +58,11 @@ def wait_for_lines(path, num, process):
 
 
 def test_a_killed_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_path, cache):
-    arguments = ("certify.py", *QUICK, "--max-images", "12", "--images-per-batch", "2")
+    arguments = ("certify.py", *QUICK, "--max-images", "45", "--images-per-batch", "2")
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     status, output, errors = run(*arguments, "--out", str(whole), cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "")
-    assert "no radius can exceed" in output and "certified accuracy, 12 images" in output
+    assert "no radius can exceed" in output and "certified accuracy, 45 images" in output
     assert "evaluations per image" in output and "ACR" in output
 
     for kind, lines in ((signal.SIGKILL, 2), (signal.SIGINT, 5)):
@@ -73,7 +73,7 @@ def test_a_killed_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_pa
         if kind == signal.SIGINT:
             assert process.returncode == 130
             assert "certified accuracy" in output and errors == "interrupted; the same command resumes\n"
-    assert len(essence(killed)[1]) < 12
+    assert len(essence(killed)[1]) < 45
     with killed.open("ab") as file:
         file.write(b'{"index": 3, "lab')
     # Resumed with other batches, on another number of devices.
@@ -87,6 +87,7 @@ def test_a_killed_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_pa
     assert essence(killed) == essence(whole)
 
 
+@pytest.mark.slow
 def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
     arguments = (
         "train.py", "--epochs", "4", "--pretraining-epochs", "1", "--pretraining-budget", "2", "--budget", "2",
@@ -194,6 +195,7 @@ def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
     assert done.stdout.split() == ["validation", "100", "400", "0.25"]
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_to_run_or_why_nothing_will_do(tmp_path, cache):
     command = "import sys; from deqsmooth import cli; sys.exit(cli.plan())"
 

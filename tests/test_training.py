@@ -178,6 +178,7 @@ def test_every_choice_trains(splits, change):
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_multiscale_model_trains_on_what_tfds_gives():
     """The whole pipeline of CIFAR-10 on TFDS's random stand-ins."""
     import tensorflow_datasets as tfds
