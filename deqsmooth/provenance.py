@@ -79,8 +79,9 @@ def header(
 def agree(header: dict[str, Any], checkpoint: checkpoints.Checkpoint, dataset: data.Dataset) -> None:
     """Raises `ValueError` unless model and data are those that a header names."""
     for name, stated, given in (
-        ("the model", header["reference"]["checkpoint"], checkpoint.sha256),
-        ("the data set", header["data"], dataset.identity),
+        ("the model", header["reference"].get("checkpoint"), checkpoint.sha256),
+        ("the data set", header.get("data"), dataset.identity),
     ):
         if stated != given:
-            raise ValueError(f"{name} is {given}; the certificates are about {stated}")
+            about = stated or "one that they do not name"
+            raise ValueError(f"{name} is {given}; the certificates are about {about}")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth import attempts, certificates, cli, page, runs
+from deqsmooth import attempts, certificates, cli, page, runs, serialization
 
 QUICK = (
     "--sampler",
@@ -89,6 +89,18 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
             runs.read([folder / "certificates.jsonl", tmp_path / "broken.jsonl"])
     with pytest.raises(ValueError, match="no file of certificates is given"):
         runs.read([folder / "attacks.jsonl"])
+
+
+def test_certificates_that_do_not_name_their_data_are_refused(folder, tmp_path, monkeypatch, capsys):
+    header, found = certificates.read(folder / "certificates.jsonl")
+    entries = {name: x for name, x in header.items() if name not in ("data", "sha256")}
+    entries |= {"sha256": serialization.digest(entries)}
+    with certificates.Writer(tmp_path / "old.jsonl", entries) as writer:
+        for certificate in found:
+            writer.write(certificate)
+    for command in (cli.attack, cli.recertify):
+        assert call(monkeypatch, command, tmp_path / "old.jsonl") == 2
+        assert "the certificates are about one that they do not name" in capsys.readouterr().err
 
 
 def test_damaged_files_give_a_clear_error(folder, tmp_path):
