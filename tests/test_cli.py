@@ -23,6 +23,8 @@ def cache(tmp_path_factory):
 
 
 def start(script, *arguments, cwd, cache, num_devices=2):
+    # Where the tests run as a shell's background job, interrupts are ignored, and a process inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": cache,
