@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from deqsmooth import architecture, config, models, serialization, types
+from deqsmooth import architecture, config, distributed, models, serialization, types
 
 _SHIPPED = pathlib.Path(__file__).parent / "shipped"
 
@@ -72,7 +72,7 @@ def save(
         )
     # Orbax renames a finished folder into place. Its marks of success name that place, and nothing reads them.
     for mark in folder.rglob("commit_success.txt"):
-        mark.unlink()
+        mark.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -87,9 +87,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"checkpoint {path} does not exist; it must be a folder that deqsmooth-train wrote")
     if (folder / "model").is_dir():
         folder = folder / "model"
+    # Each of several processes reads for itself and waits for no other.
+    number, _ = distributed.share(None)
+    alone = ocp.options.MultiprocessingOptions(primary_host=number, active_processes={number})
     handler = ocp.CompositeCheckpointHandler()
     try:
-        with ocp.Checkpointer(handler) as checkpointer:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             asked = ocp.args.Composite(config=ocp.args.JsonRestore())
             described = checkpointer.restore(folder, asked).config
             size, made_by = serialization.model_from_json(described["model"]), described["training"]
@@ -161,12 +164,17 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
 
+    def wait(self) -> None:
+        """Returns when every state is on disk."""
+        self._manager.wait_until_finished()
+
     def latest(self, like: Any) -> Any | None:
         """The newest state, or None if there is none yet.
 
         Args:
           like: an `updates.State` of the same structure and shapes.
         """
+        self.wait()
         step = self._manager.latest_step()
         if step is None:
             return None
@@ -185,15 +193,17 @@ class Run:
         return jax.tree.map(jax.numpy.asarray, restored.state)
 
     def save(self, state: Any) -> None:
-        """Writes a state; returns when it is on disk."""
+        """Writes a state while the training goes on; every process of a run must call it."""
+        if self._manager.latest_step() == int(state.update):
+            return
         self._manager.save(
             int(state.update),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_to_numpy(state)),
+                # The next update takes the memory of this state.
+                state=ocp.args.StandardSave(jax.tree.map(jax.numpy.copy, state)),
                 config=ocp.args.JsonSave({**_made_by(self._settings), "frozen": self._frozen}),
             ),
         )
-        self._manager.wait_until_finished()
 
 
 def _made_by(settings: config.Descent | None) -> dict[str, Any] | None:

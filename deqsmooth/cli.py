@@ -57,8 +57,11 @@ def _run(
 ) -> int:
     console = rich.console.Console(soft_wrap=not sys.stdout.isatty())
     try:
+        given = flags.parse(arguments, preset)
         distributed.start()
-        return command(flags.parse(arguments, preset), console)
+        if getattr(given, "distributed", False):
+            distributed.join()
+        return command(given, console)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

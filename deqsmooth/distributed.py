@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+"""Name of the only axis of every mesh."""
+_ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def start() -> None:
@@ -28,6 +34,37 @@ def start() -> None:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(base) / "deqsmooth" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def join() -> None:
+    """Makes this process one of several that JAX knows of; must come before its first use in the process.
+
+    TPU pods, SLURM, Open MPI and Kubernetes are recognised by their environment. Elsewhere each process gets
+    JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      ValueError: the environment does not say which process this is, or the others cannot be reached.
+    """
+    address, num, number = (os.environ.get(name) for name in _ENVIRONMENT)
+    try:
+        if address and num and number:
+            jax.distributed.initialize(address, int(num), int(number), cluster_detection_method="deactivate")
+        else:
+            jax.distributed.initialize()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"the processes of this run cannot be joined: {str(error).splitlines()[0]} (TPU pods, SLURM, Open MPI "
+            f"and Kubernetes are recognised; elsewhere set {', '.join(_ENVIRONMENT)})"
+        ) from None
+
+
+def part() -> None:
+    """Lets go of the other processes, whose end is then nobody's concern; who this one is stays known.
+
+    Waits until all have joined.
+    """
+    jax.local_devices()
+    jax.distributed.shutdown()
 
 
 def share(given: str | None) -> tuple[int, int]:
@@ -53,6 +90,21 @@ def share(given: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def who(number: int, count: int) -> str:
+    """A process among those of a run, in words."""
+    return f"process {number} of {count} on {socket.gethostname()}"
+
+
+def has_company() -> bool:
+    """Whether JAX knows of other processes of this run."""
+    return jax.process_count() > 1
+
+
+def is_preempted(step: int) -> bool:
+    """Whether any process of the run was sent SIGTERM; all are told after the same step, if all ask after each."""
+    return has_company() and multihost_utils.reached_preemption_sync_point(step)
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that a device has too little memory."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
@@ -66,7 +118,61 @@ def mesh(dividing: int | None = None) -> Mesh:
     """
     local = jax.local_devices()
     num = len(local) if dividing is None else max(n for n in range(1, len(local) + 1) if dividing % n == 0)
-    return Mesh(np.array(local[:num]), ("devices",), axis_types=(AxisType.Auto,))
+    return _along(local[:num])
+
+
+def mesh_of_all(dividing: int) -> Mesh:
+    """The devices of all processes along one axis, as many of each as divide its part of a number of rows.
+
+    Raises:
+      ValueError: the rows do not divide by the processes.
+    """
+    num_processes = jax.process_count()
+    if dividing % num_processes:
+        raise ValueError(f"batch_size is {dividing}; it must be a multiple of the processes, {num_processes}")
+    num = mesh(dividing // num_processes).size
+    own = [[x for x in jax.devices() if x.process_index == process][:num] for process in range(num_processes)]
+    return _along([device for devices in own for device in devices])
+
+
+def _along(devices) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def join_rows(rows: Any, mesh: Mesh) -> Any:
+    """Rows of this process, leaves [rows, ...], as its part of arrays over the devices of all."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
+
+
+def shardings(tree: Any, mesh: Mesh, *, divided: bool) -> Any:
+    """Where the leaves of a tree of arrays lie: whole on every device, or divided along an axis of theirs.
+
+    Args:
+      tree: arrays, or their shapes.
+      mesh: devices, along one axis.
+      divided: whether leaves are divided; along the longest axis that the devices divide, or not at all.
+    """
+
+    def place(x):
+        fitting = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0 and divided]
+        longest = max(fitting, key=lambda axis: x.shape[axis], default=None)
+        names = [AXIS if axis == longest else None for axis in range(x.ndim)]
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    return jax.tree.map(place, tree)
+
+
+def to_host(tree: Any, mesh: Mesh) -> Any:
+    """Arrays over the devices of all processes as numpy arrays, in every process the same."""
+    return jax.device_get(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree))
+
+
+def fill(rows: Any, multiple: int) -> Any:
+    """Rows with copies of the last one that make their number a multiple."""
+    num_rows = len(jax.tree.leaves(rows)[0])
+    place = np.minimum(np.arange(-(-num_rows // multiple) * multiple), num_rows - 1)
+    return jax.tree.map(lambda x: x[place], rows)
 
 
 def map_blocks(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, block: int, mesh: Mesh) -> Any:
@@ -113,10 +219,8 @@ def map_devices(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, mesh: Mes
 def _split(fn, shared, rows, multiple, mesh):
     """Rows filled up to a multiple and split over the devices."""
     num_rows = len(jax.tree.leaves(rows)[0])
-    place = np.minimum(np.arange(-(-num_rows // multiple) * multiple), num_rows - 1)
-    filled = jax.tree.map(lambda x: x[place], rows)
-    split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
     mapped = jax.shard_map(fn, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)(
-        shared, filled
+        shared, fill(rows, multiple)
     )
     return jax.tree.map(lambda x: x[:num_rows], mapped)

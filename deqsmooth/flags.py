@@ -35,6 +35,8 @@ class Certify:
       download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
       share: `I/N`: this process takes every N-th image from the I-th on, into a file of its own, `….I-of-N.jsonl`;
         `deqsmooth-merge` brings them together. On a TPU pod every host takes its share by itself.
+      distributed: this is one of several processes that share the images, as JAX knows them: TPU pods, SLURM, Open
+        MPI and Kubernetes are recognised.
       out: file that certificates are appended to; by default one in `runs/` named after the settings. Predictions
         go to a file of their own.
     """
@@ -45,6 +47,7 @@ class Certify:
     checkpoint: pathlib.Path | None = None
     predict: bool = False
     share: str | None = None
+    distributed: bool = False
     download: bool = False
     out: pathlib.Path | None = None
 
@@ -81,6 +84,8 @@ class Train:
       workdir: folder of metrics, states and the trained model; by default one in `runs/`.
       resume: go on where the run in the folder stopped.
       download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      distributed: this is one of several processes that train together, over the devices of all: TPU pods, SLURM,
+        Open MPI and Kubernetes are recognised. The folder must be one that all of them share.
     """
 
     settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], _Flat] = dataclasses.field(
@@ -91,6 +96,7 @@ class Train:
     workdir: pathlib.Path | None = None
     resume: bool = False
     download: bool = False
+    distributed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +132,8 @@ class TrainStart:
       workdir: folder of metrics, states and the model with its start; by default one in `runs/`.
       resume: go on where the run in the folder stopped.
       download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      distributed: this is one of several processes that train together, over the devices of all: TPU pods, SLURM,
+        Open MPI and Kubernetes are recognised. The folder must be one that all of them share.
     """
 
     settings: Annotated[config.StartTraining, _Flat] = dataclasses.field(default_factory=config.StartTraining)
@@ -135,6 +143,7 @@ class TrainStart:
     workdir: pathlib.Path | None = None
     resume: bool = False
     download: bool = False
+    distributed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 from deqsmooth import updates
 
@@ -15,15 +16,20 @@ _INTERVAL = 10
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
+    Args:
+      path: the file; None keeps the log in memory, for processes that are not to write it.
+
     A line has `update` and either the metrics of that update or an evaluation after it.
 
     Raises:
       ValueError: the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str] | None):
+        self._file: IO[str]
         try:
-            self._file = pathlib.Path(path).open("a+", encoding="utf-8")  # noqa: SIM115
+            # A process that is not to write has a log that nobody reads.
+            self._file = io.StringIO() if path is None else pathlib.Path(path).open("a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"cannot write {path}: {error.strerror}") from None
 

@@ -127,7 +127,9 @@ class Programs:
             for x in (images, indices.astype(np.uint32), phases.astype(np.uint32), samples.astype(np.int32))
         )
         run = self._compiled[reference, num_samples]
-        info, warm_up = jax.device_get(run(self._data, images, indices, phases, self._grid(samples)))
+        batch, lanes = self.settings.images_per_batch, self.settings.lanes
+        found = jax.device_get(run(self._data, images, indices, phases, self._grid(samples)))
+        info, warm_up = jax.tree.map(lambda x: x[: batch * lanes].reshape(batch, lanes, *x.shape[1:]), found)
         # [images, lanes, steps] in the order of the samples, without those that filled the grid.
         votes, residual, evaluations, fallbacks = (
             np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info
@@ -147,10 +149,11 @@ class Programs:
         self.num_traces += 1
         settings = self.settings
         num_images, lanes, steps = samples.shape
-        rows = {
-            "place": jnp.repeat(jnp.arange(num_images), lanes),
-            "samples": samples.reshape(-1, steps),
-        }
+        # Filled here and cut on the host, so that the devices have nothing to exchange.
+        rows = distributed.fill(
+            {"place": jnp.repeat(jnp.arange(num_images), lanes), "samples": samples.reshape(-1, steps)},
+            self._mesh.size * (settings.block if self._queue is None else 1),
+        )
         kernel_of = self._reference if reference else self._sampler
 
         def lanes_of(shared, rows):
@@ -175,10 +178,8 @@ class Programs:
 
         shared = (data, images, indices, phases)
         if self._queue is None:
-            found = distributed.map_blocks(on_block, shared, rows, settings.block, self._mesh)
-        else:
-            found = distributed.map_devices(on_device, shared, rows, self._mesh)
-        return jax.tree.map(lambda x: x.reshape(num_images, lanes, *x.shape[1:]), found)
+            return distributed.map_blocks(on_block, shared, rows, settings.block, self._mesh)
+        return distributed.map_devices(on_device, shared, rows, self._mesh)
 
 
 def _kernels(model: types.Model, trained_start: config.StartTraining | None, settings: config.Smoothing):

@@ -168,17 +168,16 @@ def fit(
     """
     state = init(model, settings, len(train)) if state is None else state
     model = models.with_cell_dtype(model, settings.dtype)
-    mesh = distributed.mesh(dividing=settings.batch_size)
-    frozen = jax.tree.map(jnp.asarray, frozen)
+    mesh = distributed.mesh_of_all(settings.batch_size)
+    placed = jax.device_put(frozen, distributed.shardings(frozen, mesh, divided=False))
     left = updates.num_updates(settings, len(train)) - int(state.update)
     yield from updates.run(
         state,
         settings,
         train,
         functools.partial(loss_fn, model=model, settings=settings),
-        itertools.repeat((None, frozen), left),
-        evaluator(model, frozen, settings, test, mesh),
-        mesh,
+        itertools.repeat((None, placed), left),
+        evaluator(model, frozen, settings, test, distributed.mesh()),
     )
 
 

@@ -91,8 +91,9 @@ def loss_fn(
     start = starts.zero(model)(u)
     if task.pretraining:
         z = start
+        cell = jax.checkpoint(model.cell) if settings.rematerialise else model.cell
         for _ in range(task.budget):
-            z = model.cell(bound, z, u)
+            z = cell(bound, z, u)
         residual = jnp.zeros(len(images))
     else:
         solver = solvers.build(settings.solver, task.budget)
@@ -120,7 +121,7 @@ def fit(
     """Trains a model; update t is a function of settings and t, so that any state can be resumed.
 
     Args:
-      model: the model.
+      model: the model, built with `axis_name=distributed.AXIS` if batch statistics are to be those of all devices.
       settings: of the training.
       train: training split.
       test: split to evaluate on.
@@ -131,13 +132,11 @@ def fit(
     """
     state = init(model, settings, len(train)) if state is None else state
     model = models.with_cell_dtype(model, settings.dtype)
-    mesh = distributed.mesh(dividing=settings.batch_size)
     yield from updates.run(
         state,
         settings,
         train,
         functools.partial(loss_fn, model=model, settings=settings),
         schedules.tasks(settings, len(train), int(state.update)),
-        evaluation.evaluator(model, settings, test, mesh),
-        mesh,
+        evaluation.evaluator(model, settings, test, distributed.mesh()),
     )

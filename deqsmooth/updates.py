@@ -17,7 +17,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from deqsmooth import config, data, types
+from deqsmooth import checks, config, data, distributed, types
 
 _KEY = 1
 _MOMENTUM = 0.9
@@ -98,6 +98,7 @@ def update(
     transformation: optax.GradientTransformation,
     mesh: Mesh,
     task: Hashable,
+    accumulation: int = 1,
 ) -> tuple[State, Any]:
     """One update, the batch divided over the devices of the mesh.
 
@@ -114,6 +115,7 @@ def update(
       transformation: of the gradients.
       mesh: devices.
       task: passed to the loss; another task is another program.
+      accumulation: parts in which a device takes its share of the batch, one after the other.
 
     Returns:
       The state after the update and the metrics of the loss, averaged over the devices.
@@ -123,18 +125,40 @@ def update(
 
     def gradients(variables, key, shared, places, images, labels):
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.wrap_key_data(key)))(places)
-        gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
-            variables["params"], variables, images, labels, keys, shared, task
-        )
-        return lax.pmean((gradient, variables, metrics), mesh.axis_names)
+
+        def of_part(variables, part):
+            gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
+                variables["params"], variables, *part, shared, task
+            )
+            return variables, (gradient, metrics)
+
+        variables, found = _mean_over_parts(of_part, variables, (images, labels, keys), accumulation)
+        return lax.pmean((*found, variables), mesh.axis_names)
 
     whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    gradient, variables, metrics = jax.shard_map(
+    gradient, metrics, variables = jax.shard_map(
         gradients, mesh=mesh, in_specs=(whole, whole, whole, split, split, split), out_specs=whole, check_vma=False
     )(state.variables, jax.random.key_data(key), shared, jnp.arange(len(labels)), images, labels)
     step, transformed = transformation.update(gradient, state.optimiser, state.variables["params"])
     variables = {**variables, "params": optax.apply_updates(state.variables["params"], step)}
     return State(variables, transformed, state.update + 1), metrics
+
+
+def _mean_over_parts(fn, variables, batch, num):
+    """Applies (variables, part) -> (variables, result) to equal parts of a batch in turn; the mean result."""
+    if num == 1:
+        return fn(variables, batch)
+    parts = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn, variables, first)[1])
+
+    def step(carry, part):
+        variables, total = carry
+        variables, found = fn(variables, part)
+        return (variables, jax.tree.map(jnp.add, total, found)), None
+
+    (variables, total), _ = lax.scan(step, (variables, nothing), parts)
+    return variables, jax.tree.map(lambda x: x / num, total)
 
 
 def run(
@@ -144,7 +168,6 @@ def run(
     loss: Loss,
     tasks: Iterator[tuple[Hashable, Any]],
     evaluate: Callable[[types.Variables], Any],
-    mesh: Mesh,
 ) -> Iterator[Progress]:
     """Makes the updates that are left after a state; each is a function of the settings and its number.
 
@@ -154,31 +177,57 @@ def run(
       train: training split.
       loss: the loss.
       tasks: task and shared pytree of every update from there on.
-      evaluate: variables -> evaluation.
-      mesh: devices.
+      evaluate: variables -> evaluation; every process evaluates for itself.
 
     Yields:
       The progress after every update.
+
+    Raises:
+      ValueError: the batch does not divide by the processes, or a device's share of it by the accumulation.
     """
     total = num_updates(settings, len(train))
+    mesh = distributed.mesh_of_all(settings.batch_size)
+    check_accumulation(settings, mesh)
+    lying = distributed.shardings(state, mesh, divided=settings.divide_state)
     step = jax.jit(
         functools.partial(
-            update, loss=loss, seed=settings.seed, transformation=optimiser(settings, total), mesh=mesh
+            update,
+            loss=loss,
+            seed=settings.seed,
+            transformation=optimiser(settings, total),
+            mesh=mesh,
+            accumulation=settings.accumulation,
         ),
         static_argnames="task",
         donate_argnums=0,
+        out_shardings=(lying, NamedSharding(mesh, PartitionSpec())),
     )
     interval = math.ceil(settings.evaluation_interval * len(train) / settings.batch_size)
     begin = int(state.update)
     # Where the first update finds its state is where it leaves it: it is compiled once.
-    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    stream = data.batches(train, settings.batch_size, seed=settings.seed, first=begin)
+    state = jax.device_put(state, lying)
+    shard, num_shards = distributed.share(None)
+    stream = data.batches(
+        train, settings.batch_size, seed=settings.seed, first=begin, shard=shard, num_shards=num_shards
+    )
     for number, (task, shared) in zip(range(begin + 1, total + 1), tasks, strict=True):
         asked = time.perf_counter()
-        images, labels = next(stream)
+        images, labels = distributed.join_rows(next(stream), mesh)
         waited = time.perf_counter() - asked
         state, metrics = step(state, images, labels, shared, task=task)
         # One program at a time: two that wait for each other's threads deadlock XLA's CPU collectives.
         metrics = jax.device_get(metrics)
         due = number % interval == 0 or number == total
-        yield Progress(state, metrics, evaluate(state.variables) if due else None, waited, total)
+        found = evaluate(distributed.to_host(state.variables, mesh)) if due else None
+        yield Progress(state, metrics, found, waited, total)
+
+
+def check_accumulation(settings: config.Descent, mesh: Mesh) -> None:
+    """Raises `ValueError` unless each device can divide its share of the batch as it is to."""
+    share = settings.batch_size // mesh.size
+    checks.holds(
+        share % settings.accumulation == 0,
+        "accumulation",
+        settings.accumulation,
+        f"a divisor of the {share} images that each of {mesh.size} devices has of a batch",
+    )

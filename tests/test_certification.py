@@ -1,6 +1,7 @@
 """Certification: counts that depend on nothing but the key path, audits of the same noise, true radii."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -240,3 +241,17 @@ def test_arguments_that_break_a_rule_are_refused(small, images):
         list(certification.certify(small, images, INDEPENDENT, labels=[0, 1, 2, 3]))
     with pytest.raises(ValueError, match="must give logits"):
         certify(lambda images: jnp.sum(images), images, INDEPENDENT)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [INDEPENDENT, dataclasses.replace(INDEPENDENT, tolerance=1e-3), SERIAL],
+    ids=["independent", "refilled", "serial"],
+)
+def test_devices_exchange_nothing(small, settings):
+    """So that none waits for another, and several processes need no way to each other."""
+    programs = certification.prepare(small, settings, small.model.image_shape, 5)
+    for program in programs._compiled.values():
+        text = program.as_text()
+        assert "fusion" in text
+        assert not re.search(r"all-(gather|reduce|to-all)|reduce-scatter|collective", text)

@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
     return str(tmp_path_factory.mktemp("cache"))
 
 
-def start(script, *arguments, cwd, cache, num_devices=2):
+def start(script, *arguments, cwd, cache, num_devices=2, environment=None):
     # Where the tests run as a shell's background job, interrupts are ignored, and a process inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {
@@ -30,6 +30,7 @@ def start(script, *arguments, cwd, cache, num_devices=2):
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_NUM_CPU_DEVICES": str(num_devices),
         "PYTHONPATH": str(ROOT),
+        **(environment or {}),
     }
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments],

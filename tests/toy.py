@@ -12,13 +12,14 @@ from deqsmooth import types
 KEEP, MOMENTUM = 0.8, 0.9
 
 
-def _standardise(x, statistics, train):
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes) if train else statistics
+def _standardise(x, statistics, train, axis_name):
+    mean = jnp.mean(x, tuple(range(x.ndim - 1))) if train else statistics
+    if train and axis_name is not None:
+        mean = jax.lax.pmean(mean, axis_name)
     return x - mean, MOMENTUM * statistics + (1 - MOMENTUM) * mean if train else statistics
 
 
-def build() -> types.Model:
+def build(axis_name: str | None = None) -> types.Model:
     def init(key):
         keys = jax.random.split(key, 4)
         return {
@@ -37,7 +38,7 @@ def build() -> types.Model:
 
     def inject(variables, images, keys=None):
         x = images @ variables["params"]["stem"]
-        x, statistics = _standardise(x, variables["batch_stats"]["stem"], keys is not None)
+        x, statistics = _standardise(x, variables["batch_stats"]["stem"], keys is not None, axis_name)
         if keys is None:
             mask = jnp.ones((len(images), 1, 1, 4))
         else:
@@ -56,7 +57,7 @@ def build() -> types.Model:
 
     def readout(variables, z, train=False):
         pooled = jnp.mean(z[0], (1, 2)) + jnp.mean(z[1], (1, 2))
-        pooled, statistics = _standardise(pooled, variables["batch_stats"]["head"], train)
+        pooled, statistics = _standardise(pooled, variables["batch_stats"]["head"], train, axis_name)
         batch_stats = {**variables["batch_stats"], "head": statistics}
         return pooled @ variables["params"]["head"], {**variables, "batch_stats": batch_stats}
 

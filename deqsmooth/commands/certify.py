@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import socket
 
 import rich.console
 
@@ -28,6 +27,10 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
         return predict.run(arguments, console)
     selection = arguments.selection
     settings = arguments.smoothing
+    if arguments.distributed:
+        checks.holds(arguments.share is None, "share", arguments.share, "left out with --distributed")
+        # Images are shared out, never samples: from here on a slow or lost process delays nobody.
+        distributed.part()
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
     number, count = distributed.share(arguments.share)
@@ -48,7 +51,7 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     who = ""
     if count > 1:
         out = out.with_suffix(f".{number}-of-{count}{out.suffix}")
-        who = f"process {number} of {count} on {socket.gethostname()}: "
+        who = f"{distributed.who(number, count)}: "
     with certificates.Writer(out, header) as writer:
         done = {certificate.index for certificate in writer.done}
         left = [index for index in indices if index not in done]

@@ -11,7 +11,9 @@ from deqsmooth import (
     checkpoints,
     config,
     data,
+    distributed,
     flags,
+    interruption,
     metrics,
     models,
     progress,
@@ -25,7 +27,8 @@ from deqsmooth import (
 def run(arguments: flags.Train, console: rich.console.Console) -> int:
     """Trains a model, or goes on with it."""
     settings = arguments.settings
-    model = models.build(settings.model)
+    _introduce(arguments, console)
+    model = models.build(settings.model, distributed.AXIS)
     train, test = _splits(arguments)
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
     pretraining = updates.num_updates(settings, len(train), settings.pretraining_epochs)
@@ -45,6 +48,7 @@ def run(arguments: flags.Train, console: rich.console.Console) -> int:
 def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int:
     """Learns the start of a trained model, or goes on with it."""
     settings = arguments.settings
+    _introduce(arguments, console)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(settings.dataset, settings.sigma))
     model, variables = checkpoint.model, checkpoint.variables
     if not isinstance(model, types.Model):
@@ -67,6 +71,14 @@ def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int
     return 0
 
 
+def _introduce(arguments: flags.Train | flags.TrainStart, console: rich.console.Console) -> None:
+    """Each of several processes says who it is; the first alone goes on to speak."""
+    if arguments.distributed:
+        number, count = distributed.share(None)
+        console.print(distributed.who(number, count))
+        console.quiet = number > 0
+
+
 def _splits(arguments: flags.Train | flags.TrainStart) -> list[data.Dataset]:
     settings = arguments.settings
     splits = ("train", config.Selection(dataset=settings.dataset).split)
@@ -75,7 +87,9 @@ def _splits(arguments: flags.Train | flags.TrainStart) -> list[data.Dataset]:
 
 def _fit(run, resume, begin, fit, console):
     """Variables after the last update, of a training that is followed, logged, saved and resumed."""
-    with metrics.Log(run.workdir / "metrics.jsonl") as log:
+    number, _ = distributed.share(None)
+    log_file = run.workdir / "metrics.jsonl" if number == 0 else None
+    with metrics.Log(log_file) as log, interruption.Interruption() as interrupted:
         state = run.latest(begin)
         if state is not None and not resume:
             raise ValueError(f"{run.workdir} holds a run; give --resume to go on with it, or another --workdir")
@@ -85,12 +99,18 @@ def _fit(run, resume, begin, fit, console):
         with progress.bar(console) as shown:
             task = shown.add_task("compiling", total=None, completed=done)
             for now in fit(state):
+                update = int(now.state.update)
                 log.write(now)
                 waited += now.waited
                 shown.update(task, total=now.total)
                 if now.evaluation is not None:
                     run.save(now.state)
-                    console.print(f"after {int(now.state.update)} updates: {metrics.describe(now.evaluation)}")
+                    console.print(f"after {update} updates: {metrics.describe(now.evaluation)}")
                 progress.advance(shown, metrics.describe(now.metrics))
+                if update < now.total and interrupted.is_asked(update):
+                    run.save(now.state)
+                    run.wait()
+                    console.print(f"saved after {update} updates; --resume goes on from there")
+                    interrupted.end()
         console.print(f"waited {waited:.1f} of {time.perf_counter() - begun:.0f} s for images")
         return run.latest(begin).variables

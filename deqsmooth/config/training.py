@@ -27,6 +27,10 @@ class Descent:
       warmup: share of the updates over which the rate first rises from 0, linearly.
       weight_decay: of AdamW, or the weight of |params|^2 / 2 with SGD.
       clip_norm: global gradient norm at which gradients are clipped.
+      accumulation: parts in which a device takes its share of a batch, one after the other; more need less memory.
+        Batch statistics are those of a part.
+      divide_state: whether parameters and the optimiser's state are divided over the devices instead of copied to
+        each; needs less memory, and more traffic.
       evaluation_interval: epochs between evaluations under noise on the test split; also the
         interval of checkpoints.
       seed: of initialisation, order, noise.
@@ -43,13 +47,15 @@ class Descent:
     warmup: float = 0.05
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    accumulation: int = 1
+    divide_state: bool = False
     evaluation_interval: int = 5
     seed: int = 0
 
     def __post_init__(self):
         checks.known("dataset", self.dataset, selection.DATASETS)
         checks.known("optimiser", self.optimiser, OPTIMISERS)
-        checks.positive(self, "epochs", "batch_size", "evaluation_interval")
+        checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
         for name in ("learning_rate", "clip_norm"):
             checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("weight_decay", "final_learning_rate"):
@@ -69,6 +75,8 @@ class Training(Descent):
       gradient: how gradients pass the equilibrium: `one-step` (Jacobian-free), `phantom`, or implicit
         with the linear system solved by `neumann` terms, `anderson`, `broyden`, `gmres` or `normal-cg`.
       gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
+      rematerialise: whether pre-training computes the inside of the cell again in its backward pass instead of
+        keeping it; needs less memory, and a third more time.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: share of the updates that have it.
       jacobian_budget: the forward budget of an update that has it is drawn from `budget` plus this range.
@@ -88,6 +96,7 @@ class Training(Descent):
     budget: int = 12
     gradient: str = "neumann"
     gradient_budget: int = 8
+    rematerialise: bool = False
     jacobian_weight: float = 1.0
     jacobian_frequency: float = 1.0
     jacobian_budget: tuple[int, int] = (0, 0)

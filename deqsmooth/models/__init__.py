@@ -11,19 +11,25 @@ from deqsmooth.models.start import start as build_start
 
 
 @overload
-def build(size: architecture.Equilibrium) -> types.Model: ...
+def build(size: architecture.Equilibrium, axis_name: str | None = None) -> types.Model: ...
 
 
 @overload
-def build(size: architecture.ResnetModel) -> types.Explicit: ...
+def build(size: architecture.ResnetModel, axis_name: str | None = None) -> types.Explicit: ...
 
 
-def build(size: architecture.Model) -> types.Model | types.Explicit:
-    """Returns the model of a size. The family follows from the type of the size."""
+def build(size: architecture.Model, axis_name: str | None = None) -> types.Model | types.Explicit:
+    """Returns the model of a size. The family follows from the type of the size.
+
+    Args:
+      size: of the model.
+      axis_name: mapped axis of a training whose devices share a batch: its statistics are then those of the whole
+        batch, on however many devices.
+    """
     if isinstance(size, architecture.ResnetModel):
-        return resnet.resnet(size)
+        return resnet.resnet(size, axis_name)
     if isinstance(size, architecture.MdeqModel):
-        return mdeq.mdeq(size)
+        return mdeq.mdeq(size, axis_name)
     return conv.conv(size)
 
 

@@ -150,8 +150,23 @@ class GroupNorm(nn.Module):
         return group_norm(x, self.num_groups, scale, self.param("bias", nn.initializers.zeros, channels))
 
 
-def batch_norm(train: bool, affine: bool = True, name: str | None = None) -> nn.BatchNorm:
-    """Batch normalisation with PyTorch's epsilon and momentum; in evaluation with its running statistics."""
+def batch_norm(
+    train: bool, affine: bool = True, name: str | None = None, axis_name: str | None = None
+) -> nn.BatchNorm:
+    """Batch normalisation with PyTorch's epsilon and momentum; in evaluation with its running statistics.
+
+    Args:
+      train: whether statistics are those of the batch.
+      affine: whether scale and bias are learned.
+      name: of the module.
+      axis_name: mapped axis whose devices share the batch, so that its statistics are theirs together.
+    """
     return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, use_scale=affine, use_bias=affine, name=name
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_scale=affine,
+        use_bias=affine,
+        axis_name=axis_name,
+        name=name,
     )

@@ -5,6 +5,7 @@ Takes a size, gives a `types.Model` whose state is a tuple of resolutions, the f
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -37,6 +38,7 @@ class Injection(NamedTuple):
 
 class _Inject(nn.Module):
     size: architecture.MdeqModel
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -44,7 +46,7 @@ class _Inject(nn.Module):
         x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
         for index, (window, stride) in enumerate(((3, 1 + (strided > 0)), (3, 1 + (strided > 1)), (1, 1))):
             x = layers.Conv(channels, window, stride, name=f"conv_{index}")(x)
-            x = nn.relu(layers.batch_norm(train, name=f"norm_{index}")(x))
+            x = nn.relu(layers.batch_norm(train, name=f"norm_{index}", axis_name=self.axis_name)(x))
         return x
 
 
@@ -109,44 +111,52 @@ class _Cell(nn.Module):
 
 class _Bottleneck(nn.Module):
     channels: int
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        batch_norm = functools.partial(layers.batch_norm, train, axis_name=self.axis_name)
         y = x
         for index, (channels, window) in enumerate(
             ((self.channels, 1), (self.channels, 3), (4 * self.channels, 1))
         ):
             y = layers.Conv(channels, window, name=f"conv_{index}")(nn.relu(y) if index else y)
-            y = layers.batch_norm(train, affine=False, name=f"norm_{index}")(y)
+            y = batch_norm(affine=False, name=f"norm_{index}")(y)
         projected = layers.Conv(4 * self.channels, size=1, name="project")(x)
-        return nn.relu(y + layers.batch_norm(train, name="project_norm")(projected))
+        return nn.relu(y + batch_norm(name="project_norm")(projected))
 
 
 class _Readout(nn.Module):
     size: architecture.MdeqModel
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, z: tuple[jax.Array, ...], train: bool) -> jax.Array:
+        batch_norm = functools.partial(layers.batch_norm, train, axis_name=self.axis_name)
         y = None
         for i, (x, channels) in enumerate(zip(z, self.size.head_channels, strict=True)):
-            branch = _Bottleneck(channels, name=f"bottleneck_{i}")(x, train)
+            branch = _Bottleneck(channels, self.axis_name, name=f"bottleneck_{i}")(x, train)
             if y is not None:
                 y = layers.Conv(4 * channels, stride=2, use_bias=True, name=f"down_{i}")(y)
-                branch = branch + nn.relu(layers.batch_norm(train, name=f"down_norm_{i}")(y))
+                branch = branch + nn.relu(batch_norm(name=f"down_norm_{i}")(y))
             y = branch
         y = layers.Conv(self.size.final_channels, size=1, use_bias=True, name="final")(y)
-        y = nn.relu(layers.batch_norm(train, name="final_norm")(y))
+        y = nn.relu(batch_norm(name="final_norm")(y))
         return nn.Dense(self.size.num_classes, name="classify")(jnp.mean(y, (1, 2)))
 
 
-def mdeq(size: architecture.MdeqModel) -> types.Model:
+def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Model:
     """Returns the multiscale DEQ of a size.
 
     The state is a tuple of branches [lanes, height / 2^i, width / 2^i, channels_i]. Weight normalisation
     `w = direction * scale / |direction|` is applied once a solve, by `bind`. In training, dropout masks
     are drawn once a solve, from the key of the lane.
+
+    Args:
+      size: of the model.
+      axis_name: see `models.build`.
     """
-    inject, cell, readout = _Inject(size), _Cell(size), _Readout(size)
+    inject, cell, readout = _Inject(size, axis_name), _Cell(size), _Readout(size, axis_name)
     height, width, _ = size.image_shape
     shapes = [
         (height >> (size.num_strided + i), width >> (size.num_strided + i), channels)

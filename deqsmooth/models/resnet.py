@@ -6,6 +6,8 @@ trained them.
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,11 @@ class _Block(nn.Module):
     channels: int
     stride: int
     bottleneck: bool
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        batch_norm = functools.partial(layers.batch_norm, train, axis_name=self.axis_name)
         if self.bottleneck:
             features = _BOTTLENECK_EXPANSION * self.channels
             convolutions = [(self.channels, 1, 1), (self.channels, 3, self.stride), (features, 1, 1)]
@@ -32,34 +36,41 @@ class _Block(nn.Module):
         y = x
         for index, (channels, window, stride) in enumerate(convolutions):
             y = layers.Conv(channels, window, stride, name=f"conv_{index}")(nn.relu(y) if index else y)
-            y = layers.batch_norm(train, name=f"norm_{index}")(y)
+            y = batch_norm(name=f"norm_{index}")(y)
         if self.stride > 1 or x.shape[-1] != features:
             x = layers.Conv(features, 1, self.stride, name="project")(x)
-            x = layers.batch_norm(train, name="project_norm")(x)
+            x = batch_norm(name="project_norm")(x)
         return nn.relu(x + y)
 
 
 class _Resnet(nn.Module):
     size: architecture.ResnetModel
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         size, wide = self.size, self.size.stem > 3
         x = (images - jnp.asarray(size.mean)) / jnp.asarray(size.std)
         x = layers.Conv(size.channels[0], size.stem, 1 + wide, name="conv")(x)
-        x = nn.relu(layers.batch_norm(train, name="norm")(x))
+        x = nn.relu(layers.batch_norm(train, name="norm", axis_name=self.axis_name)(x))
         if wide:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, (blocks, channels) in enumerate(zip(size.blocks, size.channels, strict=True)):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                x = _Block(channels, stride, size.bottleneck, name=f"stage_{stage}_block_{block}")(x, train)
+                name = f"stage_{stage}_block_{block}"
+                x = _Block(channels, stride, size.bottleneck, self.axis_name, name=name)(x, train)
         return nn.Dense(size.num_classes, name="classify")(jnp.mean(x, (1, 2)))
 
 
-def resnet(size: architecture.ResnetModel) -> types.Explicit:
-    """Returns the residual network of a size. Its shortcuts are projections where the shape changes."""
-    module = _Resnet(size)
+def resnet(size: architecture.ResnetModel, axis_name: str | None = None) -> types.Explicit:
+    """Returns the residual network of a size. Its shortcuts are projections where the shape changes.
+
+    Args:
+      size: of the network.
+      axis_name: see `models.build`.
+    """
+    module = _Resnet(size, axis_name)
 
     def init(key):
         return module.init(key, jnp.zeros((1, *size.image_shape)), False)

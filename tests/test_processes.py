@@ -1,0 +1,100 @@
+"""Several processes that JAX knows of, on loopback: images shared out, a model trained by all, and one lost."""
+
+import dataclasses
+import json
+import signal
+import socket
+
+import numpy as np
+import pytest
+from test_cli import QUICK, cache, essence, run, start, wait_for_lines  # noqa: F401
+
+from deqsmooth import cli, config, data, distributed, merging, models, training
+
+TRAINING = {
+    "epochs": 2, "pretraining_epochs": 1.0, "pretraining_budget": 2, "budget": 2, "gradient": "one-step",
+    "evaluation_interval": 1, "reference_budget": 6, "batch_size": 256, "learning_rate": 1e-2,
+}  # fmt: skip
+FLAGS = [part for name, x in TRAINING.items() for part in (f"--{name.replace('_', '-')}", str(x))]
+
+
+def company(script, *arguments, num, num_devices, cwd, cache):  # noqa: F811
+    """Some processes that are one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        start(
+            script, *arguments, "--distributed", cwd=cwd, cache=cache, num_devices=num_devices,
+            environment={
+                "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(num), "JAX_PROCESS_ID": str(i),
+            },
+        )
+        for i in range(num)
+    ]  # fmt: skip
+
+
+def test_a_lost_process_delays_nobody_and_goes_on_alone(tmp_path, cache):  # noqa: F811
+    arguments = ("certify.py", *QUICK, "--max-images", "21", "--images-per-batch", "1", "--stride", "1")
+    assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache, num_devices=1)[0] == 0
+    processes = company(*arguments, "--out", "run.jsonl", num=4, num_devices=2, cwd=tmp_path, cache=cache)
+    # The first is the one that all others had joined.
+    wait_for_lines(tmp_path / "run.0-of-4.jsonl", 2, processes[0])
+    processes[0].kill()
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
+    assert "process 3 of 4 on " in outputs[3] and "5 images of digits" in outputs[3]
+    parts = [tmp_path / f"run.{i}-of-4.jsonl" for i in range(4)]
+    assert len(essence(parts[0])[1]) < 6
+    resumed = run(*arguments, "--out", "run.jsonl", "--share", "0/4", cwd=tmp_path, cache=cache)
+    assert resumed[0] == 0
+    assert merging.merge(parts, tmp_path / "merged.jsonl") == 21
+    assert essence(tmp_path / "merged.jsonl") == essence(tmp_path / "whole.jsonl")
+
+
+def test_processes_that_train_together_are_one_and_are_saved_when_one_is_to_go(tmp_path, cache):  # noqa: F811
+    workdir = tmp_path / "run"
+    processes = company(
+        "train.py", *FLAGS, "--model.channels", "8", "--workdir", str(workdir),
+        num=2, num_devices=2, cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    wait_for_lines(workdir / "metrics.jsonl", 1, processes[0])
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2
+    assert "process 0 of 2" in outputs[0] and "; --resume goes on from there" in outputs[0]
+    assert "process 1 of 2" in outputs[1] and "saved" not in outputs[1]
+
+    resumed = run(
+        "train.py", *FLAGS, "--model.channels", "8", "--workdir", str(workdir), "--resume",
+        cwd=tmp_path, cache=cache, num_devices=4,
+    )  # fmt: skip
+    assert (resumed[0], resumed[2]) == (0, "")
+
+    settings = config.Training(**TRAINING, model=dataclasses.replace(config.Training().model, channels=8))
+    splits = data.load("digits", "train"), data.load("digits", "test")
+    whole = list(training.fit(models.build(settings.model, distributed.AXIS), settings, *splits))
+    losses = {
+        line["update"]: line["loss"]
+        for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        if "loss" in line
+    }
+    assert list(losses) == [10]
+    np.testing.assert_allclose(losses[10], float(whole[9].metrics.loss), rtol=1e-4)
+
+
+def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, capsys):
+    def initialize(*arguments, **options):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("sys.argv", ["certify.py", "--distributed"])
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    assert cli.certify() == 2
+    errors = capsys.readouterr().err
+    assert "coordinator_address should be defined" in errors and "JAX_NUM_PROCESSES" in errors
+
+
+def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 3)
+    with pytest.raises(ValueError, match="batch_size is 256; it must be a multiple of the processes, 3"):
+        distributed.mesh_of_all(256)
