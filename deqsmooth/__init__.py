@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from deqsmooth.architecture import MdeqModel as MdeqModel
     from deqsmooth.architecture import ResnetModel as ResnetModel
     from deqsmooth.certificates import Certificate as Certificate
-    from deqsmooth.certificates import Writer as Writer
     from deqsmooth.certificates import read as read
     from deqsmooth.certification import certify as certify
     from deqsmooth.certification import certify_dataset as certify_dataset
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from deqsmooth.prediction import predict as predict
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
+    from deqsmooth.writing import Writer as Writer
 
 _HOMES = {
     "Certificate": "certificates.Certificate",
@@ -53,7 +53,7 @@ _HOMES = {
     "Smoothing": "config.Smoothing",
     "Solution": "types.Solution",
     "Training": "config.Training",
-    "Writer": "certificates.Writer",
+    "Writer": "writing.Writer",
     "build": "models.build",
     "certify": "certification.certify",
     "certify_dataset": "certification.certify_dataset",

@@ -1,14 +1,14 @@
 """Certificates as evidence: one frozen record an image, in a JSONL file that begins with the run's header.
 
-A record holds the counts from which its radius follows, so that it can be recomputed from the file alone. Every
-line ends with `chain`, the digest of itself and of the chain before it, which begins with the digest of the
-header: lines that were changed, moved or taken out leave a gap.
+A record holds the counts from which its radius follows, so that it can be recomputed from the file alone. An image
+that could not be read has a line with its `index` and the `error`. Every line ends with `chain`, the digest of
+itself and of the chain before it, which begins with the digest of the header: lines that were changed, moved or
+taken out leave a gap.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -109,79 +109,17 @@ class Certificate:
     looks: tuple[int, ...] | None = None
 
 
-class Writer:
-    """Appends certificates to a file, each on disk before the next is begun; use as a context manager.
-
-    A file that does not exist is made, with the header. One that exists must have the same header; its
-    certificates are in `done`, and a last line that a killed run left unfinished is cut off. While one writes, no
-    other can.
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be certified because it could not be read, or is none that the model takes.
 
     Attributes:
-      done: certificates that the file already holds, in its order.
-
-    Raises:
-      ValueError: the file has another header or is no file of certificates, another process writes to it, or it
-        cannot be written.
+      index: of the image in its split.
+      error: what is wrong with it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
-        self._path = pathlib.Path(path)
-        header = json.loads(json.dumps(header))
-        self.done: list[Certificate] = []
-        self._chain = header["sha256"]
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b", buffering=0)
-        except OSError as error:
-            raise ValueError(f"cannot write {self._path}: {error.strerror}") from None
-        try:
-            self._lock()
-            self._file.seek(0)
-            content = self._file.read()
-            complete = content[: content.rfind(b"\n") + 1]
-            if complete:
-                file = _parse(self._path, complete.decode())
-                same_run(self._path, file.header, header)
-                self.done = [line.certificate for line in file.lines]
-                self._chain = file.lines[-1].chain if file.lines else self._chain
-            self._file.truncate(len(complete))
-            if not complete:
-                self._append(header)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def write(self, certificate: Certificate) -> None:
-        """Appends a certificate and waits until it is on disk."""
-        record = dataclasses.asdict(certificate)
-        self._chain = link(self._chain, record)
-        self._append({**record, "chain": self._chain})
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{self._path} is being written by another process; give another --out") from None
-        except OSError as error:
-            raise ValueError(f"cannot lock {self._path}: {error.strerror}") from None
-
-    def _append(self, record: dict[str, Any]) -> None:
-        left = json.dumps(record, allow_nan=False).encode() + b"\n"
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise ValueError(
-                f"cannot write {self._path}: {error.strerror}; every line before is whole, and the same command "
-                "goes on from there"
-            ) from None
+    index: int
+    error: str
 
 
 def link(chain: str, record: dict[str, Any]) -> str:
@@ -193,12 +131,12 @@ class Line(NamedTuple):
     """A certificate as it stands in a file.
 
     Attributes:
-      certificate: what the line says.
+      entry: what the line says.
       record: its values, but for the chain.
       chain: its place in the chain; None in schema 1.
     """
 
-    certificate: Certificate
+    entry: Certificate | Unreadable
     record: dict[str, Any]
     chain: str | None
 
@@ -216,6 +154,18 @@ class File(NamedTuple):
     lines: list[Line]
     is_whole: bool
 
+    @property
+    def certificates(self) -> list[Certificate]:
+        """The certificates, in the order of the file."""
+        return [line.entry for line in self.lines if isinstance(line.entry, Certificate)]
+
+    @property
+    def unreadable(self) -> list[Unreadable]:
+        """The images that have no certificate because they could not be read."""
+        done = {certificate.index for certificate in self.certificates}
+        found = (line.entry for line in self.lines)
+        return [entry for entry in found if isinstance(entry, Unreadable) and entry.index not in done]
+
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate]]:
     """Header and certificates of a file.
@@ -224,7 +174,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Certificate
       ValueError: the file cannot be read or is no file of certificates.
     """
     file = open_file(path)
-    return file.header, [line.certificate for line in file.lines]
+    return file.header, file.certificates
 
 
 def open_file(path: str | os.PathLike[str]) -> File:
@@ -237,10 +187,11 @@ def open_file(path: str | os.PathLike[str]) -> File:
         text = pathlib.Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
-    return _parse(pathlib.Path(path), text)
+    return parse(path, text)
 
 
-def _parse(path: pathlib.Path, text: str) -> File:
+def parse(path: str | os.PathLike[str], text: str) -> File:
+    """The text of a file of certificates, line by line; `path` is its name in errors."""
     header, lines = None, []
     for number, encoded in enumerate(text.splitlines(), 1):
         try:
@@ -261,16 +212,17 @@ def _parse(path: pathlib.Path, text: str) -> File:
 def _line(record: dict[str, Any]) -> Line:
     chain = record.pop("chain", None)
     values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in record.items()}
-    for name, (hint, kinds) in _kinds().items():
+    entry = Unreadable if "error" in values else Certificate
+    for name, (hint, kinds) in _kinds(entry).items():
         if name in values and not any(_is_a(values[name], kind) for kind in kinds):
             raise ValueError(f"{name} is {values[name]!r}; it must be {hint}")
-    return Line(Certificate(**values), record, chain)
+    return Line(entry(**values), record, chain)
 
 
 @functools.cache
-def _kinds() -> dict[str, tuple[Any, tuple[Any, ...]]]:
+def _kinds(entry: type) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The type of every field, and the types that it unites."""
-    hints = typing.get_type_hints(Certificate)
+    hints = typing.get_type_hints(entry)
     return {
         name: (hint, typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
         for name, hint in hints.items()

@@ -7,7 +7,7 @@ It has the sampling programs compiled, once for a data set; `serial` and `indepe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from deqsmooth import (
     config,
     data,
     distributed,
+    evidence,
     independent,
     sampling,
     serial,
@@ -74,12 +75,10 @@ def certify(
     places = numbered(images, indices)
     truths = None if labels is None else _one_each("labels", labels, images)
 
-    def read(chosen):
-        return images[chosen], None if truths is None else truths[chosen]
-
     if programs is None:
         programs = prepare(classifier, settings, images.shape[1:], len(images))
-    yield from _certify(programs, places, read)
+    known = [None] * len(images) if truths is None else truths.tolist()
+    yield from _certify(programs, map(evidence.Image, places.tolist(), images, known))
 
 
 def certify_dataset(
@@ -88,8 +87,9 @@ def certify_dataset(
     indices: npt.ArrayLike,
     settings: config.Smoothing,
     programs: sampling.Programs | None = None,
+    on_unreadable: Callable[[certificates.Unreadable], None] | None = None,
 ) -> Iterator[certificates.Certificate]:
-    """Certifies images of a data set as `certify` does, but reads each batch when its turn comes.
+    """Certifies images of a data set as `certify` does, but reads each when its turn comes.
 
     Args:
       classifier: see `certify`.
@@ -97,19 +97,29 @@ def certify_dataset(
       indices: of the images.
       settings: of the certificates.
       programs: what `prepare` gave for these arguments, if it was called before.
+      on_unreadable: called for an image that cannot be read, or that the classifier cannot take; the others are
+        certified. By default such an image raises.
 
     Raises:
       ValueError: an argument or an image breaks its rule.
     """
-    places = np.asarray(indices)
+    places = np.asarray(indices).tolist()
 
-    def read(chosen):
-        images, labels = dataset.take(places[chosen].tolist())
-        return checked(classifier, images, settings), labels
+    def read():
+        for index in places:
+            try:
+                image, label = dataset[index]
+                checked(classifier, image[None], settings)
+            except ValueError as error:
+                if on_unreadable is None:
+                    raise ValueError(f"image {index}: {error}") from None
+                on_unreadable(certificates.Unreadable(index, str(error)))
+            else:
+                yield evidence.Image(index, image, label)
 
     if programs is None:
-        programs = prepare(classifier, settings, read([0])[0].shape[1:], len(places))
-    yield from _certify(programs, places, read)
+        programs = prepare(classifier, settings, dataset[places[0]][0].shape, len(places))
+    yield from _certify(programs, read())
 
 
 def prepare(
@@ -123,12 +133,11 @@ def prepare(
     return sampling.Programs(classifier, settings, distributed.mesh(), image_shape)
 
 
-def _certify(programs, indices, read):
-    """Certificates of images with some indices; `read` gives images and labels by place."""
+def _certify(programs, images):
     settings = programs.settings
     sampler = {"serial": serial, "independent": independent}[settings.sampler]
-    for found in sampler.certify(programs, settings, indices, read):
-        yield certificate(int(indices[found.place]), found.label, found.fields, found.seconds)
+    for image, fields, seconds in sampler.certify(programs, settings, images):
+        yield certificate(image.index, image.label, fields, seconds)
 
 
 def certificate(index: int, label: int | None, fields: dict[str, Any], seconds: float) -> certificates.Certificate:

@@ -1,6 +1,7 @@
 """The commands: flags to configuration, one call, and progress to look at.
 
-Exit status: 0 done, 1 what the command checks does not hold, 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 what the command checks does not hold, 2 bad input, 3 done but for images that could not be
+read, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations

@@ -48,8 +48,21 @@ class Dataset:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        image, label = self.source[index]
-        return self.prepare(image), label
+        """The image with an index and its label.
+
+        Raises:
+          IndexError: there is none.
+          ValueError: it cannot be read.
+        """
+        try:
+            image, label = self.source[index]
+            return self.prepare(image), label
+        except (IndexError, MemoryError):
+            raise
+        except Exception as error:
+            # What decoders and storage raise is not theirs to say.
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(f"cannot be read: {type(error).__name__}: {reason}") from error
 
     def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Images [num, height, width, channels], float32, and labels [num], int32, of some indices."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,18 +12,31 @@ from deqsmooth import certificates, config, statistics
 _QUANTILES = (0.5, 0.9, 1.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image to certify.
+
+    Attributes:
+      index: in its data set, on which its noise depends.
+      pixels: float32 in [0, 1] [H, W, C].
+      label: its class; None if unknown.
+    """
+
+    index: int
+    pixels: np.ndarray
+    label: int | None
+
+
 class Found(NamedTuple):
     """What a sampler found for an image.
 
     Attributes:
-      place: of the image among those that are certified.
-      label: its class; None if unknown.
+      image: that it certifies.
       fields: of its certificate, but for index, label, correct and seconds.
       seconds: spent on it.
     """
 
-    place: int
-    label: int | None
+    image: Image
     fields: dict[str, Any]
     seconds: float
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,17 +20,17 @@ from deqsmooth import config, evidence, noise, sampling, statistics
 class _Unit(NamedTuple):
     """Samples of one image and phase that are solved in one call."""
 
-    image: _Image
+    owner: _Active
     phase: int
     first: int
     size: int
 
 
-class _Image:
+class _Active:
     """An image on its way: what was counted so far, and what is still to be solved before it is read again."""
 
-    def __init__(self, place, index, pixels, label, settings, num_classes):
-        self.place, self.index, self.pixels, self.label = place, index, pixels, label
+    def __init__(self, image, settings, num_classes):
+        self.image = image
         self.counts = {phase: np.zeros(num_classes + 1, np.int64) for phase in (noise.SELECTION, noise.ESTIMATION)}
         self.residual: list[np.ndarray] = []
         self.evaluations = self.fallbacks = self.unread = 0
@@ -85,30 +85,25 @@ class _Image:
 
 
 def certify(
-    programs: sampling.Programs, settings: config.Smoothing, indices: np.ndarray, read: Callable[[np.ndarray], Any]
+    programs: sampling.Programs, settings: config.Smoothing, images: Iterator[evidence.Image]
 ) -> Iterator[evidence.Found]:
     """Certifies images, each as soon as its sampling ends.
 
     Args:
       programs: compiled sampling.
       settings: of the certificates, complete.
-      indices: numbers of the images in their data set [images].
-      read: places [num] -> images [num, H, W, C] and labels [num] or None.
+      images: read as they are needed.
 
     Yields:
       What was found for each image.
     """
-    coming = iter(range(len(indices)))
-    active: list[_Image] = []
+    active: list[_Active] = []
 
     def enter() -> bool:
-        place = next(coming, None)
-        if place is None:
-            return False
-        images, labels = read(np.array([place]))
-        label = None if labels is None else int(labels[0])
-        active.append(_Image(place, indices[place], images[0], label, settings, programs.num_classes))
-        return True
+        image = next(images, None)
+        if image is not None:
+            active.append(_Active(image, settings, programs.num_classes))
+        return image is not None
 
     while True:
         begun = time.perf_counter()
@@ -122,18 +117,18 @@ def certify(
         if not units:
             return
         votes = programs(
-            np.stack([unit.image.pixels for unit in units]),
-            np.array([unit.image.index for unit in units]),
+            np.stack([unit.owner.image.pixels for unit in units]),
+            np.array([unit.owner.image.index for unit in units]),
             np.array([unit.phase for unit in units]),
             np.stack([np.arange(unit.first, unit.first + settings.lanes) for unit in units]),
         )
         seconds = (time.perf_counter() - begun) / len(units)
         for number, unit in enumerate(units):
-            unit.image.take(unit, votes, number, seconds)
-        for image in [image for image in active if not image.unread]:
-            if image.is_finished():
-                active.remove(image)
-                yield _found(image, settings, programs.solves)
+            unit.owner.take(unit, votes, number, seconds)
+        for one in [one for one in active if not one.unread]:
+            if one.is_finished():
+                active.remove(one)
+                yield _found(one, settings, programs.solves)
 
 
 def votes(
@@ -165,16 +160,16 @@ def votes(
                 waiting = []
 
 
-def _found(image: _Image, settings: config.Smoothing, solves: bool) -> evidence.Found:
+def _found(one: _Active, settings: config.Smoothing, solves: bool) -> evidence.Found:
     fields = evidence.fields(
         settings,
         solves,
-        selected=image.selected,
-        counts_selection=image.counts[noise.SELECTION],
-        counts=image.counts[noise.ESTIMATION],
-        residual=np.concatenate(image.residual),
-        evaluations=image.evaluations,
-        fallbacks=image.fallbacks,
+        selected=one.selected,
+        counts_selection=one.counts[noise.SELECTION],
+        counts=one.counts[noise.ESTIMATION],
+        residual=np.concatenate(one.residual),
+        evaluations=one.evaluations,
+        fallbacks=one.fallbacks,
         audit={},
     )
-    return evidence.Found(image.place, image.label, fields, image.seconds)
+    return evidence.Found(one.image, fields, one.seconds)

@@ -12,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from deqsmooth import certificates, verification
+from deqsmooth import certificates, verification, writing
 
 
 def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:
@@ -34,6 +34,7 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         raise ValueError(f"{out} exists; certificates are merged into a file of their own")
     files = [verification.verify(path) for path in paths]
     found: dict[int, certificates.Certificate] = {}
+    unreadable: dict[int, certificates.Unreadable] = {}
     for path, file in zip(paths, files, strict=True):
         if file.differences:
             raise ValueError(f"{file.differences[0]}; only what verifies is merged")
@@ -42,9 +43,11 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             first = found.setdefault(certificate.index, certificate)
             if dataclasses.replace(first, seconds=certificate.seconds) != certificate:
                 raise ValueError(f"{path} says of image {certificate.index} what a file before it does not")
-    with certificates.Writer(out, files[0].header) as writer:
-        for index in sorted(found):
-            writer.write(found[index])
+        unreadable.update({entry.index: entry for entry in file.unreadable})
+    entries: dict[int, certificates.Certificate | certificates.Unreadable] = {**unreadable, **found}
+    with writing.Writer(out, files[0].header) as writer:
+        for index in sorted(entries):
+            writer.write(entries[index])
     return len(found)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,28 @@ from deqsmooth import config, evidence, noise, sampling
 
 
 def certify(
-    programs: sampling.Programs, settings: config.Smoothing, indices: np.ndarray, read: Callable[[np.ndarray], Any]
+    programs: sampling.Programs, settings: config.Smoothing, images: Iterator[evidence.Image]
 ) -> Iterator[evidence.Found]:
     """Certifies images in order, batch by batch.
 
     Args:
       programs: compiled sampling.
       settings: of the certificates, complete.
-      indices: numbers of the images in their data set [images].
-      read: places [num] -> images [num, H, W, C] and labels [num] or None.
+      images: read as they are needed.
 
     Yields:
       What was found for each image.
     """
-    for first in range(0, len(indices), settings.images_per_batch):
+    while True:
         begun = time.perf_counter()
-        chosen = np.arange(first, min(first + settings.images_per_batch, len(indices)))
-        images, labels = read(chosen)
-        found = _certify_batch(programs, settings, images, indices[chosen])
-        seconds = (time.perf_counter() - begun) / len(chosen)
-        for place, fields in enumerate(found):
-            label = None if labels is None else int(labels[place])
-            yield evidence.Found(int(chosen[place]), label, fields, seconds)
+        batch = list(itertools.islice(images, settings.images_per_batch))
+        if not batch:
+            return
+        pixels, indices = np.stack([image.pixels for image in batch]), np.array([image.index for image in batch])
+        found = _certify_batch(programs, settings, pixels, indices)
+        seconds = (time.perf_counter() - begun) / len(batch)
+        for image, fields in zip(batch, found, strict=True):
+            yield evidence.Found(image, fields, seconds)
 
 
 def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:

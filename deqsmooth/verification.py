@@ -50,6 +50,7 @@ class Checked:
       settings: of the certificates.
       selection: of their images.
       found: the certificates.
+      unreadable: images that have none.
       differences: what does not follow from the rest.
     """
 
@@ -57,6 +58,7 @@ class Checked:
     settings: config.Smoothing
     selection: config.Selection
     found: list[certificates.Certificate]
+    unreadable: list[certificates.Unreadable]
     differences: list[Difference]
 
 
@@ -78,26 +80,25 @@ def verify(path: str | os.PathLike[str]) -> Checked:
     settings, selection, solves = _settings(path, file.header)
     chain = str(file.header.get("sha256"))
     seen: dict[int, int] = {}
-    for number, (certificate, record, stated) in enumerate(file.lines, 2):
+    for number, (entry, record, stated) in enumerate(file.lines, 2):
         messages = []
         if file.header["schema"] > 1:
             chain = certificates.link(chain, record)
             if stated != chain:
                 messages.append("the chain is broken: this line was changed, or one before it moved or taken out")
                 chain = str(stated)
-        if certificate.index in seen:
-            messages.append(
-                f"image {certificate.index} has a certificate already, in line {seen[certificate.index]}"
-            )
-        seen.setdefault(certificate.index, number)
-        steps, rest = divmod(certificate.index - selection.start_index, selection.stride)
+        steps, rest = divmod(entry.index - selection.start_index, selection.stride)
         if steps < 0 or rest:
-            messages.append(f"index is {certificate.index}, which the header does not select")
-        messages += _check_votes(certificate, settings, solves)
+            messages.append(f"index is {entry.index}, which the header does not select")
+        if entry.index in seen:
+            messages.append(f"image {entry.index} has a certificate already, in line {seen[entry.index]}")
+        if isinstance(entry, certificates.Certificate):
+            seen.setdefault(entry.index, number)
+            messages += _check_votes(entry, settings, solves)
         differences += [Difference(path, number, message) for message in messages]
     if not file.is_whole:
         differences.append(Difference(path, len(file.lines) + 1, "the line does not end: it was cut off"))
-    return Checked(file.header, settings, selection, [line.certificate for line in file.lines], differences)
+    return Checked(file.header, settings, selection, file.certificates, file.unreadable, differences)
 
 
 def _check_header(header: dict[str, Any]) -> Iterator[str]:
@@ -192,6 +193,8 @@ def summary(checked: Checked) -> str:
         f"{len(checked.found)} certificates, {len(certified)} of them with a prediction, "
         f"{len(checked.differences)} differences"
     )
+    if checked.unreadable:
+        text += f", {len(checked.unreadable)} images without one because they could not be read"
     if not_valid:
         return f"{text}; {not_valid} say: {certificates.NOT_VALID}"
     return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"

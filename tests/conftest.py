@@ -15,7 +15,6 @@ import pytest  # noqa: E402
 
 from deqsmooth import (  # noqa: E402
     architecture,
-    certificates,
     certification,
     checkpoints,
     config,
@@ -23,6 +22,7 @@ from deqsmooth import (  # noqa: E402
     distributed,
     models,
     provenance,
+    writing,
 )
 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
@@ -54,7 +54,7 @@ def run(request, small, tmp_path_factory):
     header = provenance.header(small, selection, request.param, dataset.identity)
     path = tmp_path_factory.mktemp("run") / "run.jsonl"
     indices = list(selection.indices(len(dataset)))
-    with certificates.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         for certificate in certification.certify_dataset(small, dataset, indices, request.param):
             writer.write(certificate)
     return path

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth import attempts, certificates, cli, page, runs, serialization
+from deqsmooth import attempts, certificates, cli, page, runs, serialization, writing
 
 QUICK = (
     "--sampler",
@@ -95,7 +95,7 @@ def test_certificates_that_do_not_name_their_data_are_refused(folder, tmp_path, 
     header, found = certificates.read(folder / "certificates.jsonl")
     entries = {name: x for name, x in header.items() if name not in ("data", "sha256")}
     entries |= {"sha256": serialization.digest(entries)}
-    with certificates.Writer(tmp_path / "old.jsonl", entries) as writer:
+    with writing.Writer(tmp_path / "old.jsonl", entries) as writer:
         for certificate in found:
             writer.write(certificate)
     for command in (cli.attack, cli.recertify):

@@ -12,6 +12,7 @@ JAX = {"jax", "jaxopt", "flax", "optax", "orbax", "jaxtyping"}
 FORBIDDEN = {
     "statistics": JAX,
     "certificates": JAX,
+    "writing": JAX,
     "config": JAX,
     "architecture": JAX,
     "checks": JAX | {"deqsmooth"},

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from deqsmooth import certificates
+from deqsmooth import certificates, writing
 
 HEADER = {"kind": "header", "schema": certificates.SCHEMA, "smoothing": {"sigma": 0.5}, "sha256": "ab"}
 
@@ -22,7 +22,7 @@ def certificate(index: int, **change) -> certificates.Certificate:
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "folder" / "run.jsonl"
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         for index in range(3):
             writer.write(certificate(index))
     header, found = certificates.read(path)
@@ -31,7 +31,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_each_certificate_is_on_disk_before_the_next(tmp_path):
-    with certificates.Writer(tmp_path / "run.jsonl", HEADER) as writer:
+    with writing.Writer(tmp_path / "run.jsonl", HEADER) as writer:
         for index in range(3):
             writer.write(certificate(index))
             assert len(certificates.read(tmp_path / "run.jsonl")[1]) == index + 1
@@ -40,11 +40,11 @@ def test_each_certificate_is_on_disk_before_the_next(tmp_path):
 @pytest.mark.parametrize("cut", [1, 40, 200])
 def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
     path = tmp_path / "run.jsonl"
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         writer.write(certificate(1))
     path.write_bytes(path.read_bytes()[:-cut])
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert writer.done == [certificate(0)]
         writer.write(certificate(1))
     assert certificates.read(path)[1] == [certificate(0), certificate(1)]
@@ -53,18 +53,18 @@ def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
 def test_a_header_that_a_kill_left_unfinished_is_begun_anew(tmp_path):
     path = tmp_path / "run.jsonl"
     path.write_text(json.dumps(HEADER)[:20])
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert writer.done == []
     assert certificates.read(path) == (HEADER, [])
 
 
 def test_another_header_is_refused_and_the_file_left_alone(tmp_path):
     path = tmp_path / "run.jsonl"
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"smoothing.*0\.25"):
-        certificates.Writer(path, {**HEADER, "smoothing": {"sigma": 0.25}})
+        writing.Writer(path, {**HEADER, "smoothing": {"sigma": 0.25}})
     assert path.read_bytes() == before
 
 
@@ -86,40 +86,42 @@ def test_what_is_no_file_of_certificates_is_refused(tmp_path, text, message):
         certificates.read(path)
     if text:
         with pytest.raises(ValueError, match=message):
-            certificates.Writer(path, HEADER)
+            writing.Writer(path, HEADER)
         assert path.read_text() == text
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write"):
-        certificates.Writer(tmp_path / "file" / "run.jsonl", HEADER)
+        writing.Writer(tmp_path / "file" / "run.jsonl", HEADER)
     with pytest.raises(ValueError, match="cannot write"):
-        certificates.Writer(tmp_path, HEADER)
+        writing.Writer(tmp_path, HEADER)
     with pytest.raises(ValueError, match="cannot read"):
         certificates.read(tmp_path / "missing.jsonl")
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path):
     path = tmp_path / "run.jsonl"
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         with pytest.raises(ValueError, match="is being written by another process"):
-            certificates.Writer(path, HEADER)
+            writing.Writer(path, HEADER)
         writer.write(certificate(1))
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert len(writer.done) == 2
 
 
 def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
     path = tmp_path / "run.jsonl"
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         before = path.read_bytes()
         file = writer._file
 
         class Full:
             """A disk that takes twenty bytes more."""
+
+            fileno, close = file.fileno, file.close
 
             def write(self, data):
                 if path.stat().st_size - len(before) >= 20:
@@ -131,5 +133,35 @@ def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
             writer.write(certificate(1))
         monkeypatch.undo()
     assert path.read_bytes()[:-20] == before
-    with certificates.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert writer.done == [certificate(0)]
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_file_that_vanishes_while_it_is_written_is_no_place_to_report_to(tmp_path, change):
+    path = tmp_path / "run.jsonl"
+    with writing.Writer(path, HEADER) as writer:
+        writer.write(certificate(0))
+        path.rename(tmp_path / "elsewhere.jsonl")
+        if change == "replaced":
+            path.write_text("something else")
+        with pytest.raises(ValueError, match="was removed or replaced while it was written"):
+            writer.write(certificate(1))
+    assert not path.exists() or path.read_text() == "something else"
+    assert len(certificates.read(tmp_path / "elsewhere.jsonl")[1]) == 1
+
+
+def test_an_image_that_cannot_be_read_is_noted_once_and_may_get_a_certificate_later(tmp_path):
+    path = tmp_path / "run.jsonl"
+    torn = certificates.Unreadable(1, "torn")
+    for _ in range(2):
+        with writing.Writer(path, HEADER) as writer:
+            assert writer.done == []
+            writer.write(torn)
+    file = certificates.open_file(path)
+    assert [line.entry for line in file.lines] == [torn] == file.unreadable
+    with writing.Writer(path, HEADER) as writer:
+        writer.write(certificate(1))
+    file = certificates.open_file(path)
+    assert (file.certificates, file.unreadable) == ([certificate(1)], [])
+    assert file.lines[1].chain == certificates.link(file.lines[0].chain, file.lines[1].record)

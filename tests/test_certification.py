@@ -122,20 +122,44 @@ def test_an_audit_draws_votes_for_the_class_at_random(small, images):
 
 
 def test_a_data_set_is_certified_as_its_images_are_and_read_batch_by_batch(small):
-    taken = []
+    read = []
 
     class Reads(data.Dataset):
-        def take(self, indices):
-            taken.append(len(indices))
-            return super().take(indices)
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
 
     dataset, indices = data.load("digits", "test"), [5, 3, 40, 17, 2]
     images, labels = dataset.take(indices)
     settings = dataclasses.replace(SERIAL, images_per_batch=2)
     found = certification.certify_dataset(small, Reads(**vars(dataset)), indices, settings)
+    first = next(found)
+    assert read == [5, 5, 3]
     expected = certification.certify(small, images, settings, labels=labels, indices=indices)
+    assert essence([first, *found]) == essence(expected)
+    assert read == [5, *indices]
+
+
+@pytest.mark.parametrize("settings", [INDEPENDENT, SERIAL], ids=["independent", "serial"])
+def test_images_that_cannot_be_read_are_left_out_and_change_no_other(small, settings):
+    whole = data.load("digits", "test")
+
+    class Damaged(data.Dataset):
+        def __getitem__(self, index):
+            if index == 3:
+                raise ValueError("cannot be read: torn")
+            image, label = super().__getitem__(index)
+            return (np.full_like(image, np.nan) if index == 17 else image), label
+
+    dataset, indices, left_out = Damaged(**vars(whole)), [5, 3, 40, 17, 2], []
+    settings = dataclasses.replace(settings, images_per_batch=2)
+    found = list(certification.certify_dataset(small, dataset, indices, settings, on_unreadable=left_out.append))
+    expected = certification.certify_dataset(small, whole, [5, 40, 2], settings)
     assert essence(found) == essence(expected)
-    assert taken == [1, 2, 2, 1]
+    assert [entry.index for entry in left_out] == [3, 17]
+    assert left_out[0].error == "cannot be read: torn" and "finite" in left_out[1].error
+    with pytest.raises(ValueError, match="image 3: cannot be read: torn"):
+        list(certification.certify_dataset(small, dataset, indices, settings))
 
 
 def test_evaluations_are_counted_to_the_last(small, images):

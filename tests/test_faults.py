@@ -1,14 +1,19 @@
 """What long runs meet: several processes, too little memory, seeds from the operating system."""
 
 import dataclasses
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import jax
+import numpy as np
 import pytest
-from test_cli import ROOT, cache, run, start  # noqa: F401
+from test_cli import ROOT, cache, essence, run, start, wait_for_lines  # noqa: F401
 
-from deqsmooth import certificates, cli, commands, distributed, flags, merging
+from deqsmooth import certificates, cli, commands, data, distributed, flags, merging, verification
 
 QUICK = (
     "--sampler",
@@ -89,8 +94,8 @@ def test_a_random_seed_is_a_number_that_is_recorded(monkeypatch):
 
 def test_a_second_run_on_a_file_is_refused_while_the_first_goes_on(tmp_path, monkeypatch, capsys):
     code = (
-        "import sys, time; from deqsmooth import certificates\n"
-        "with certificates.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
+        "import sys, time; from deqsmooth import writing\n"
+        "with writing.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
         "    print('open', flush=True); time.sleep(60)"
     )
     path = tmp_path / "run.jsonl"
@@ -107,3 +112,64 @@ def test_a_second_run_on_a_file_is_refused_while_the_first_goes_on(tmp_path, mon
     assert path.read_bytes() == before
     assert call(monkeypatch, *QUICK, "--max-images", "1", "--out", str(path)) == 2
     assert "was begun by another run" in capsys.readouterr().err
+
+
+def test_an_image_that_is_none_is_left_out_and_the_exit_status_says_so(tmp_path, monkeypatch, capsys):
+    images, labels = data.load("digits").take(range(4))
+    images[[0, 2]] = np.nan
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    out = tmp_path / "run.jsonl"
+    arguments = (
+        *QUICK, "--dataset", "arrays", "--data-dir", str(tmp_path / "images.npz"),
+        "--checkpoint", str(ROOT / "deqsmooth" / "shipped" / "digits-0.5"), "--out", str(out),
+    )  # fmt: skip
+    # The second time, what is left is tried again, and found to be as it was.
+    for _ in range(2):
+        assert call(monkeypatch, *arguments) == 3
+        assert "image 2 has no certificate: images go from nan" in capsys.readouterr().err
+        checked = verification.verify(out)
+        assert [c.index for c in checked.found] == [1, 3] and not checked.differences
+        assert [entry.index for entry in checked.unreadable] == [0, 2]
+        assert len(out.read_text().splitlines()) == 5
+    assert merging.merge([out], tmp_path / "merged.jsonl") == 2
+    assert "2 images without one" in verification.summary(verification.verify(tmp_path / "merged.jsonl"))
+
+
+def test_a_checkpoint_that_was_replaced_is_refused(tmp_path, monkeypatch, capsys):
+    shipped, model = ROOT / "deqsmooth" / "shipped", tmp_path / "model"
+    shutil.copytree(shipped / "digits-0.5", model)
+    arguments = (*QUICK, "--max-images", "1", "--checkpoint", str(model), "--out", str(tmp_path / "run.jsonl"))
+    assert call(monkeypatch, *arguments) == 0
+    shutil.rmtree(model)
+    shutil.copytree(shipped / "digits-0.25", model)
+    before = (tmp_path / "run.jsonl").read_bytes()
+    assert call(monkeypatch, *arguments) == 2
+    assert "was begun by another run: its model, reference" in capsys.readouterr().err.replace("sha256, ", "")
+    assert (tmp_path / "run.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("num_kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_run_killed_again_and_again_ends_with_the_same_certificates(tmp_path, cache, num_kills):  # noqa: F811
+    """At any time, from the start of the process to the middle of a line; each time on other devices."""
+    rng = random.Random(num_kills)
+    arguments = ("certify.py", *QUICK, "--max-images", str(5 * num_kills), "--stride", "1")
+    assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0
+    path = tmp_path / "killed.jsonl"
+    for number in range(num_kills):
+        process = start(
+            *arguments, "--images-per-batch", str(rng.randint(1, 3)), "--out", str(path),
+            cwd=tmp_path, cache=cache, num_devices=rng.choice([1, 2, 4]),
+        )  # fmt: skip
+        if number % 5:
+            held = len(path.read_text().splitlines()) if path.exists() else 0
+            wait_for_lines(path, held + rng.randint(1, 3), process)
+            time.sleep(rng.uniform(0, 0.02))
+        else:
+            time.sleep(rng.uniform(0, 5))
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGKILL, 0)
+    assert len(essence(path)[1]) > 0
+    assert run(*arguments, "--out", str(path), cwd=tmp_path, cache=cache)[0] == 0
+    assert essence(path) == essence(tmp_path / "whole.jsonl")
+    assert verification.verify(path).differences == []

@@ -5,11 +5,11 @@ import sys
 import pytest
 from test_verification import rewritten
 
-from deqsmooth import certificates, merging, serialization, verification
+from deqsmooth import certificates, merging, serialization, verification, writing
 
 
 def write(path, header, found):
-    with certificates.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         for certificate in found:
             writer.write(certificate)
     return path

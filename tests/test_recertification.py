@@ -19,6 +19,7 @@ from deqsmooth import (
     recertification,
     statistics,
     verification,
+    writing,
 )
 
 BEFORE = config.Smoothing(
@@ -110,7 +111,7 @@ def run(small, digits, found, tmp_path_factory):
     before = provenance.header(small, selection, BEFORE, digits.identity)
     header = provenance.header(small, selection, settings, digits.identity, before)
     path = tmp_path_factory.mktemp("paired") / "run.jsonl"
-    with certificates.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         for certificate in recertification.recertify(found, (small, BEFORE), (small, settings), digits):
             writer.write(certificate)
     return path

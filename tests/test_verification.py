@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth import certificates, data, replay, verification
+from deqsmooth import certificates, data, replay, verification, writing
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -135,7 +135,7 @@ def test_a_run_goes_on_with_its_chain(run, tmp_path):
     header, found = certificates.read(run)
     path = tmp_path / "halves.jsonl"
     for part in (found[:4], found[4:]):
-        with certificates.Writer(path, header) as writer:
+        with writing.Writer(path, header) as writer:
             for certificate in part:
                 writer.write(certificate)
     assert path.read_bytes() == run.read_bytes()

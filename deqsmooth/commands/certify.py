@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
+import numpy as np
 import rich.console
 
 from deqsmooth import (
-    certificates,
     certification,
     checkpoints,
     checks,
@@ -17,8 +18,11 @@ from deqsmooth import (
     progress,
     provenance,
     report,
+    writing,
 )
 from deqsmooth.commands import predict
+
+_TRIED = 8
 
 
 def run(arguments: flags.Certify, console: rich.console.Console) -> int:
@@ -36,7 +40,7 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     number, count = distributed.share(arguments.share)
     chosen = selection.indices(len(dataset))
     indices = chosen[number::count]
-    certification.checked(checkpoint, dataset.take(chosen[:1])[0], settings)
+    image = _first_usable(checkpoint, dataset, chosen, settings)
     classes = checkpoint.model.num_classes
     checks.holds(
         dataset.num_classes <= classes,
@@ -52,25 +56,43 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     if count > 1:
         out = out.with_suffix(f".{number}-of-{count}{out.suffix}")
         who = f"{distributed.who(number, count)}: "
-    with certificates.Writer(out, header) as writer:
+    with writing.Writer(out, header) as writer:
         done = {certificate.index for certificate in writer.done}
         left = [index for index in indices if index not in done]
         console.print(f"{who}{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}")
         resolved = certification.resolve(settings)
         console.print(report.announcement(resolved, certification.solves(checkpoint)))
         found = list(writer.done)
+        unreadable = []
+
+        def note(entry):
+            writer.write(entry)
+            unreadable.append(entry)
+            print(f"image {entry.index} has no certificate: {entry.error}", file=sys.stderr)
+
         try:
             if left:
-                image = dataset[left[0]][0]
                 programs = certification.prepare(checkpoint, settings, image.shape, len(left))
                 console.print(report.expectation(programs.expected_seconds(image), len(left)))
-                coming = certification.certify_dataset(checkpoint, dataset, left, settings, programs)
+                coming = certification.certify_dataset(
+                    checkpoint, dataset, left, settings, programs, on_unreadable=note
+                )
                 follow(coming, writer, found, len(indices), console)
         finally:
             if found:
                 console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))
                 console.print(report.summary(found))
-    return 0
+    return 3 if unreadable else 0
+
+
+def _first_usable(checkpoint, dataset, indices, settings) -> np.ndarray:
+    """The first image that the model can take; raises what is wrong with the first if none of a few is such."""
+    for index in (*indices[:_TRIED], indices[0]):
+        try:
+            return certification.checked(checkpoint, dataset[index][0][None], settings)[0]
+        except ValueError as error:
+            reason = error
+    raise reason
 
 
 def follow(chosen, writer, found, total, console):

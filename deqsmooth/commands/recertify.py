@@ -7,7 +7,16 @@ import pathlib
 
 import rich.console
 
-from deqsmooth import certificates, checkpoints, data, flags, provenance, recertification, report, verification
+from deqsmooth import (
+    checkpoints,
+    data,
+    flags,
+    provenance,
+    recertification,
+    report,
+    verification,
+    writing,
+)
 from deqsmooth.commands.certify import follow
 
 
@@ -27,7 +36,7 @@ def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
     settings = recertification.settings_after(source.settings, **change, **pairs)
     header = provenance.header(after, selection, settings, dataset.identity, source.header)
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
-    with certificates.Writer(out, header) as writer:
+    with writing.Writer(out, header) as writer:
         done = {certificate.index for certificate in writer.done}
         left = [certificate for certificate in source.found if certificate.index not in done]
         console.print(f"{len(source.found)} certificates, {len(done)} done, to {out}")

@@ -1,0 +1,101 @@
+"""Files of certificates as they grow: a run appends to one line by line, and loses nothing that it reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+from typing import Any
+
+from deqsmooth import certificates
+from deqsmooth.certificates import Certificate, Unreadable
+
+
+class Writer:
+    """Appends certificates to a file, each on disk before the next is begun; use as a context manager.
+
+    A file that does not exist is made, with the header. One that exists must have the same header; its
+    certificates are in `done`, and a last line that a killed run left unfinished is cut off. While one writes, no
+    other can.
+
+    Attributes:
+      done: certificates that the file already holds, in its order.
+
+    Raises:
+      ValueError: the file has another header or is no file of certificates, another process writes to it, or it
+        cannot be written, or was removed or replaced while it was written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
+        self._path = pathlib.Path(path)
+        header = json.loads(json.dumps(header))
+        self.done: list[Certificate] = []
+        self._unreadable: set[Unreadable] = set()
+        self._chain = header["sha256"]
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b", buffering=0)
+        except OSError as error:
+            raise ValueError(f"cannot write {self._path}: {error.strerror}") from None
+        try:
+            self._lock()
+            self._file.seek(0)
+            content = self._file.read()
+            complete = content[: content.rfind(b"\n") + 1]
+            if complete:
+                file = certificates.parse(self._path, complete.decode())
+                certificates.same_run(self._path, file.header, header)
+                self.done, self._unreadable = file.certificates, set(file.unreadable)
+                self._chain = file.lines[-1].chain if file.lines else self._chain
+            self._file.truncate(len(complete))
+            if not complete:
+                self._append(header)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write(self, entry: Certificate | Unreadable) -> None:
+        """Appends a certificate and waits until it is on disk; or an image without one, if it is not there yet."""
+        if isinstance(entry, Unreadable):
+            if entry in self._unreadable:
+                return
+            self._unreadable.add(entry)
+        record = dataclasses.asdict(entry)
+        self._chain = certificates.link(self._chain, record)
+        self._append({**record, "chain": self._chain})
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self._path} is being written by another process; give another --out") from None
+        except OSError as error:
+            raise ValueError(f"cannot lock {self._path}: {error.strerror}") from None
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:
+            return False
+
+    def _append(self, record: dict[str, Any]) -> None:
+        left = json.dumps(record, allow_nan=False).encode() + b"\n"
+        if not self._is_in_place():
+            raise ValueError(f"{self._path} was removed or replaced while it was written; the run cannot go on")
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {self._path}: {error.strerror}; every line before is whole, and the same command "
+                "goes on from there"
+            ) from None
