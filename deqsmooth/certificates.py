@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 SCHEMA = 2
 """Version of the format. 1 had no chain."""
 NOT_VALID = "not a valid bound"
+_LARGEST_FILE = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +184,13 @@ def open_file(path: str | os.PathLike[str]) -> File:
     Raises:
       ValueError: the file cannot be read or is no file of certificates.
     """
+    file = pathlib.Path(path)
     try:
-        text = pathlib.Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        size = file.stat().st_size
+        if not file.is_file() or size > _LARGEST_FILE:
+            raise ValueError(f"it has {size:,} bytes; a file of certificates has at most {_LARGEST_FILE:,}")
+        text = file.read_text()
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
     return parse(path, text)
 

@@ -126,11 +126,42 @@ def prepare(
     classifier: sampling.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
 ) -> sampling.Programs:
     """Compiles what the certification of some images needs."""
-    settings = resolve(settings)
+    settings = resolve(fit(classifier, settings, image_shape, num_images))
     if settings.sampler == "serial":
         fewer = min(settings.images_per_batch, num_images)
         settings = dataclasses.replace(settings, images_per_batch=fewer)
     return sampling.Programs(classifier, settings, distributed.mesh(), image_shape)
+
+
+def fit(
+    classifier: sampling.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
+) -> config.Smoothing:
+    """Settings whose block `auto` is the largest, of the default and its halves, that the devices have memory for.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if settings.block != "auto":
+        return settings
+    block, available = default_block(), distributed.memory()
+    while True:
+        fitting = dataclasses.replace(settings, block=block)
+        try:
+            needed = max(prepare(classifier, fitting, image_shape, num_images).memory().values())
+        except RuntimeError as error:
+            if not distributed.is_out_of_memory(error):
+                raise
+            needed = available + 1
+        if needed <= available:
+            return fitting
+        if block == 1:
+            raise ValueError(f"block is 'auto'; even 1 needs {needed:,} bytes of a device that has {available:,}")
+        block //= 2
+
+
+def default_block() -> int:
+    """Rows in one compiled evaluation, where nothing else is said."""
+    return _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
 
 
 def _certify(programs, images):
@@ -215,8 +246,11 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
     """Settings with the numbers that depend on the devices filled in.
 
     Raises:
-      ValueError: the number of lanes was given and is no multiple of the number of devices.
+      ValueError: the number of lanes was given and is no multiple of the number of devices, or the block is
+        `auto`, which `fit` resolves.
     """
+    if settings.block == "auto":
+        raise ValueError("block is 'auto'; how much fits depends on the classifier")
     num_devices = distributed.mesh().size
     lanes = settings.lanes
     if lanes is None:
@@ -226,7 +260,7 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
             f"lanes is {lanes}; it must be a multiple of the number of devices, {num_devices} "
             f"(left out, {_DEFAULT_LANES} lanes are spread over any number)"
         )
-    block = settings.block or _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
+    block = settings.block or default_block()
     rows = block * num_devices
     if settings.refills:
         # At the end of a call lanes wait for the last solves: it should be far from the beginning.

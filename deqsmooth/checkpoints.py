@@ -17,9 +17,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from deqsmooth import architecture, config, distributed, models, serialization, types
+from deqsmooth import architecture, checks, config, distributed, models, serialization, types
 
+LARGEST = 2**33
+"""Bytes of all variables of a model, at most."""
 _SHIPPED = pathlib.Path(__file__).parent / "shipped"
+_MARK = "_CHECKPOINT_METADATA"
 
 # Orbax narrates every step at this level through absl's logger.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -53,7 +56,12 @@ def save(
     training: config.Training | None = None,
     start: config.StartTraining | None = None,
 ) -> None:
-    """Writes a model to a folder, replacing what is there, with the settings that made it and its start."""
+    """Writes a model to a folder, replacing one that is there, with the settings that made it and its start.
+
+    Raises:
+      ValueError: the folder holds something else.
+    """
+    check_place(path)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
@@ -73,6 +81,13 @@ def save(
     # Orbax renames a finished folder into place. Its marks of success name that place, and nothing reads them.
     for mark in folder.rglob("commit_success.txt"):
         mark.unlink(missing_ok=True)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raises `ValueError` if a model that is written to a path would replace something that is no model."""
+    place = pathlib.Path(path)
+    if place.exists() and not (place / _MARK).is_file() and not (place.is_dir() and not any(place.iterdir())):
+        raise ValueError(f"{path} exists and is no model; a model is written to a folder of its own")
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -100,7 +115,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             # Checkpoints of version 0.1 have no entry for the start.
             start = described.get("start") and serialization.from_json(config.StartTraining, described["start"])
             model = models.build(size)
-            template = _template(_shapes(model, start))
+            shapes = _shapes(model, start)
+            size_in_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+            checks.holds(
+                size_in_bytes <= LARGEST, "size of the model", f"{size_in_bytes:,} bytes", f"at most {LARGEST:,}"
+            )
+            template = _template(shapes)
             asked = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, asked).variables
     except (ValueError, KeyError, OSError, TypeError) as error:

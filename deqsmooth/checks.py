@@ -1,8 +1,10 @@
-"""The form of every complaint about a setting: its name, its value and the rule that it breaks."""
+"""The form of every complaint about what a user gives: its name, its value and the rule that it breaks."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import zipfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,3 +29,15 @@ def positive(settings: Any, *names: str) -> None:
     """Raises `ValueError` unless these attributes of settings are at least 1."""
     for name in names:
         holds(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
+
+
+def unpacks_to(path: str | os.PathLike[str], largest: int) -> None:
+    """Raises `ValueError` if a zip archive, such as an `.npz` file, unpacks to more bytes than `largest`.
+
+    Raises:
+      OSError: the file cannot be read.
+      zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    holds(size <= largest, f"size of {path}", f"{size:,} bytes, unpacked", f"at most {largest:,}")

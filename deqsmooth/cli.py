@@ -70,7 +70,10 @@ def _run(
         if not distributed.is_out_of_memory(error):
             raise
         print(f"error: the device has too little memory: {str(error).splitlines()[0]}", file=sys.stderr)
-        print("a smaller --block needs less to certify, a smaller --batch-size to train", file=sys.stderr)
+        print(
+            "to certify, --block auto finds what fits; to train, try --accumulation 2",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)

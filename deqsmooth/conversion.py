@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deqsmooth import architecture, models, types
+from deqsmooth import architecture, checkpoints, checks, models, types
 
 _Path = tuple[str, ...]
 _UNUSED = "num_batches_tracked"
@@ -36,6 +36,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} does not exist; it must be a file of arrays")
     if pathlib.Path(path).suffix == ".npz":
         try:
+            checks.unpacks_to(path, checkpoints.LARGEST)
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:

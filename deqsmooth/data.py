@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _DIGITS_SPLIT_SEED = 0
 _TFDS_NAMES = {"cifar10": "cifar10", "imagenet": "imagenet2012"}
 _CIFAR_PADDING = 4
 _PREFETCHED = 8
+_LARGEST_ARRAYS = 2**34
 _IMAGENET_SHORT_SIDE, _IMAGENET_CROP = 256, 224
 
 
@@ -173,9 +175,10 @@ def _load_arrays(path: str | None) -> Dataset:
     if path is None:
         raise ValueError("data set arrays needs --data-dir FILE.npz, a file with the arrays images and labels")
     try:
+        checks.unpacks_to(path, _LARGEST_ARRAYS)
         with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no .npz file with the arrays images and labels: {error}") from None
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
         raise ValueError(

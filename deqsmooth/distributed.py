@@ -110,6 +110,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
+def memory() -> int:
+    """Bytes that each device of this process has for a run."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats is not None:
+        return stats["bytes_limit"]
+    # A CPU's devices share the memory that nobody uses; where that is not known, all.
+    known = pathlib.Path("/proc/meminfo")
+    found = re.search(r"MemAvailable: +(\d+) kB", known.read_text() if known.exists() else "")
+    total = int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return total // jax.local_device_count()
+
+
 def mesh(dividing: int | None = None) -> Mesh:
     """The devices of this process along one axis, `devices`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -211,7 +211,7 @@ def _queue(model: types.Model, trained_start: config.StartTraining | None, setti
 
     def run(variables, noisy, num_rows):
         start = start_of(settings.start, trained_start, model, variables)
-        return refill.run(model, variables, solver_of(settings), start, noisy, num_rows, settings.block)
+        return refill.run(model, variables, solver_of(settings), start, noisy, num_rows, cast(int, settings.block))
 
     return run
 

@@ -165,3 +165,13 @@ def test_an_image_that_cannot_be_read_is_noted_once_and_may_get_a_certificate_la
     file = certificates.open_file(path)
     assert (file.certificates, file.unreadable) == ([certificate(1)], [])
     assert file.lines[1].chain == certificates.link(file.lines[0].chain, file.lines[1].record)
+
+
+def test_what_is_no_file_or_endless_is_not_read(tmp_path):
+    for path in ("/dev/zero", tmp_path):
+        with pytest.raises(ValueError, match="cannot read"):
+            certificates.read(path)
+    with (tmp_path / "huge.jsonl").open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(ValueError, match="it has 4,294,967,296 bytes"):
+        certificates.read(tmp_path / "huge.jsonl")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth import certification, config, data, equilibrium, noise, sampling, solvers, statistics
+from deqsmooth import certification, config, data, distributed, equilibrium, noise, sampling, solvers, statistics
 
 INDEPENDENT = config.Smoothing(
     sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
@@ -279,3 +279,25 @@ def test_devices_exchange_nothing(small, settings):
         text = program.as_text()
         assert "fusion" in text
         assert not re.search(r"all-(gather|reduce|to-all)|reduce-scatter|collective", text)
+
+
+def test_the_largest_block_that_fits_is_found(small, images, monkeypatch, capsys):
+    settings = dataclasses.replace(INDEPENDENT, block="auto")
+    shape = images.shape[1:]
+
+    def needed(block):
+        one = certification.prepare(small, dataclasses.replace(settings, block=block), shape, 1)
+        return max(one.memory().values())
+
+    assert needed(25) > needed(12)
+    monkeypatch.setattr(distributed, "memory", lambda: needed(25) - 1)
+    assert certification.fit(small, settings, shape, 5).block == 12
+    assert essence(certify(small, images, settings)) == essence(certify(small, images, INDEPENDENT, block=12))
+    monkeypatch.setattr(distributed, "memory", lambda: 1000)
+    with pytest.raises(
+        ValueError, match=r"block is 'auto'; even 1 needs [0-9,]+ bytes of a device that has 1,000"
+    ):
+        next(certification.certify(small, images, settings))
+    monkeypatch.undo()
+    assert certification.fit(small, settings, shape, 5).block == certification.default_block() == 100
+    assert 2**20 < distributed.memory() < 2**50

@@ -72,3 +72,25 @@ def test_models_are_shipped(dataset, sigma):
 def test_a_model_that_is_not_shipped_is_refused():
     with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
         checkpoints.shipped("digits", 1.0)
+
+
+def test_nothing_but_a_model_is_replaced(tmp_path, variables):
+    """A converted model with `--out .` would take everything that is there."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="exists and is no model"):
+        checkpoints.save(tmp_path, variables, SMALL)
+    with pytest.raises(ValueError, match="exists and is no model"):
+        checkpoints.save(tmp_path / "thesis.tex", variables, SMALL)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "model").mkdir()
+    for _ in range(2):
+        checkpoints.save(tmp_path / "model", variables, SMALL)
+    assert checkpoints.load(tmp_path / "model").size == SMALL
+
+
+def test_a_model_that_is_too_large_for_any_machine_is_refused_before_it_is_built(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL)
+    described = tmp_path / "model" / "config" / "metadata"
+    described.write_text(described.read_text().replace('"channels": 8', '"channels": 800000'))
+    with pytest.raises(ValueError, match="size of the model is [0-9,]+ bytes; it must be at most 8,589,934,592"):
+        checkpoints.load(tmp_path / "model")

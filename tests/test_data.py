@@ -167,3 +167,16 @@ def test_arrays_of_ones_own(tmp_path):
             data.load("arrays", data_dir=str(tmp_path / "b.npz"))
     with pytest.raises(ValueError, match="needs --data-dir"):
         data.load("arrays")
+
+
+def test_an_archive_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    """A few bytes can say that they are terabytes."""
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, images=np.zeros((1000, 32, 32, 3), np.uint8), labels=np.zeros(1000, int))
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(data, "_LARGEST_ARRAYS", 1_000_000)
+    with pytest.raises(ValueError, match=r"size of .*bomb.npz is 3,[0-9,]+ bytes, unpacked"):
+        data.load("arrays", data_dir=str(path))
+    path.write_text("no archive")
+    with pytest.raises(ValueError, match=r"is no \.npz file"):
+        data.load("arrays", data_dir=str(path))

@@ -41,6 +41,7 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     chosen = selection.indices(len(dataset))
     indices = chosen[number::count]
     image = _first_usable(checkpoint, dataset, chosen, settings)
+    settings = certification.fit(checkpoint, settings, image.shape, len(chosen[number::count]))
     classes = checkpoint.model.num_classes
     checks.holds(
         dataset.num_classes <= classes,

@@ -11,6 +11,7 @@ from deqsmooth import checkpoints, conversion, flags, parity, report
 
 def run(arguments: flags.Convert, console: rich.console.Console) -> int:
     """Converts, checks if asked to, and saves."""
+    checkpoints.check_place(arguments.out)
     variables = conversion.convert(conversion.read(arguments.file), arguments.model)
     failed = []
     if arguments.check is not None:

@@ -32,6 +32,7 @@ def run(arguments: flags.Train, console: rich.console.Console) -> int:
     train, test = _splits(arguments)
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
     pretraining = updates.num_updates(settings, len(train), settings.pretraining_epochs)
+    checkpoints.check_place(workdir / "model")
     console.print(f"to {workdir}; the first {pretraining} updates are pre-training")
     begin = training.init(model, settings, len(train))
 
@@ -57,6 +58,7 @@ def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int
         )
     train, test = _splits(arguments)
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-start")
+    checkpoints.check_place(workdir / "model")
     begin = start_training.init(model, settings, len(train))
 
     def fit(state):

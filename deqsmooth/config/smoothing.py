@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from deqsmooth import checks, statistics
 from deqsmooth.config import solve
@@ -51,7 +51,8 @@ class Smoothing:
         chains, which is part of the result. A number given here must divide by the devices.
       images_per_batch: serial: images solved side by side. Independent: how many times `lanes` samples, of any
         images, make one call. By default as many as keep every device busy.
-      block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere.
+      block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere. What a
+        device needs of memory grows with it; `auto` halves it until it fits.
       dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
       seed: of all noise and of the audit's draw. On the command line `random` takes one from the operating system,
         which records name.
@@ -76,7 +77,7 @@ class Smoothing:
     bound: str | None = None
     lanes: int | None = None
     images_per_batch: int | None = None
-    block: int | None = None
+    block: int | Literal["auto"] | None = None
     dtype: str = "float32"
     seed: int = 0
 
@@ -104,7 +105,7 @@ class Smoothing:
         solve.check(self)
         self._check_start()
         for name in ("num_selection", "num_estimation", "lanes", "images_per_batch", "block"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, "auto"):
                 checks.positive(self, name)
         if self.tolerance is not None:
             checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
