@@ -42,7 +42,7 @@ class Benchmark:
       lanes: samples that a device solves at a time.
       rounds: how often every device does that in one program.
       block: samples that a device solves at a time in that certification; by default the certification's own.
-      samples: noise samples of the certification whose parts are measured.
+      samples: noise samples of the certification whose parts are measured; 0 leaves it out.
       repeats: timings of each program, of which the median counts.
       matrix: side of the matrices of the product.
       copy_mib: size of the array that is copied.
@@ -84,12 +84,14 @@ def main() -> None:
             for dtype in arguments.dtypes:
                 for lanes in arguments.lanes:
                     cells.append(note(kind="cell", **cell(model, dtype, lanes, arguments)))
-                samples += [note(kind="sample", **row) for row in sample(model, dtype, arguments)]
+                if arguments.samples:
+                    samples += [note(kind="sample", **row) for row in sample(model, dtype, arguments)]
             if arguments.pytorch:
                 for lanes in arguments.lanes:
                     cells += [note(kind="cell", **row) for row in pytorch(model, lanes, arguments)]
         console.print(table("one cell evaluation", cells))
-        console.print(table(f"one sample of {_LONG} evaluations", samples))
+        if samples:
+            console.print(table(f"one sample of {_LONG} evaluations", samples))
     (arguments.out / f"{name}.txt").write_text(console.export_text())
 
 
@@ -137,7 +139,7 @@ def cell(name, dtype, lanes, arguments):
         return timing.seconds(program, variables, images, repeats=arguments.repeats)
 
     spent = (run(_LONG) - run(_SHORT)) / (_LONG - _SHORT) / arguments.rounds
-    return {"model": name, "how": f"ours, {dtype}", **_rates(name, lanes, lanes * mesh.size, spent)}
+    return {"model": name, "how": f"ours, {dtype}", **rates(name, lanes, lanes * mesh.size, spent)}
 
 
 def sample(name, dtype, arguments):
@@ -250,7 +252,7 @@ def pytorch(name, lanes, arguments):
             torch.backends.cudnn.allow_tf32 = dtype == "tensorfloat32"
             for how, step in (("eager", pytorch_cell.cell), ("compiled", torch.compile(pytorch_cell.cell))):
                 spent = timing.seconds(loop, step, z, dtype, repeats=arguments.repeats) / _SHORT
-                yield {"model": name, "how": f"PyTorch {how}, {dtype}", **_rates(name, lanes, total, spent)}
+                yield {"model": name, "how": f"PyTorch {how}, {dtype}", **rates(name, lanes, total, spent)}
 
 
 def table(title, rows) -> rich.table.Table:
@@ -281,7 +283,7 @@ def _highest(fn):
     return jax.jit(jax.default_matmul_precision("highest")(fn))
 
 
-def _rates(name, lanes, total, spent) -> dict[str, float]:
+def rates(name, lanes, total, spent) -> dict[str, float]:
     """Time and rates of an evaluation of some lanes; a convolution's fewest bytes are its input and output."""
     model, variables, images = _model(name, "float32", 1)
     u, _ = model.inject(variables, images, None)

@@ -90,10 +90,7 @@ def loss_fn(
     u, variables = model.inject(variables, images + settings.sigma * draw(noise_keys), mask_keys)
     start = starts.zero(model)(u)
     if task.pretraining:
-        z = start
-        cell = jax.checkpoint(model.cell) if settings.rematerialise else model.cell
-        for _ in range(task.budget):
-            z = cell(bound, z, u)
+        z = _unrolled(model.cell, bound, start, u, task.budget, rematerialise=settings.rematerialise)
         residual = jnp.zeros(len(images))
     else:
         solver = solvers.build(settings.solver, task.budget)
@@ -109,6 +106,17 @@ def loss_fn(
         loss = loss + weight * penalty
     accuracy = jnp.mean((jnp.argmax(logits, -1) == labels).astype(jnp.float32))
     return loss, (variables, Metrics(loss, accuracy, penalty, jnp.median(residual)))
+
+
+def _unrolled(cell, bound, z, u, budget, *, rematerialise):
+    """Evaluations of the cell to differentiate through."""
+    if not rematerialise:
+        for _ in range(budget):
+            z = cell(bound, z, u)
+        return z
+    # Only in a loop does XLA's CPU backend leave what is computed again where it is.
+    step = jax.checkpoint(lambda z, _: (cell(bound, z, u), None), prevent_cse=False)
+    return lax.scan(step, z, length=budget)[0]
 
 
 def fit(

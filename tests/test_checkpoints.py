@@ -92,5 +92,5 @@ def test_a_model_that_is_too_large_for_any_machine_is_refused_before_it_is_built
     checkpoints.save(tmp_path / "model", variables, SMALL)
     described = tmp_path / "model" / "config" / "metadata"
     described.write_text(described.read_text().replace('"channels": 8', '"channels": 800000'))
-    with pytest.raises(ValueError, match="size of the model is [0-9,]+ bytes; it must be at most 8,589,934,592"):
+    with pytest.raises(ValueError, match=r"size of the model is [0-9,]+ bytes; it must be at most 8,589,934,592"):
         checkpoints.load(tmp_path / "model")

@@ -136,6 +136,32 @@ def test_a_training_does_not_depend_on_the_devices(splits, devices, family):
             assert np.median(np.abs(x - y)) < 1e-4 * SETTINGS.learning_rate
 
 
+def test_what_is_to_need_less_memory_does(splits):
+    model = models.build(SMALL, distributed.AXIS)
+    images, labels = splits[0].take(range(64))
+
+    def needed(**change):
+        settings = dataclasses.replace(SETTINGS, batch_size=64, **change)
+        step = jax.jit(
+            functools.partial(
+                updates.update,
+                loss=functools.partial(training.loss_fn, model=model, settings=settings),
+                seed=0,
+                transformation=updates.optimiser(settings, 10),
+                mesh=distributed.mesh_of_all(64),
+                task=schedules.Task(True, False, 8),
+                accumulation=settings.accumulation,
+            )
+        )
+        lowered = step.lower(training.init(model, settings, 600), images, labels, 0.0)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    # Eight evaluations are kept, or one; eight images a device, or two.
+    whole = needed()
+    assert needed(rematerialise=True) < whole / 2
+    assert needed(accumulation=4) < whole / 2
+
+
 def test_a_share_that_does_not_divide_is_refused(splits):
     settings = dataclasses.replace(SETTINGS, batch_size=64, accumulation=3)
     with pytest.raises(ValueError, match="accumulation is 3; it must be a divisor of the 8 images"):

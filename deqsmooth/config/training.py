@@ -76,7 +76,7 @@ class Training(Descent):
         with the linear system solved by `neumann` terms, `anderson`, `broyden`, `gmres` or `normal-cg`.
       gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
       rematerialise: whether pre-training computes the inside of the cell again in its backward pass instead of
-        keeping it; needs less memory, and a third more time.
+        keeping it; needs less memory, and more time.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: share of the updates that have it.
       jacobian_budget: the forward budget of an update that has it is drawn from `budget` plus this range.
