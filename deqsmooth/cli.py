@@ -43,6 +43,11 @@ def attack() -> int:
     return _run(flags.Attack, commands.attack.run)
 
 
+def reproduce() -> int:
+    """Command `deqsmooth-reproduce`; returns the exit status."""
+    return _run(flags.Reproduce, commands.reproduce.run)
+
+
 def convert() -> int:
     """Command `deqsmooth-convert`; returns the exit status, 1 if the check fails."""
     return _run(flags.Convert, commands.convert.run, lambda name: {"model": _named(name, presets.MODELS)})

@@ -182,6 +182,29 @@ class Recertify:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reproduce:
+    """Run an experiment of the paper, keep its records, and write its page.
+
+    Attributes:
+      name: of the experiment; `list` shows all.
+      scale: `full` is the paper's; `small` takes minutes to hours on a laptop, `smoke` seconds.
+      dataset: name of the data set.
+      sigma: standard deviations of the noise.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      data_dir: TFDS data directory, by default its own.
+      out: folder of records and pages; what is there already is not run again.
+    """
+
+    name: tyro.conf.Positional[str] = "list"
+    scale: Literal["smoke", "small", "full"] = "small"
+    dataset: str = "digits"
+    sigma: tuple[float, ...] = (0.25, 0.5)
+    checkpoint: pathlib.Path | None = None
+    data_dir: str | None = None
+    out: pathlib.Path = pathlib.Path("runs/reproduce")
+
+
+@dataclasses.dataclass(frozen=True)
 class Attack:
     """Attack the images of certificates, and see whether any certificate is refuted.
 

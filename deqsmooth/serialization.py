@@ -57,7 +57,7 @@ def model_from_json(encoded: dict[str, Any]) -> architecture.Model:
 def _decode(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     allowed = tuple(option for option in options if isinstance(option, type))
     if float in allowed and type(value) is int:
         return float(value)

@@ -18,6 +18,8 @@ FORBIDDEN = {
     "checks": JAX | {"deqsmooth"},
     "presets": JAX,
     "report": JAX,
+    "experiments": JAX,
+    "reproduction": JAX,
     "serialization": JAX,
     "smoothing": {"scipy", "deqsmooth.statistics", "deqsmooth.certificates", "deqsmooth.config"},
     "equilibrium": {"deqsmooth.noise", "deqsmooth.smoothing", "deqsmooth.statistics"},

@@ -98,10 +98,14 @@ def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     status, output, errors = run(*arguments, "--workdir", str(whole), cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "") and "after 23 updates" in output
-    process = start(*arguments, "--workdir", str(killed), cwd=tmp_path, cache=cache)
-    wait_for_lines(killed / "metrics.jsonl", 2, process)
-    process.kill()
-    process.communicate(timeout=60)
+    # One that is to end saves what it has; one that is killed goes on from its last evaluation.
+    for kind, lines, flags in ((signal.SIGTERM, 1, ()), (signal.SIGKILL, 3, ("--resume",))):
+        process = start(*arguments, "--workdir", str(killed), *flags, cwd=tmp_path, cache=cache)
+        wait_for_lines(killed / "metrics.jsonl", lines, process)
+        process.send_signal(kind)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == (128 + kind if kind == signal.SIGTERM else -kind)
+        assert ("saved after" in output) == (kind == signal.SIGTERM)
     status, _, errors = run(*arguments, "--workdir", str(killed), cwd=tmp_path, cache=cache)
     assert status == 2 and "--resume" in errors
     status, _, errors = run(*arguments, "--workdir", str(killed), "--resume", cwd=tmp_path, cache=cache)

@@ -1,0 +1,102 @@
+"""Experiments of the paper: settings that hold, and pages whose every number follows from verified records."""
+
+import json
+import sys
+
+import pytest
+from test_verification import rewritten
+
+from deqsmooth import cli, experiments, presets, reproduction, statistics
+
+NAMES = list(experiments.EXPERIMENTS)
+
+
+def reproduce(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["deqsmooth-reproduce", *map(str, arguments)])
+    return cli.reproduce()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", experiments.SCALES)
+def test_every_row_is_one_that_can_certify(name, scale):
+    rows = experiments.find(name).rows(experiments.SCALES[scale])
+    assert len(rows) >= 2 and len(set(rows.values())) == len(rows)
+    assert all(settings.cap > 0 for settings in rows.values())
+
+
+def test_the_main_rows_at_full_scale_are_the_paper_s():
+    scale = experiments.SCALES["full"]
+    assert scale.num_images == 500
+    rows = experiments.find("main-cifar10").rows(scale)
+    for row, name in (("standard 30", "mdeq-30a"), ("serial 1N", "srs-mdeq-1n"), ("serial 3A", "srs-mdeq-3a")):
+        assert rows[row] == presets.SMOOTHING[name]
+    # Shared rows are certified once: experiments name them alike.
+    assert experiments.find("acr").rows(scale)["serial 3A"] == rows["serial 3A"]
+
+
+@pytest.mark.parametrize(
+    "name", ["acr", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "acr")]
+)
+def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeypatch, capsys):
+    arguments = (name, "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
+    assert reproduce(monkeypatch, *arguments) == 0
+    assert f"page: {tmp_path}" in capsys.readouterr().out.replace("\n", "")
+    page = (tmp_path / name / "README.md").read_text()
+    rows = experiments.find(name).rows(experiments.SCALES["smoke"])
+    assert all(f"| {row} |" in page for row in rows)
+    records = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
+    assert len(records) == len(rows)
+    (tmp_path / name / "finding.md").write_text("As was to be expected.")
+    assert reproduce(monkeypatch, *arguments) == 0
+    assert records == {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
+    assert "As was to be expected." in (tmp_path / name / "README.md").read_text()
+
+
+def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
+    """Here from the raw lines; of serial votes also under the formulas that were published."""
+    experiment = experiments.find("acr")
+    page = reproduction.write(experiment, "a command", {"the table": [reproduction.Row("a row", run)]}, tmp_path)
+    header, *lines = map(json.loads, run.read_text().splitlines())
+    serial = header["smoothing"]["sampler"] == "serial"
+    cells = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+    by_name = {line[0]: line for line in cells}
+    evaluations = sum(line["evaluations"] for line in lines) / len(lines)
+    assert by_name["a row"][1] == f"{evaluations:,.0f}"
+    for name, bound in (("a row", "exact"), ("*paper*", "paper"), ("*reference-code*", "reference-code")):
+        if not serial and name != "a row":
+            assert name not in by_name
+            continue
+        radii, right = [], []
+        for line in lines:
+            if serial:
+                p = statistics.audited_lower(
+                    line["count"], sum(line["counts"]), line["mismatches"], line["num_audit"],
+                    line["alpha_audit"], line["alpha"] - line["alpha_audit"], bound,
+                )  # fmt: skip
+            else:
+                p = line["p_lower"]
+            radii.append(statistics.radius(p, 0.5))
+            right.append(p > 0.5 and line["selected"] == line["label"])
+        values = by_name[name][4:]
+        assert values[1] == statistics.round_down(sum(radii) / 9, 3)
+        assert values[0] == statistics.round_down(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9, 3)
+        assert values[2] == statistics.round_down(100 * sum(right) / 9, 1)
+    assert f"`{run.name}`" in page.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
+
+
+def test_a_page_is_made_of_what_verifies(run, tmp_path):
+    def more_votes(header, records):
+        records[0]["count"] += 1
+
+    changed = rewritten(run, tmp_path / "changed.jsonl", more_votes)
+    rows = {"the table": [reproduction.Row("a row", changed)]}
+    with pytest.raises(ValueError, match="a page is made of what verifies"):
+        reproduction.write(experiments.find("acr"), "a command", rows, tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
+    assert reproduce(monkeypatch, "list") == 0
+    assert all(name in capsys.readouterr().out for name in NAMES[:1])
+    assert reproduce(monkeypatch, "main-cifar") == 2
+    assert "did you mean 'main-cifar10'?" in capsys.readouterr().err
