@@ -57,7 +57,9 @@ def write(
     if any(c.bound in ("exact", "paper") for one in checked.values() for c in one.found):
         body.append(
             "Rows in italics are the votes of the row above them under other formulas: the paper's, which is "
-            "valid and a little looser, and that of its released code, which is **not a valid bound**."
+            "valid and a little looser, and that of its released code, which is **not a valid bound**. *Above the "
+            "truth* are lower bounds on the probability of the class that the independent votes of the first row, "
+            "of the very classifier that is certified, rule out: with a valid bound one image in 500, at most."
         )
     if experiment.published is not None:
         published = experiment.published
@@ -84,14 +86,20 @@ def _table(title: str, rows: Sequence[tuple[str, verification.Checked]]) -> tabl
     """One line a row, and for audited ones the same votes under the other bounds."""
     largest = max(c.radius for _, checked in rows for c in checked.found)
     radii = report.radii(rows[0][1].settings.sigma, largest)
+    first = rows[0][1]
     lines = []
     for name, checked in rows:
-        lines.append((name, *_cost(checked.found), *_certified(checked.found, radii)))
+        same = first.settings.sampler == "independent" and first.header["reference"] == checked.header["reference"]
+        truth = first.found if same and checked is not first else []
+        lines.append((name, *_cost(checked.found), *_certified(checked.found, radii, truth)))
         if checked.settings.sampler == "serial":
             for bound in ("paper", "reference-code"):
                 again = list(_under(checked, bound))
-                lines.append((f"*{bound}*", "", "", "", *_certified(again, radii)))
-    headings = ("", "evaluations", "s/image", "mismatches", "ACR", "mean radius", *(f"r {r:g}" for r in radii))
+                lines.append((f"*{bound}*", "", "", "", *_certified(again, radii, truth)))
+    at = (f"r {radius:g}" for radius in radii)
+    headings = ("", "evaluations", "s/image", "mismatches", "ACR", "mean radius", *at, "above the truth")
+    if not any(line[-1] for line in lines):
+        headings, lines = headings[:-1], [line[:-1] for line in lines]
     return tables.Table(title, headings, tuple(lines))
 
 
@@ -104,13 +112,31 @@ def _cost(found: Sequence[certificates.Certificate]) -> tuple[str, str, str]:
     )
 
 
-def _certified(found: Sequence[certificates.Certificate], radii: Sequence[float]) -> tuple[str, ...]:
+def _certified(found, radii, truth) -> tuple[str, ...]:
     correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     return (
         statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
         statistics.round_down(statistics.mean_radius(reached), 3),
         *(statistics.round_down(100 * statistics.certified_accuracy(correct, reached, r), 1) for r in radii),
+        f"{above_the_truth(found, truth)} of {len(found)}" if truth else "",
     )
+
+
+def above_the_truth(found: Sequence[certificates.Certificate], truth: Sequence[certificates.Certificate]) -> int:
+    """How many lower bounds are above what independent votes of the same classifier leave possible.
+
+    A valid bound is, for an image, with probability 2 alpha at most: its own alpha, and that of the upper
+    confidence limit (Clopper & Pearson 1934) of the independent votes.
+
+    Args:
+      found: certificates.
+      truth: certificates of independent sampling of the classifier that they are about, of the same images.
+    """
+    counts = {c.index: c.counts for c in truth}
+    limits = [
+        statistics.clopper_pearson_upper(counts[c.index][c.selected], sum(counts[c.index]), c.alpha) for c in found
+    ]
+    return sum(c.p_lower > limit for c, limit in zip(found, limits, strict=True))
 
 
 def _under(checked: verification.Checked, bound: str) -> Iterator[certificates.Certificate]:

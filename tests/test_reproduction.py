@@ -4,6 +4,8 @@ import json
 import sys
 
 import pytest
+from scipy import stats
+from test_certificates import certificate
 from test_verification import rewritten
 
 from deqsmooth import cli, experiments, presets, reproduction, statistics
@@ -100,3 +102,28 @@ def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
     assert all(name in capsys.readouterr().out for name in NAMES[:1])
     assert reproduce(monkeypatch, "main-cifar") == 2
     assert "did you mean 'main-cifar10'?" in capsys.readouterr().err
+
+
+def test_a_bound_above_the_truth_is_seen():
+    """Independent votes of a fair coin leave 0.6 for no bound, and 0.4 for any."""
+    truth = [_certificate(index, counts=(500, 500, 0), p_lower=0.45) for index in range(3)]
+    limit = stats.binomtest(500, 1000).proportion_ci(0.998, "exact").high
+    found = [
+        _certificate(i, counts=(900, 100, 0), p_lower=p) for i, p in enumerate((0.6, limit + 1e-9, limit - 1e-9))
+    ]
+    assert reproduction.above_the_truth(found, truth) == 2
+    assert reproduction.above_the_truth(truth, truth) == 0
+
+
+def test_a_page_names_what_lies_above_the_truth(tmp_path, monkeypatch):
+    """Serial votes of one evaluation, whose wrong ones the formula of the released code ignores."""
+    arguments = ("bounds", "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
+    assert reproduce(monkeypatch, *arguments) == 0
+    lines = (tmp_path / "bounds" / "README.md").read_text().splitlines()
+    last = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in lines if "|" in line}
+    assert last["serial 1A"] == last["*paper*"] == "0 of 3"
+    assert last["standard 30"] == ""
+
+
+def _certificate(index, **change):
+    return certificate(index, **{"selected": 0, "alpha": 0.001, **change})
