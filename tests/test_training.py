@@ -136,6 +136,17 @@ def test_a_training_does_not_depend_on_the_devices(splits, devices, family):
             assert np.median(np.abs(x - y)) < 1e-4 * SETTINGS.learning_rate
 
 
+def test_a_divided_state_is_saved_whole(splits, tmp_path):
+    settings = dataclasses.replace(SETTINGS, batch_size=64, divide_state=True)
+    (first,) = itertools.islice(fit(splits, settings), 1)
+    assert not all(x.sharding.is_fully_replicated for x in jax.tree.leaves(first.state))
+    with checkpoints.Run(tmp_path, settings) as run:
+        run.save(first.state)
+    with checkpoints.Run(tmp_path, settings) as run:
+        found = run.latest(training.init(models.build(SMALL), settings, 1437))
+    jax.tree.map(np.testing.assert_array_equal, found, jax.device_get(first.state))
+
+
 def test_what_is_to_need_less_memory_does(splits):
     model = models.build(SMALL, distributed.AXIS)
     images, labels = splits[0].take(range(64))
