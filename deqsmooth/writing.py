@@ -1,4 +1,4 @@
-"""Files of certificates as they grow: a run appends to one line by line, and loses nothing that it reported."""
+"""Files of JSON lines as they grow: a run appends to one line by line, and loses nothing that it reported."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from deqsmooth import certificates
 from deqsmooth.certificates import Certificate, Unreadable
 
 
-class Writer:
-    """Appends certificates to a file, each on disk before the next is begun; use as a context manager.
+class Lines:
+    """Appends records to a file, each on disk before the next is begun; use as a context manager.
 
-    A file that does not exist is made, with the header. One that exists must have the same header; its
-    certificates are in `done`, and a last line that a killed run left unfinished is cut off. While one writes, no
-    other can.
+    A file that does not exist is made, with the header. One that exists must have the same header; its records
+    are in `records`, and a last line that a killed run left unfinished is cut off. While one writes, no other can.
 
     Attributes:
-      done: certificates that the file already holds, in its order.
+      records: that the file already holds, in its order.
 
     Raises:
-      ValueError: the file has another header or is no file of certificates, another process writes to it, or it
-        cannot be written, or was removed or replaced while it was written.
+      ValueError: the file has another header or is none of its kind, another process writes to it, or it cannot be
+        written, or was removed or replaced while it was written.
     """
+
+    records: list[dict[str, Any]]
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
         self._path = pathlib.Path(path)
-        header = json.loads(json.dumps(header))
-        self.done: list[Certificate] = []
-        self._unreadable: set[Unreadable] = set()
-        self._chain = header["sha256"]
+        self._header = json.loads(json.dumps(header))
+        self.records = []
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+b", buffering=0)
@@ -45,32 +44,26 @@ class Writer:
             content = self._file.read()
             complete = content[: content.rfind(b"\n") + 1]
             if complete:
-                file = certificates.parse(self._path, complete.decode())
-                certificates.same_run(self._path, file.header, header)
-                self.done, self._unreadable = file.certificates, set(file.unreadable)
-                self._chain = file.lines[-1].chain if file.lines else self._chain
+                self._load(complete.decode())
             self._file.truncate(len(complete))
             if not complete:
-                self._append(header)
+                self.append(self._header)
         except BaseException:
             self._file.close()
             raise
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
 
-    def write(self, entry: Certificate | Unreadable) -> None:
-        """Appends a certificate and waits until it is on disk; or an image without one, if it is not there yet."""
-        if isinstance(entry, Unreadable):
-            if entry in self._unreadable:
-                return
-            self._unreadable.add(entry)
-        record = dataclasses.asdict(entry)
-        self._chain = certificates.link(self._chain, record)
-        self._append({**record, "chain": self._chain})
+    def _load(self, text: str) -> None:
+        try:
+            header, *self.records = map(json.loads, text.splitlines())
+        except ValueError as error:
+            raise ValueError(f"{self._path} is no file of lines of JSON: {error}") from None
+        certificates.same_run(self._path, header, self._header)
 
     def _lock(self) -> None:
         try:
@@ -86,7 +79,8 @@ class Writer:
         except OSError:
             return False
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def append(self, record: dict[str, Any]) -> None:
+        """Appends a line and waits until it is on disk."""
         left = json.dumps(record, allow_nan=False).encode() + b"\n"
         if not self._is_in_place():
             raise ValueError(f"{self._path} was removed or replaced while it was written; the run cannot go on")
@@ -99,3 +93,36 @@ class Writer:
                 f"cannot write {self._path}: {error.strerror}; every line before is whole, and the same command "
                 "goes on from there"
             ) from None
+
+
+class Writer(Lines):
+    """Appends certificates to a file; see `Lines`.
+
+    Attributes:
+      done: certificates that the file already holds, in its order.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
+        self.done: list[Certificate] = []
+        self._unreadable: set[Unreadable] = set()
+        self._chain = header["sha256"]
+        super().__init__(path, header)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def _load(self, text: str) -> None:
+        file = certificates.parse(self._path, text)
+        certificates.same_run(self._path, file.header, self._header)
+        self.done, self._unreadable = file.certificates, set(file.unreadable)
+        self._chain = file.lines[-1].chain if file.lines else self._chain
+
+    def write(self, entry: Certificate | Unreadable) -> None:
+        """Appends a certificate and waits until it is on disk; or an image without one, if it is not there yet."""
+        if isinstance(entry, Unreadable):
+            if entry in self._unreadable:
+                return
+            self._unreadable.add(entry)
+        record = dataclasses.asdict(entry)
+        self._chain = certificates.link(self._chain, record)
+        self.append({**record, "chain": self._chain})

@@ -21,6 +21,7 @@ QUICK = (
     "--lanes",
     "40",
 )
+HOW = ("--steps", "4", "--draws", "4", "--num-estimation", "200", "--radii", "0.2,6")
 
 
 def call(monkeypatch, function, *arguments):
@@ -36,8 +37,7 @@ def folder(tmp_path_factory):
         monkeypatch.chdir(path)
         out = ("--max-images", "3", "--out", "certificates.jsonl")
         assert call(monkeypatch, cli.certify, *QUICK, *out) == 0
-        how = ("--steps", "4", "--draws", "4", "--num-estimation", "200", "--radii", "0.2,6")
-        assert call(monkeypatch, cli.attack, "certificates.jsonl", *how, "--out", "attacks.jsonl") == 0
+        assert call(monkeypatch, cli.attack, "certificates.jsonl", *HOW, "--out", "attacks.jsonl") == 0
     return path
 
 
@@ -67,10 +67,21 @@ def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys
     assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
 
 
+def test_a_killed_run_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+    """After two images and one of the attacks on the third, in the middle of a line."""
+    monkeypatch.chdir(folder)
+    whole = (folder / "attacks.jsonl").read_text().splitlines(keepends=True)
+    out = tmp_path / "again.jsonl"
+    out.write_text("".join(whole[:6]) + whole[6][:20])
+    for _ in range(2):
+        assert call(monkeypatch, cli.attack, "certificates.jsonl", *HOW, "--out", out) == 0
+        assert out.read_text() == "".join(whole)
+
+
 def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     for arguments, message in (
-        (("certificates.jsonl", "--out", "attacks.jsonl"), "cannot write attacks.jsonl: File exists"),
+        (("certificates.jsonl", "--out", "attacks.jsonl"), "attacks.jsonl was begun by another run"),
         (("certificates.jsonl", "--radii", "0", "--out", "x.jsonl"), "radii is 0.0; it must be positive"),
         (("attacks.jsonl",), "is no header"),
         (("certificates.jsonl", "--target", "both"), "unknown target 'both'"),
@@ -128,7 +139,14 @@ def test_predictions_are_written(tmp_path, monkeypatch, capsys):
     header, *lines = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
     assert header["kind"] == "predictions" and [line["index"] for line in lines] == [0, 8, 16]
     assert all(sum(line["counts"]) == 200 and line["prediction"] == line["label"] for line in lines)
-    assert call(monkeypatch, cli.certify, *arguments) == 2
-    assert "File exists" in capsys.readouterr().err
+    # A run that was killed in the middle of its last line goes on.
+    whole = (tmp_path / "predictions.jsonl").read_bytes()
+    (tmp_path / "predictions.jsonl").write_bytes(whole[:-30])
+    for _ in range(2):
+        assert call(monkeypatch, cli.certify, *arguments) == 0
+        assert "100.0 % right" in capsys.readouterr().out
+        assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    assert call(monkeypatch, cli.certify, *arguments, "--seed", "1") == 2
+    assert "was begun by another run" in capsys.readouterr().err
     assert call(monkeypatch, cli.certify, "--predict", "--out", "other.jsonl") == 2
     assert "a prediction takes 'independent' votes" in capsys.readouterr().err

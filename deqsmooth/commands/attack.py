@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import sys
 
@@ -21,6 +20,7 @@ from deqsmooth import (
     report,
     serialization,
     verification,
+    writing,
 )
 
 
@@ -49,18 +49,17 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
         "attack": serialization.to_json(arguments.attack),
         "radii": list(radii),
     }
-    found = []
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x") as file, progress.bar(console) as shown:
-            print(json.dumps(header), file=file, flush=True)
-            shown.add_task("compiling", total=len(chosen) * len(radii))
-            for one in attacks.attack(checkpoint, chosen, source.settings, dataset, radii, arguments.attack):
+    with writing.Lines(out, header) as file, progress.bar(console) as shown:
+        found = [attempts.Attempt(**record) for record in file.records]
+        done = {(one.index, one.budget) for one in found}
+        left = [one for one in chosen if any((one.index, radius) not in done for radius in radii)]
+        shown.add_task("compiling", total=len(chosen) * len(radii), completed=len(found))
+        coming = attacks.attack(checkpoint, left, source.settings, dataset, radii, arguments.attack)
+        for one in coming if left else ():
+            if (one.index, one.budget) not in done:
                 found.append(one)
-                print(json.dumps(dataclasses.asdict(one)), file=file, flush=True)
+                file.append(dataclasses.asdict(one))
                 progress.advance(shown, f"{sum(x.refutes for x in found)} certificates refuted")
-    except OSError as error:
-        raise ValueError(f"cannot write {out}: {error.strerror}") from None
     console.print(report.survivors(found, arguments.attack.target))
     refuted = [one for one in found if one.refutes]
     for one in refuted:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 import numpy as np
 import rich.console
 
-from deqsmooth import certification, checkpoints, data, flags, prediction, progress, provenance
+from deqsmooth import certification, checkpoints, data, flags, prediction, progress, provenance, writing
 
 _IMAGES = 64
 
@@ -23,23 +22,25 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
     out = arguments.out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
-    right = abstained = 0
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x") as file, progress.bar(console) as shown:
-            print(json.dumps(header), file=file, flush=True)
-            shown.add_task("", total=len(indices))
-            for begin in range(0, len(indices), _IMAGES):
-                chosen = indices[begin : begin + _IMAGES]
-                images, labels = dataset.take(chosen.tolist())
-                found = prediction.predict(checkpoint, images, settings, indices=chosen, programs=programs)
-                for index, label, one in zip(chosen.tolist(), labels.tolist(), found, strict=True):
-                    line = {"index": index, "label": label, "prediction": one.label, "counts": one.counts}
-                    print(json.dumps(line), file=file, flush=True)
-                    right += one.label == label
-                    abstained += one.label is None
-                    progress.advance(shown, f"{right} right, {abstained} abstentions")
-    except OSError as error:
-        raise ValueError(f"cannot write {out}: {error.strerror}") from None
+    with writing.Lines(out, header) as file, progress.bar(console) as shown:
+        found = list(file.records)
+        done = {record["index"] for record in found}
+        left = np.array([index for index in indices.tolist() if index not in done], int)
+        shown.add_task("", total=len(indices), completed=len(found))
+        for begin in range(0, len(left), _IMAGES):
+            chosen = left[begin : begin + _IMAGES]
+            images, labels = dataset.take(chosen.tolist())
+            predicted = prediction.predict(checkpoint, images, settings, indices=chosen, programs=programs)
+            for index, label, one in zip(chosen.tolist(), labels.tolist(), predicted, strict=True):
+                found.append({"index": index, "label": label, "prediction": one.label, "counts": one.counts})
+                file.append(found[-1])
+                progress.advance(shown, "{} right, {} abstentions".format(*_tally(found)))
+    right, abstained = _tally(found)
     console.print(f"{100 * right / len(indices):.1f} % right, {abstained} abstentions, to {out}")
     return 0
+
+
+def _tally(found) -> tuple[int, int]:
+    """How many predictions are right, and how many abstain."""
+    right = sum(record["prediction"] == record["label"] for record in found)
+    return right, sum(record["prediction"] is None for record in found)
