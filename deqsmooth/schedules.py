@@ -17,15 +17,29 @@ class Task(NamedTuple):
       pretraining: whether the cell is unrolled instead of solved.
       penalised: whether the Jacobian penalty is computed.
       budget: evaluations of the forward pass.
+      adversarial: whether images are first changed.
     """
 
     pretraining: bool
     penalised: bool
     budget: int
+    adversarial: bool = False
 
 
-def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterator[tuple[Task, float]]:
-    """The task of every update and the weight of its penalty.
+class Weights(NamedTuple):
+    """Numbers that change from update to update.
+
+    Attributes:
+      penalty: weight of the Jacobian penalty.
+      radius: within which images are changed.
+    """
+
+    penalty: float
+    radius: float
+
+
+def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterator[tuple[Task, Weights]]:
+    """The task of every update and its weights.
 
     Args:
       settings: of the training.
@@ -35,6 +49,7 @@ def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterato
     total = updates.num_updates(settings, num_images)
     pretraining = updates.num_updates(settings, num_images, settings.pretraining_epochs)
     end = updates.num_updates(settings, num_images, settings.jacobian_epochs)
+    growing = max(1, updates.num_updates(settings, num_images, settings.adversarial_epochs))
     rng = np.random.default_rng(settings.seed)
     chosen = rng.random(total) < settings.jacobian_frequency
     low, high = settings.jacobian_budget
@@ -44,7 +59,8 @@ def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterato
         weight = _weight(settings, number, before) if chosen[number] and number < end else 0.0
         penalised = weight > 0
         budget = settings.pretraining_budget if before else settings.budget + int(change[number]) * penalised
-        yield Task(before, penalised, budget), weight
+        radius = 0.0 if before else settings.adversarial_radius * min(1.0, (number + 1 - pretraining) / growing)
+        yield Task(before, penalised, budget, radius > 0), Weights(weight, radius)
 
 
 def _weight(settings: config.Training, number: int, pretraining: bool) -> float:

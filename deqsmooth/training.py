@@ -2,7 +2,8 @@
 
 Shallow pre-training unrolls the cell and differentiates through it; then the equilibrium is solved for
 and its gradient attached, with a penalty on the Jacobian that keeps the solve convergent
-(Bai et al. 2021; Gao et al. 2024, appendix).
+(Bai et al. 2021; Gao et al. 2024, appendix). With an adversarial radius the noise is added to images that were
+first changed so that the smoothed classifier errs (SmoothAdv, Salman et al. 2019).
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from deqsmooth import config, data, distributed, evaluation, models, schedules, solvers, starts, types, updates
+from deqsmooth import (
+    ascent,
+    config,
+    data,
+    distributed,
+    evaluation,
+    models,
+    schedules,
+    solvers,
+    starts,
+    types,
+    updates,
+)
 from deqsmooth.solvers import implicit
 
 _KEY = 0
@@ -64,7 +77,7 @@ def loss_fn(
     images: types.Images,
     labels: types.Labels,
     keys: types.Keys,
-    weight: jax.Array | float,
+    weights: schedules.Weights,
     task: schedules.Task,
     *,
     model: types.Model,
@@ -78,7 +91,7 @@ def loss_fn(
       images: clean images [lanes, H, W, C].
       labels: classes [lanes].
       keys: one key a lane, for its noise, its masks and its Hutchinson vectors.
-      weight: of the Jacobian penalty.
+      weights: of the update.
       task: what the update does.
       model: the model.
       settings: of the training.
@@ -86,26 +99,60 @@ def loss_fn(
     noise_keys, mask_keys, penalty_keys = jax.vmap(functools.partial(jax.random.split, num=3), out_axes=1)(keys)
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
     variables = {**variables, "params": params}
+    if task.adversarial:
+        num = settings.adversarial_draws
+        noise_keys, mask_keys, penalty_keys = (
+            _several(keys, num) for keys in (noise_keys, mask_keys, penalty_keys)
+        )
+        draws = settings.sigma * draw(noise_keys).reshape(len(images), num, *images.shape[1:])
+        classify = functools.partial(_classify, model, settings, task, lax.stop_gradient(variables))
+        changed = ascent.ascend(
+            ascent.smoothed_loss(classify, labels, draws),
+            images,
+            jnp.full(len(images), weights.radius),
+            keys,
+            config.Attack(steps=settings.adversarial_steps),
+        )
+        noisy = (lax.stop_gradient(changed)[:, None] + draws).reshape(-1, *images.shape[1:])
+        labels = jnp.repeat(labels, num)
+    else:
+        noisy = images + settings.sigma * draw(noise_keys)
     bound = model.bind(variables)
-    u, variables = model.inject(variables, images + settings.sigma * draw(noise_keys), mask_keys)
+    u, variables = model.inject(variables, noisy, mask_keys)
     start = starts.zero(model)(u)
     if task.pretraining:
         z = _unrolled(model.cell, bound, start, u, task.budget, rematerialise=settings.rematerialise)
-        residual = jnp.zeros(len(images))
+        residual = jnp.zeros(len(noisy))
     else:
-        solver = solvers.build(settings.solver, task.budget)
-        fixed = lax.stop_gradient((bound, u))
-        solution = solver.solve(lambda z: model.cell(fixed[0], z, fixed[1]), start)
-        z = attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u)
-        residual = solution.residual
+        z, residual = _equilibrium(model, settings, task, bound, start, u)
     logits, variables = model.readout(variables, z, True)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     penalty = jnp.float32(0)
     if task.penalised:
         penalty = jnp.mean(implicit.jacobian_penalty(model.cell, bound, z, u, penalty_keys))
-        loss = loss + weight * penalty
+        loss = loss + weights.penalty * penalty
     accuracy = jnp.mean((jnp.argmax(logits, -1) == labels).astype(jnp.float32))
     return loss, (variables, Metrics(loss, accuracy, penalty, jnp.median(residual)))
+
+
+def _equilibrium(model, settings, task, bound, start, u):
+    """The equilibrium with its gradient attached, and the relative residuals of the solve."""
+    solver = solvers.build(settings.solver, task.budget)
+    fixed = lax.stop_gradient((bound, u))
+    solution = solver.solve(lambda z: model.cell(fixed[0], z, fixed[1]), start)
+    return attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u), solution.residual
+
+
+def _classify(model, settings, task, variables, images):
+    """Logits of the model as it stands, to be differentiated in the images."""
+    u, _ = model.inject(variables, images, None)
+    z, _ = _equilibrium(model, settings, task, model.bind(variables), starts.zero(model)(u), u)
+    return model.readout(variables, z, False)[0]
+
+
+def _several(keys, num):
+    """Some keys for each of [lanes] keys [lanes * num]."""
+    return jax.vmap(lambda key: jax.random.split(key, num))(keys).reshape(-1)
 
 
 def _unrolled(cell, bound, z, u, budget, *, rematerialise):

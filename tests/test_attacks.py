@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deqsmooth import attacks, certification, config, data, equilibrium, sampling, starts
+from deqsmooth import ascent, attacks, certification, config, data, equilibrium, sampling, starts
 
 HOW = config.Attack(steps=12, restarts=2, draws=4, num_estimation=200, alpha=0.01)
 SETTINGS = config.Smoothing(
@@ -30,7 +30,7 @@ def test_the_worst_case_of_a_linear_loss_is_found_and_the_ball_is_kept():
     normal = jax.random.normal(jax.random.key(1), (6, 6, 1))
     images = 0.5 + 0.1 * jax.random.normal(jax.random.key(2), (3, 6, 6, 1))
     radii = jnp.array([0.05, 0.2, 0.3])
-    found = attacks.ascend(lambda x: jnp.sum(x * normal, (1, 2, 3)), images, radii, keys(3), HOW)
+    found = ascent.ascend(lambda x: jnp.sum(x * normal, (1, 2, 3)), images, radii, keys(3), HOW)
     change = np.asarray(found - images)
     expected = radii[:, None, None, None] * normal / jnp.linalg.norm(normal)
     # No pixel comes near 0 or 1, so the maximum is the step along the normal.
@@ -40,7 +40,7 @@ def test_the_worst_case_of_a_linear_loss_is_found_and_the_ball_is_kept():
 
 def test_pixels_stay_pixels():
     images = jnp.concatenate([jnp.zeros((1, 4, 4, 1)), jnp.ones((1, 4, 4, 1))])
-    found = attacks.ascend(lambda x: jnp.sum(x, (1, 2, 3)), images, jnp.array([0.5, 0.5]), keys(2), HOW)
+    found = ascent.ascend(lambda x: jnp.sum(x, (1, 2, 3)), images, jnp.array([0.5, 0.5]), keys(2), HOW)
     assert found.min() >= 0 and found.max() <= 1
     assert np.linalg.norm(found[0]) == pytest.approx(0.5, rel=1e-4) and (found[1] == 1).all()
 
@@ -52,11 +52,9 @@ def test_the_strongest_place_counts():
         return -jnp.abs(jnp.sum(x, (1, 2, 3)) - 1.0)
 
     images = jnp.full((1, 2, 2, 1), 0.2)
-    far = attacks.ascend(loss, images, jnp.array([0.6]), keys(1), dataclasses.replace(HOW, restarts=1))
+    far = ascent.ascend(loss, images, jnp.array([0.6]), keys(1), dataclasses.replace(HOW, restarts=1))
     assert loss(far)[0] > -0.11
-    least = attacks.ascend(
-        lambda x: -jnp.sum((x - images) ** 2, (1, 2, 3)), images, jnp.array([0.6]), keys(1), HOW
-    )
+    least = ascent.ascend(lambda x: -jnp.sum((x - images) ** 2, (1, 2, 3)), images, jnp.array([0.6]), keys(1), HOW)
     assert (least == images).all()
 
 
@@ -66,7 +64,7 @@ def test_the_smoothed_loss_is_that_of_mean_probabilities():
 
     images = jax.random.uniform(jax.random.key(3), (2, 3, 3, 1))
     draws = 0.5 * jax.random.normal(jax.random.key(4), (2, 5, 3, 3, 1))
-    found = attacks.smoothed_loss(classify, jnp.array([1, 0]), draws)(images)
+    found = ascent.smoothed_loss(classify, jnp.array([1, 0]), draws)(images)
     for place, label in enumerate([1, 0]):
         probabilities = jax.nn.softmax(classify(images[place] + draws[place]))[:, label]
         assert found[place] == pytest.approx(-np.log(np.mean(probabilities)), rel=1e-5)

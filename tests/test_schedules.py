@@ -26,7 +26,8 @@ NUM_IMAGES = 5000
 def test_an_update_is_what_the_settings_say():
     found = list(schedules.tasks(SETTINGS, NUM_IMAGES))
     assert len(found) == 1000 and [task.pretraining for task, _ in found] == [True] * 200 + [False] * 800
-    for number, (task, weight) in enumerate(found):
+    for number, (task, (weight, radius)) in enumerate(found):
+        assert radius == 0 and not task.adversarial
         if number < 200:
             assert (task.budget, task.penalised, weight) == (4, False, 0.0)
         elif not task.penalised:
@@ -46,6 +47,15 @@ def test_a_resumed_run_does_the_same():
 
 def test_the_penalty_has_one_weight_where_nothing_else_is_said():
     settings = config.Training(epochs=2, pretraining_epochs=1.0, jacobian_weight=0.7)
-    assert {(task.penalised, weight) for task, weight in schedules.tasks(settings, 1000)} == {(True, 0.7)}
+    assert {(task.penalised, weight) for task, (weight, _) in schedules.tasks(settings, 1000)} == {(True, 0.7)}
     without = dataclasses.replace(settings, jacobian_weight=0.0)
-    assert {(task.penalised, weight) for task, weight in schedules.tasks(without, 1000)} == {(False, 0.0)}
+    assert {(task.penalised, weight) for task, (weight, _) in schedules.tasks(without, 1000)} == {(False, 0.0)}
+
+
+def test_the_radius_of_the_attacks_grows_after_pre_training():
+    settings = dataclasses.replace(SETTINGS, adversarial_radius=0.5, adversarial_epochs=3.0)
+    found = list(schedules.tasks(settings, NUM_IMAGES))
+    radii = [weights.radius for _, weights in found]
+    assert [task.adversarial for task, _ in found] == [False] * 200 + [True] * 800
+    assert radii[:200] == [0.0] * 200 and radii[500:] == [0.5] * 500
+    assert radii[200:500] == pytest.approx([0.5 * (i + 1) / 300 for i in range(300)])

@@ -37,6 +37,7 @@ SETTINGS = config.Training(
     evaluation_interval=2,
     model=SMALL,
 )
+NOTHING = schedules.Weights(0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_what_is_to_need_less_memory_does(splits):
                 accumulation=settings.accumulation,
             )
         )
-        lowered = step.lower(training.init(model, settings, 600), images, labels, 0.0)
+        lowered = step.lower(training.init(model, settings, 600), images, labels, NOTHING)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     # Eight evaluations are kept, or one; eight images a device, or two.
@@ -190,7 +191,7 @@ def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
         jax.numpy.asarray(images),
         jax.numpy.asarray(labels),
         keys,
-        0.0,
+        NOTHING,
         schedules.Task(False, False, 3),
         model=model,
         settings=SETTINGS,
@@ -207,6 +208,7 @@ def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
         {"gradient": "broyden", "solver": "broyden"},
         {"optimiser": "sgd", "learning_rate": 0.1, "weight_decay": 1e-4},
         {"dtype": "bfloat16"},
+        {"adversarial_radius": 0.1, "adversarial_epochs": 0.0},
     ],
     ids=lambda change: "-".join(map(str, change.values())),
 )
@@ -256,8 +258,32 @@ def test_the_penalty_enters_the_loss_with_its_weight(splits):
     def measure(weight):
         task = schedules.Task(False, True, 3)
         fn = functools.partial(training.loss_fn, model=model, settings=SETTINGS)
-        return fn(state.variables["params"], state.variables, images, labels, keys, weight, task)[1][1]
+        return fn(
+            state.variables["params"], state.variables, images, labels, keys, schedules.Weights(weight, 0.0), task
+        )[1][1]
 
     plain, heavy = measure(0.0), measure(2.5)
     assert plain.penalty == heavy.penalty > 0
     assert heavy.loss == pytest.approx(float(plain.loss + 2.5 * plain.penalty), rel=1e-6)
+
+
+def test_what_is_trained_on_is_worse_than_noise_alone_and_within_the_radius(splits):
+    """The same draws are added: the loss grows with the radius, and without one it is that of the draws."""
+    model = models.build(SMALL)
+    settings = dataclasses.replace(SETTINGS, adversarial_radius=1.0, adversarial_steps=4)
+    state = training.init(model, settings, 600)
+    images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(32)))
+    keys = jax.random.split(jax.random.key(0), 32)
+
+    def loss(radius):
+        task = schedules.Task(False, False, 3, True)
+        fn = functools.partial(training.loss_fn, model=model, settings=settings)
+        weights = schedules.Weights(0.0, radius)
+        found, (_, measured) = fn(state.variables["params"], state.variables, images, labels, keys, weights, task)
+        assert measured.residual > 0
+        return float(found)
+
+    none, near, far = (loss(radius) for radius in (1e-9, 0.3, 1.0))
+    assert none < near < far
+    # The first order of the loss: its growth is near what the distance allows.
+    assert 2 < (far - none) / (near - none) < 5

@@ -77,6 +77,11 @@ class Training(Descent):
       gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
       rematerialise: whether pre-training computes the inside of the cell again in its backward pass instead of
         keeping it; needs less memory, and more time.
+      adversarial_radius: L2 radius within which training images are first changed so that the smoothed classifier
+        errs (Salman et al. 2019); 0 for Gaussian noise alone.
+      adversarial_steps: steps of that ascent.
+      adversarial_draws: noise draws of an image that it sees, and that are then trained on.
+      adversarial_epochs: epochs after pre-training over which the radius grows to its value.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: share of the updates that have it.
       jacobian_budget: the forward budget of an update that has it is drawn from `budget` plus this range.
@@ -97,6 +102,10 @@ class Training(Descent):
     gradient: str = "neumann"
     gradient_budget: int = 8
     rematerialise: bool = False
+    adversarial_radius: float = 0.0
+    adversarial_steps: int = 2
+    adversarial_draws: int = 2
+    adversarial_epochs: float = 10.0
     jacobian_weight: float = 1.0
     jacobian_frequency: float = 1.0
     jacobian_budget: tuple[int, int] = (0, 0)
@@ -113,6 +122,9 @@ class Training(Descent):
         solve.check(self)
         checks.known("gradient", self.gradient, GRADIENTS)
         checks.positive(self, "pretraining_budget", "gradient_budget", "jacobian_interval", "reference_budget")
+        checks.positive(self, "adversarial_steps", "adversarial_draws")
+        for name in ("adversarial_radius", "adversarial_epochs"):
+            checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("jacobian_weight", "jacobian_increment", "jacobian_epochs", "pretraining_jacobian_weight"):
             if getattr(self, name) is not None:
                 checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
