@@ -101,9 +101,7 @@ def loss_fn(
     variables = {**variables, "params": params}
     if task.adversarial:
         num = settings.adversarial_draws
-        noise_keys, mask_keys, penalty_keys = (
-            _several(keys, num) for keys in (noise_keys, mask_keys, penalty_keys)
-        )
+        noise_keys, mask_keys, penalty_keys = (_several(x, num) for x in (noise_keys, mask_keys, penalty_keys))
         draws = settings.sigma * draw(noise_keys).reshape(len(images), num, *images.shape[1:])
         classify = functools.partial(_classify, model, settings, task, lax.stop_gradient(variables))
         changed = ascent.ascend(

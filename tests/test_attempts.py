@@ -146,6 +146,10 @@ def test_predictions_are_written(tmp_path, monkeypatch, capsys):
         assert call(monkeypatch, cli.certify, *arguments) == 0
         assert "100.0 % right" in capsys.readouterr().out
         assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    shared = (*arguments, "--share", "1/2", "--block", "auto")
+    assert call(monkeypatch, cli.certify, *shared) == 0
+    assert "process 1 of 2 on" in capsys.readouterr().out
+    assert len((tmp_path / "predictions.1-of-2.jsonl").read_text().splitlines()) == 2
     assert call(monkeypatch, cli.certify, *arguments, "--seed", "1") == 2
     assert "was begun by another run" in capsys.readouterr().err
     assert call(monkeypatch, cli.certify, "--predict", "--out", "other.jsonl") == 2

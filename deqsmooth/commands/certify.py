@@ -13,14 +13,13 @@ from deqsmooth import (
     checkpoints,
     checks,
     data,
-    distributed,
     flags,
     progress,
     provenance,
     report,
     writing,
 )
-from deqsmooth.commands import predict
+from deqsmooth.commands import predict, shares
 
 _TRIED = 8
 
@@ -31,17 +30,13 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
         return predict.run(arguments, console)
     selection = arguments.selection
     settings = arguments.smoothing
-    if arguments.distributed:
-        checks.holds(arguments.share is None, "share", arguments.share, "left out with --distributed")
-        # Images are shared out, never samples: from here on a slow or lost process delays nobody.
-        distributed.part()
+    share = shares.own(arguments)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
-    number, count = distributed.share(arguments.share)
     chosen = selection.indices(len(dataset))
-    indices = chosen[number::count]
+    indices = share.of(chosen)
     image = _first_usable(checkpoint, dataset, chosen, settings)
-    settings = certification.fit(checkpoint, settings, image.shape, len(chosen[number::count]))
+    settings = certification.fit(checkpoint, settings, image.shape, len(indices))
     classes = checkpoint.model.num_classes
     checks.holds(
         dataset.num_classes <= classes,
@@ -53,14 +48,13 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
-    who = ""
-    if count > 1:
-        out = out.with_suffix(f".{number}-of-{count}{out.suffix}")
-        who = f"{distributed.who(number, count)}: "
+    out = share.file(out)
     with writing.Writer(out, header) as writer:
         done = {certificate.index for certificate in writer.done}
         left = [index for index in indices if index not in done]
-        console.print(f"{who}{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}")
+        console.print(
+            f"{share.introduction()}{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}"
+        )
         resolved = certification.resolve(settings)
         console.print(report.announcement(resolved, certification.solves(checkpoint)))
         found = list(writer.done)

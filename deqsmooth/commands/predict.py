@@ -8,6 +8,7 @@ import numpy as np
 import rich.console
 
 from deqsmooth import certification, checkpoints, data, flags, prediction, progress, provenance, writing
+from deqsmooth.commands import shares
 
 _IMAGES = 64
 
@@ -15,14 +16,16 @@ _IMAGES = 64
 def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     """Predicts the classes of the chosen images and writes them line by line."""
     selection, settings = arguments.selection, arguments.smoothing
+    share = shares.own(arguments)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
-    indices = np.array(selection.indices(len(dataset)))
+    indices = np.array(share.of(selection.indices(len(dataset))), int)
     prediction.check(settings)
+    settings = certification.fit(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
     out = arguments.out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
-    with writing.Lines(out, header) as file, progress.bar(console) as shown:
+    with writing.Lines(share.file(out), header) as file, progress.bar(console) as shown:
         found = list(file.records)
         done = {record["index"] for record in found}
         left = np.array([index for index in indices.tolist() if index not in done], int)
@@ -36,7 +39,10 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
                 file.append(found[-1])
                 progress.advance(shown, "{} right, {} abstentions".format(*_tally(found)))
     right, abstained = _tally(found)
-    console.print(f"{100 * right / len(indices):.1f} % right, {abstained} abstentions, to {out}")
+    share_right = 100 * right / max(len(indices), 1)
+    console.print(
+        f"{share.introduction()}{share_right:.1f} % right, {abstained} abstentions, to {share.file(out)}"
+    )
     return 0
 
 
