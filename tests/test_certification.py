@@ -281,6 +281,7 @@ def test_devices_exchange_nothing(small, settings):
         assert not re.search(r"all-(gather|reduce|to-all)|reduce-scatter|collective", text)
 
 
+@pytest.mark.slow
 def test_the_largest_block_that_fits_is_found(small, images, monkeypatch, capsys):
     settings = dataclasses.replace(INDEPENDENT, block="auto")
     shape = images.shape[1:]

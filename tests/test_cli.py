@@ -60,6 +60,7 @@ def wait_for_lines(path, num, process):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_path, cache):
     arguments = ("certify.py", *QUICK, "--max-images", "45", "--images-per-batch", "2")
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"

@@ -29,6 +29,7 @@ QUICK = (
 )
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_images_make_the_same_certificates(tmp_path, cache):  # noqa: F811
     arguments = ("certify.py", *QUICK, "--max-images", "9")
     assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0

@@ -167,7 +167,7 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     again = certificates.read("new.jsonl")[1]
     assert [dataclasses.replace(c, seconds=0.0) for c in again] == [
         dataclasses.replace(c.certificate, seconds=0.0)
-        for c in certificates._parse(tmp_path / "whole", whole).lines
+        for c in certificates.parse(tmp_path / "whole", whole).lines
     ]
     assert verification.verify("new.jsonl").differences == []
     broken = (tmp_path / "old.jsonl").read_text().replace('"label": ', '"label": 1')

@@ -36,9 +36,8 @@ def test_the_main_rows_at_full_scale_are_the_paper_s():
     assert experiments.find("acr").rows(scale)["serial 3A"] == rows["serial 3A"]
 
 
-@pytest.mark.parametrize(
-    "name", ["acr", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "acr")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeypatch, capsys):
     arguments = (name, "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
     assert reproduce(monkeypatch, *arguments) == 0
@@ -115,6 +114,7 @@ def test_a_bound_above_the_truth_is_seen():
     assert reproduction.above_the_truth(truth, truth) == 0
 
 
+@pytest.mark.slow
 def test_a_page_names_what_lies_above_the_truth(tmp_path, monkeypatch):
     """Serial votes of one evaluation, whose wrong ones the formula of the released code ignores."""
     arguments = ("bounds", "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
