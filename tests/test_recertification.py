@@ -166,8 +166,7 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
     again = certificates.read("new.jsonl")[1]
     assert [dataclasses.replace(c, seconds=0.0) for c in again] == [
-        dataclasses.replace(c.certificate, seconds=0.0)
-        for c in certificates.parse(tmp_path / "whole", whole).lines
+        dataclasses.replace(c, seconds=0.0) for c in certificates.parse(tmp_path / "whole", whole).certificates
     ]
     assert verification.verify("new.jsonl").differences == []
     broken = (tmp_path / "old.jsonl").read_text().replace('"label": ', '"label": 1')
