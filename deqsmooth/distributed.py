@@ -183,6 +183,8 @@ def to_host(tree: Any, mesh: Mesh) -> Any:
 def fill(rows: Any, multiple: int) -> Any:
     """Rows with copies of the last one that make their number a multiple."""
     num_rows = len(jax.tree.leaves(rows)[0])
+    if num_rows % multiple == 0:
+        return rows
     place = np.minimum(np.arange(-(-num_rows // multiple) * multiple), num_rows - 1)
     return jax.tree.map(lambda x: x[place], rows)
 

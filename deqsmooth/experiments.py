@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from deqsmooth import checks, config, presets
+from deqsmooth import checks, config, presets, tables
 
 Rows = dict[str, config.Smoothing]
 
@@ -43,21 +43,6 @@ _LEAST_AUDIT = 30
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """A published table.
-
-    Attributes:
-      title: what it shows and where.
-      headings: of its columns.
-      rows: their cells.
-    """
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A question and what is run to answer it.
 
@@ -73,7 +58,7 @@ class Experiment:
     question: str
     expected: str
     rows: Callable[[Scale], Rows]
-    published: Published | None = None
+    published: tables.Table | None = None
 
 
 def find(name: str) -> Experiment:
@@ -167,7 +152,7 @@ def _warm_up(scale: Scale) -> Rows:
     }
 
 
-_CIFAR10 = Published(
+_CIFAR10 = tables.Table(
     "CIFAR-10, sigma 0.5: certified accuracy in percent at radii, and seconds an image on an A100, as published",
     ("", "0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "s"),
     (

@@ -62,8 +62,7 @@ def write(
             "of the very classifier that is certified, rule out: with a valid bound one image in 500, at most."
         )
     if experiment.published is not None:
-        published = experiment.published
-        body.append(tables.to_markdown(tables.Table(published.title, published.headings, published.rows)))
+        body.append(tables.to_markdown(experiment.published))
         body.append("The published SRS rows rest on the formula that is not valid.")
     finding = folder / _FINDING
     if finding.exists():

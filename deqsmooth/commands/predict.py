@@ -25,7 +25,8 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
     out = arguments.out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
-    with writing.Lines(share.file(out), header) as file, progress.bar(console) as shown:
+    out = share.file(out)
+    with writing.Lines(out, header) as file, progress.bar(console) as shown:
         found = list(file.records)
         done = {record["index"] for record in found}
         left = np.array([index for index in indices.tolist() if index not in done], int)
@@ -40,9 +41,7 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
                 progress.advance(shown, "{} right, {} abstentions".format(*_tally(found)))
     right, abstained = _tally(found)
     share_right = 100 * right / max(len(indices), 1)
-    console.print(
-        f"{share.introduction()}{share_right:.1f} % right, {abstained} abstentions, to {share.file(out)}"
-    )
+    console.print(f"{share.introduction()}{share_right:.1f} % right, {abstained} abstentions, to {out}")
     return 0
 
 
