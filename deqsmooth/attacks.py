@@ -123,7 +123,7 @@ def attack(
                 predicted = np.asarray(classify_all(checkpoint.variables, changed)).tolist()
             distances = np.linalg.norm((changed.astype(float) - images).reshape(len(chunk), -1), axis=1).tolist()
             for own, *one in zip(outcome, chunk, distances, predicted, strict=True):
-                own.append(_attempt(radius, smoothed, *one))
+                own.append(_attempt(radius, how.target, *one))
         for own in outcome:
             yield from own
 
@@ -153,13 +153,8 @@ def _programs(checkpoint, settings, how):
     return compiled(attack_block), compiled(classify_block)
 
 
-def _attempt(budget, smoothed, certificate, distance, predicted) -> attempts.Attempt:
-    refutes = (
-        smoothed
-        and certificate.prediction is not None
-        and predicted not in (None, certificate.prediction)
-        and distance < certificate.radius
-    )
+def _attempt(budget, target, certificate, distance, predicted) -> attempts.Attempt:
+    refutes = attempts.refutes(target, distance, predicted, certificate.prediction, certificate.radius)
     return attempts.Attempt(
         certificate.index,
         certificate.label,

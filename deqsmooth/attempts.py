@@ -86,6 +86,39 @@ def read(path: str | os.PathLike[str]) -> File:
     return File(json.loads(header), found)
 
 
+def refutes(target: str, distance: float, prediction: int | None, certified: int | None, radius: float) -> bool:
+    """Whether an attacked image refutes a certificate: nearer than the radius, with another smoothed class.
+
+    Args:
+      target: the classifier that was attacked; only the smoothed one has certificates.
+      distance: of the attacked image.
+      prediction: its class; None if the smoothed classifier abstains.
+      certified: class of the certificate; None if it abstains.
+      radius: of the certificate.
+    """
+    other = certified is not None and prediction not in (None, certified)
+    return target == "smoothed" and other and distance < radius
+
+
+def differences(file: File) -> list[str]:
+    """What in a file does not follow from the rest of it, a sentence each."""
+    found = []
+    target = file.header["attack"]["target"]
+    seen: set[tuple[int, float]] = set()
+    for number, one in enumerate(file.attempts, 2):
+        expected = refutes(target, one.distance, one.prediction, one.certified, one.radius)
+        if one.refutes != expected:
+            found.append(f"line {number}: refutes is {one.refutes}; it should be {expected}")
+        if one.distance > one.budget:
+            found.append(f"line {number}: distance is {one.distance}; the attack was to stay within {one.budget}")
+        if one.budget not in file.header["radii"] or (one.index, one.budget) in seen:
+            found.append(
+                f"line {number}: radius {one.budget} of image {one.index} is there twice or was not asked for"
+            )
+        seen.add((one.index, one.budget))
+    return found
+
+
 def robust_accuracy(found: list[Attempt]) -> list[tuple[float, float]]:
     """Radii, and the share of images whose class no attempt within each could change.
 

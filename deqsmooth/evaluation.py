@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,18 +27,18 @@ class Evaluation(NamedTuple):
     Attributes:
       clean_accuracy: without noise.
       noisy_accuracy: under noise, over a few draws an image.
-      median_residual: median relative residual of the returned states under noise.
-      spectral_radius: median estimate for the cell's Jacobian at these states.
+      median_residual: median relative residual of the returned states under noise; None of an explicit model.
+      spectral_radius: median estimate for the cell's Jacobian at these states; None of an explicit model.
     """
 
     clean_accuracy: float
     noisy_accuracy: float
-    median_residual: float
-    spectral_radius: float
+    median_residual: float | None = None
+    spectral_radius: float | None = None
 
 
 def evaluator(
-    model: types.Model, settings: config.Training, dataset: data.Dataset, mesh: Mesh
+    model: types.Model | types.Explicit, settings: config.Training, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
     """Returns the function from variables to their evaluation on up to 500 images, evenly spaced."""
     solver = solvers.build("anderson", settings.reference_budget)
@@ -56,8 +57,12 @@ def evaluator(
         scale = settings.sigma * (rows["draw"] > 0)
         draw = noise.gaussian(keys, rows["draw"], images.shape[1:])
         noisy = images[rows["image"]] + scale[:, None, None, None] * draw
-        output = equilibrium.classify(model, variables, solver, noisy, starts.zero(model), measure_residual=True)
-        return noisy, keys, output
+        return noisy, keys, classify(variables, noisy)
+
+    def classify(variables, noisy):
+        if isinstance(model, types.Explicit):
+            return equilibrium.explicit(lambda x: model.apply(variables, x, False)[0], noisy)
+        return equilibrium.classify(model, variables, solver, noisy, starts.zero(model), measure_residual=True)
 
     def on_block(shared, rows):
         _, _, output = solve(shared, rows)
@@ -67,8 +72,8 @@ def evaluator(
     def run(variables, images):
         return distributed.map_blocks(on_block, (variables, images), rows, _BLOCK, mesh)
 
-    @jax.jit
-    def spectral_radius(variables, images):
+    @functools.partial(jax.jit, static_argnums=0)
+    def spectral_radius(model: types.Model, variables, images):
         few = {name: jnp.asarray(x[noisy_rows][:_SPECTRAL_LANES]) for name, x in rows.items()}
         noisy, keys, output = solve((variables, images), few)
         u, _ = model.inject(variables, noisy, None)
@@ -77,11 +82,13 @@ def evaluator(
     def evaluate(variables):
         predicted, residual = jax.device_get(run(variables, images))
         right = predicted == labels[rows["image"]]
+        accuracies = float(right[~noisy_rows].mean()), float(right[noisy_rows].mean())
+        if isinstance(model, types.Explicit):
+            return Evaluation(*accuracies)
         return Evaluation(
-            float(right[~noisy_rows].mean()),
-            float(right[noisy_rows].mean()),
+            *accuracies,
             float(np.median(residual[noisy_rows])),
-            float(np.median(spectral_radius(variables, images))),
+            float(np.median(spectral_radius(model, variables, images))),
         )
 
     return evaluate

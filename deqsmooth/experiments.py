@@ -1,6 +1,7 @@
 """The experiments of the paper (Gao et al. 2024) as data: what each asks, what it runs, and what was published.
 
-An experiment certifies the same images once for each of its rows. Its scale says how many images and samples.
+An experiment certifies the same images once for each of its rows, with a given model or with each of those that it
+trains. Its scale says how many images and samples, and how long it trains.
 """
 
 from __future__ import annotations
@@ -9,35 +10,12 @@ import dataclasses
 from collections.abc import Callable
 
 from deqsmooth import checks, config, presets, tables
+from deqsmooth.scales import SCALES, Scale
 
 Rows = dict[str, config.Smoothing]
+Models = dict[str, config.Training]
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How large an experiment is.
-
-    Attributes:
-      num_images: images of each noise, evenly spaced.
-      num_selection: samples that choose the class.
-      num_estimation: samples that are counted.
-      num_audit: audited votes of the serial rows.
-      lanes: samples of an image side by side; the number of chains of the serial rows.
-    """
-
-    num_images: int
-    num_selection: int
-    num_estimation: int
-    num_audit: int
-    lanes: int
-
-
-SCALES = {
-    "smoke": Scale(3, 20, 300, 60, 40),
-    "small": Scale(30, 100, 10_000, 400, 400),
-    # The paper's.
-    "full": Scale(500, 100, 10_000, 400, 400),
-}
 # With fewer audited votes nothing can be certified at the scale `smoke`.
 _LEAST_AUDIT = 30
 
@@ -52,6 +30,11 @@ class Experiment:
       expected: what the paper reports, or a sound bound lets expect.
       rows: scale -> the settings of every row, without the noise; the first is what the others are compared with.
       published: the paper's table; None if its numbers are not at hand.
+      models: recipe of the data set -> how each model is trained that the rows are run with, by its name; None if
+        they are run with the one that is given. One without a cell has the first row alone.
+      times_images: as many times the images of the scale; more where the rows are cheap.
+      attacks: on the images of every row of independent sampling.
+      measures_memory: whether the memory of the compiled programs is asked for.
     """
 
     name: str
@@ -59,6 +42,10 @@ class Experiment:
     expected: str
     rows: Callable[[Scale], Rows]
     published: tables.Table | None = None
+    models: Callable[[config.Training], Models] | None = None
+    times_images: int = 1
+    attacks: tuple[config.Attack, ...] = ()
+    measures_memory: bool = False
 
 
 def find(name: str) -> Experiment:
@@ -152,6 +139,59 @@ def _warm_up(scale: Scale) -> Rows:
     }
 
 
+def _memory_and_time(scale: Scale) -> Rows:
+    sizes = [scale.lanes // part for part in (1, 2, 4)]
+    return {
+        f"{row}, {lanes} lanes": _settings(name, scale, lanes=lanes, block=lanes)
+        for row, name in (("standard 30", "mdeq-30a"), ("serial 3A", "srs-mdeq-3a"))
+        for lanes in sizes
+    }
+
+
+def _one_row(row: str) -> Callable[[Scale], Rows]:
+    return lambda scale: {row: _main(scale)[row]}
+
+
+def _jacobian(recipe: config.Training) -> Models:
+    without = dataclasses.replace(recipe, jacobian_weight=0.0, pretraining_jacobian_weight=None)
+    return {"with the penalty": recipe, "without": without}
+
+
+def _explicit(recipe: config.Training) -> Models:
+    of_images = {name: getattr(recipe.model, name) for name in ("image_shape", "num_classes", "mean", "std")}
+    explicit = dataclasses.replace(
+        recipe,
+        model=dataclasses.replace(presets.MODELS["resnet110"], **of_images),
+        learning_rate=1e-3,
+        pretraining_epochs=0.0,
+        jacobian_weight=0.0,
+    )
+    return {"DEQ": recipe, "ResNet-110": explicit}
+
+
+def _smoothadv(recipe: config.Training) -> Models:
+    attacked = dataclasses.replace(recipe, adversarial_radius=0.5, draws=2)
+    name, gradient, budget = "one-step", "one-step", 1
+    if recipe.gradient == "one-step":
+        name, gradient, budget = "implicit", "neumann", 8
+    return {
+        "Gaussian": recipe,
+        "SmoothAdv": attacked,
+        "SmoothAdv, no warm-up": dataclasses.replace(attacked, adversarial_epochs=0.0),
+        f"SmoothAdv, {name} gradients": dataclasses.replace(attacked, gradient=gradient, gradient_budget=budget),
+    }
+
+
+def _training_tricks(recipe: config.Training) -> Models:
+    return {
+        "Gaussian": recipe,
+        "SmoothAdv": _smoothadv(recipe)["SmoothAdv"],
+        "consistency": dataclasses.replace(recipe, loss="consistency", loss_weight=10.0, draws=2),
+        "MACER": dataclasses.replace(recipe, loss="macer", loss_weight=12.0, draws=4),
+        "CAT-RS": dataclasses.replace(recipe, loss="cat-rs", loss_weight=0.5, draws=2, adversarial_radius=0.5),
+    }
+
+
 _CIFAR10 = tables.Table(
     "CIFAR-10, sigma 0.5: certified accuracy in percent at radii, and seconds an image on an A100, as published",
     ("", "0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "s"),
@@ -233,6 +273,54 @@ EXPERIMENTS = {
             "How long must the first solve of a chain be?",
             "The paper: a short one is enough, since the chain goes on converging.",
             _warm_up,
+        ),
+        Experiment(
+            "jacobian",
+            "What does regularising the Jacobian in training buy?",
+            "The paper: with the penalty short solves converge, so that serial votes agree with the reference.",
+            lambda scale: {row: _main(scale)[row] for row in ("standard 30", "standard 5", "serial 3A")},
+            models=_jacobian,
+        ),
+        Experiment(
+            "smoothadv",
+            "Does training against attacks on the smoothed classifier certify more?",
+            "Salman et al. 2019: less at small radii, more at large ones. The paper: so it is with DEQs.",
+            _one_row("standard 5"),
+            models=_smoothadv,
+            times_images=4,
+        ),
+        Experiment(
+            "explicit",
+            "How does a DEQ compare with ResNet-110?",
+            "The paper: MDEQ-LARGE certifies a little more than ResNet-110, MDEQ-SMALL a little less.",
+            _one_row("standard 30"),
+            _CIFAR10,
+            models=_explicit,
+        ),
+        Experiment(
+            "memory-and-time",
+            "How much memory and time do lanes cost?",
+            "Memory grows with the lanes; serial sampling keeps a state a lane between draws besides. The paper: "
+            "the same memory, less time.",
+            _memory_and_time,
+            measures_memory=True,
+        ),
+        Experiment(
+            "attack",
+            "Is any certificate broken by an attack, and how much is left between certificate and attack?",
+            "Not one, whatever the attack: a broken certificate is an error of this software, or an event of "
+            "probability alpha.",
+            _one_row("standard 5"),
+            attacks=tuple(config.Attack(target=target) for target in config.attack.TARGETS),
+        ),
+        Experiment(
+            "training-tricks",
+            "Which way of training under noise certifies most?",
+            "The papers of the methods, on explicit networks: each more than Gaussian training at large radii. "
+            "Here with fewer draws: 2 instead of 4 of CAT-RS, 4 instead of 16 of MACER.",
+            _one_row("standard 5"),
+            models=_training_tricks,
+            times_images=4,
         ),
     )
 }

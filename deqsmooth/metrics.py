@@ -54,11 +54,12 @@ class Log:
         if progress.evaluation is not None:
             self._append(update, progress.evaluation._asdict())
 
-    def _append(self, update: int, values: dict[str, float]) -> None:
+    def _append(self, update: int, values: dict[str, float | None]) -> None:
         self._file.write(json.dumps({"update": update, **values}) + "\n")
         self._file.flush()
 
 
 def describe(values: Any) -> str:
-    """Metrics of an update, or an evaluation, a NamedTuple of numbers, in a few words."""
-    return ", ".join(f"{name.replace('_', ' ')} {float(x):.3g}" for name, x in values._asdict().items())
+    """Metrics of an update, or an evaluation, a NamedTuple of numbers or None, in a few words."""
+    given = {name: x for name, x in values._asdict().items() if x is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {float(x):.3g}" for name, x in given.items())

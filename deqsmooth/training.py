@@ -3,7 +3,8 @@
 Shallow pre-training unrolls the cell and differentiates through it; then the equilibrium is solved for
 and its gradient attached, with a penalty on the Jacobian that keeps the solve convergent
 (Bai et al. 2021; Gao et al. 2024, appendix). With an adversarial radius the noise is added to images that were
-first changed so that the smoothed classifier errs (SmoothAdv, Salman et al. 2019).
+first changed so that the smoothed classifier errs (SmoothAdv, Salman et al. 2019). Explicit models, the baselines,
+have neither pre-training nor penalty.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from deqsmooth import (
@@ -23,6 +23,7 @@ from deqsmooth import (
     data,
     distributed,
     evaluation,
+    losses,
     models,
     schedules,
     solvers,
@@ -39,7 +40,7 @@ class Metrics(NamedTuple):
     """Means over the batch of one update, before it.
 
     Attributes:
-      loss: cross-entropy plus weighted penalty.
+      loss: that of the settings plus weighted penalty.
       accuracy: share of noisy images classified rightly.
       penalty: Hutchinson's estimate of |J|_F^2 / dim(z); 0 where it was not computed.
       residual: median relative residual of the forward solve.
@@ -51,7 +52,7 @@ class Metrics(NamedTuple):
     residual: jax.Array
 
 
-def init(model: types.Model, settings: config.Training, num_images: int) -> updates.State:
+def init(model: types.Model | types.Explicit, settings: config.Training, num_images: int) -> updates.State:
     """The state before the first update on a training split of some size."""
     variables = model.init(jax.random.fold_in(jax.random.key(settings.seed), _KEY))
     return updates.init(variables, settings, updates.num_updates(settings, num_images))
@@ -80,7 +81,7 @@ def loss_fn(
     weights: schedules.Weights,
     task: schedules.Task,
     *,
-    model: types.Model,
+    model: types.Model | types.Explicit,
     settings: config.Training,
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
     """Loss of a batch, with the renewed variables and the metrics.
@@ -90,67 +91,113 @@ def loss_fn(
       variables: all variables.
       images: clean images [lanes, H, W, C].
       labels: classes [lanes].
-      keys: one key a lane, for its noise, its masks and its Hutchinson vectors.
+      keys: one key a lane, for its noise, its masks, its Hutchinson vectors, its ascents and its loss.
       weights: of the update.
       task: what the update does.
       model: the model.
       settings: of the training.
     """
-    noise_keys, mask_keys, penalty_keys = jax.vmap(functools.partial(jax.random.split, num=3), out_axes=1)(keys)
+    num = 1 if task.pretraining else settings.draws
+    noise_keys, mask_keys, penalty_keys = (
+        _several(x, num) for x in jax.vmap(functools.partial(jax.random.split, num=3), out_axes=1)(keys)
+    )
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
+    draws = settings.sigma * draw(noise_keys).reshape(len(images), num, *images.shape[1:])
     variables = {**variables, "params": params}
+    noisy = images[:, None] + draws
     if task.adversarial:
-        num = settings.adversarial_draws
-        noise_keys, mask_keys, penalty_keys = (_several(x, num) for x in (noise_keys, mask_keys, penalty_keys))
-        draws = settings.sigma * draw(noise_keys).reshape(len(images), num, *images.shape[1:])
         classify = functools.partial(_classify, model, settings, task, lax.stop_gradient(variables))
-        changed = ascent.ascend(
-            ascent.smoothed_loss(classify, labels, draws),
-            images,
-            jnp.full(len(images), weights.radius),
-            keys,
-            config.Attack(steps=settings.adversarial_steps),
-        )
-        noisy = (lax.stop_gradient(changed)[:, None] + draws).reshape(-1, *images.shape[1:])
-        labels = jnp.repeat(labels, num)
-    else:
-        noisy = images + settings.sigma * draw(noise_keys)
+        noisy = _changed(settings, classify, images, labels, draws, weights.radius, keys)
+    several = noisy.shape[1] // num
+    row_keys = _several(mask_keys, several), _several(penalty_keys, several)
+    found = forward(model, settings, task, variables, noisy.reshape(-1, *images.shape[1:]), row_keys)
+    logits = found.logits.reshape(*noisy.shape[:2], -1)
+    loss_of = losses.cross_entropy if task.pretraining else losses.build(settings)
+    loss = jnp.mean(loss_of(logits, labels, keys)) + weights.penalty * found.penalty
+    accuracy = jnp.mean((jnp.argmax(logits[:, :num], -1) == labels[:, None]).astype(jnp.float32))
+    return loss, (found.variables, Metrics(loss, accuracy, found.penalty, jnp.median(found.residual)))
+
+
+class Pass(NamedTuple):
+    """What comes of images in an update.
+
+    Attributes:
+      logits: [rows, classes].
+      variables: with renewed statistics.
+      residual: relative residuals of the forward solve [rows]; 0 where nothing was solved.
+      penalty: mean Jacobian penalty; 0 where it was not computed.
+    """
+
+    logits: types.Logits
+    variables: types.Variables
+    residual: types.PerLane
+    penalty: jax.Array
+
+
+def forward(
+    model: types.Model | types.Explicit,
+    settings: config.Training,
+    task: schedules.Task,
+    variables: types.Variables,
+    images: types.Images,
+    keys: tuple[types.Keys, types.Keys] | None,
+) -> Pass:
+    """Classifies images so that all can be differentiated; in training with keys, of masks and Hutchinson vectors.
+
+    They are classified as in an evaluation if there are none.
+    """
+    residual, penalty = jnp.zeros(len(images)), jnp.float32(0)
+    if isinstance(model, types.Explicit):
+        return Pass(*model.apply(variables, images, keys is not None), residual, penalty)
     bound = model.bind(variables)
-    u, variables = model.inject(variables, noisy, mask_keys)
+    u, variables = model.inject(variables, images, None if keys is None else keys[0])
     start = starts.zero(model)(u)
     if task.pretraining:
         z = _unrolled(model.cell, bound, start, u, task.budget, rematerialise=settings.rematerialise)
-        residual = jnp.zeros(len(noisy))
     else:
-        z, residual = _equilibrium(model, settings, task, bound, start, u)
-    logits, variables = model.readout(variables, z, True)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-    penalty = jnp.float32(0)
-    if task.penalised:
-        penalty = jnp.mean(implicit.jacobian_penalty(model.cell, bound, z, u, penalty_keys))
-        loss = loss + weights.penalty * penalty
-    accuracy = jnp.mean((jnp.argmax(logits, -1) == labels).astype(jnp.float32))
-    return loss, (variables, Metrics(loss, accuracy, penalty, jnp.median(residual)))
-
-
-def _equilibrium(model, settings, task, bound, start, u):
-    """The equilibrium with its gradient attached, and the relative residuals of the solve."""
-    solver = solvers.build(settings.solver, task.budget)
-    fixed = lax.stop_gradient((bound, u))
-    solution = solver.solve(lambda z: model.cell(fixed[0], z, fixed[1]), start)
-    return attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u), solution.residual
+        solver = solvers.build(settings.solver, task.budget)
+        fixed = lax.stop_gradient((bound, u))
+        solution = solver.solve(lambda z: model.cell(fixed[0], z, fixed[1]), start)
+        z = attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u)
+        residual = solution.residual
+    if task.penalised and keys is not None:
+        penalty = jnp.mean(implicit.jacobian_penalty(model.cell, bound, z, u, keys[1]))
+    return Pass(*model.readout(variables, z, keys is not None), residual, penalty)
 
 
 def _classify(model, settings, task, variables, images):
     """Logits of the model as it stands, to be differentiated in the images."""
-    u, _ = model.inject(variables, images, None)
-    z, _ = _equilibrium(model, settings, task, model.bind(variables), starts.zero(model)(u), u)
-    return model.readout(variables, z, False)[0]
+    return forward(model, settings, task, variables, images, None).logits
+
+
+def _changed(settings, classify, images, labels, draws, radius, keys):
+    """Noisy images to train on [images, draws, H, W, C]: noise on changed images.
+
+    With `cat-rs` the draws on the images themselves, and then the same on images that were changed for each draw.
+    """
+    lanes, num, *shape = draws.shape
+    attack = config.Attack(steps=settings.adversarial_steps)
+    if settings.loss != "cat-rs":
+        loss = ascent.smoothed_loss(classify, labels, draws)
+        changed = ascent.ascend(loss, images, jnp.full(lanes, radius), keys, attack)
+        return lax.stop_gradient(changed)[:, None] + draws
+    noisy = images[:, None] + draws
+    flat = draws.reshape(-1, *shape)
+    target = losses.mean_prediction(classify(noisy.reshape(-1, *shape)).reshape(lanes, num, -1))
+    target = jnp.repeat(target, num, 0)
+    changed = ascent.ascend(
+        lambda changed: losses.divergence(classify(changed + flat), target),
+        jnp.repeat(images, num, 0),
+        jnp.full(len(flat), radius),
+        _several(keys, num),
+        attack,
+    )
+    return jnp.concatenate([noisy, lax.stop_gradient(changed + flat).reshape(noisy.shape)], 1)
 
 
 def _several(keys, num):
-    """Some keys for each of [lanes] keys [lanes * num]."""
-    return jax.vmap(lambda key: jax.random.split(key, num))(keys).reshape(-1)
+    """Some keys for each of [lanes] keys [lanes * num]; for one its own."""
+    return keys if num == 1 else jax.vmap(lambda key: jax.random.split(key, num))(keys).reshape(-1)
 
 
 def _unrolled(cell, bound, z, u, budget, *, rematerialise):
@@ -165,7 +212,7 @@ def _unrolled(cell, bound, z, u, budget, *, rematerialise):
 
 
 def fit(
-    model: types.Model,
+    model: types.Model | types.Explicit,
     settings: config.Training,
     train: data.Dataset,
     test: data.Dataset,
@@ -184,7 +231,8 @@ def fit(
       The progress after every update.
     """
     state = init(model, settings, len(train)) if state is None else state
-    model = models.with_cell_dtype(model, settings.dtype)
+    if isinstance(model, types.Model):
+        model = models.with_cell_dtype(model, settings.dtype)
     yield from updates.run(
         state,
         settings,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deqsmooth import certificates, config, evidence, serialization
+from deqsmooth import attempts, certificates, config, evidence, serialization
 
 _MEASURED = ("evaluations", "fallbacks", "residuals", "reference_residuals", "seconds")
 # What another version of scipy may give for the same counts.
@@ -204,7 +204,8 @@ def main() -> int:
     """Command `deqsmooth-verify`; returns the exit status: 0 nothing found, 1 differences, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="deqsmooth-verify",
-        description="Check files of certificates: every bound and radius again from the votes, without the model.",
+        description="Check files of certificates: every bound and radius again from the votes, without the model; "
+        "and files of attacks on them.",
         epilog="exit status: 0 nothing found, 1 differences, 2 bad input",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", type=pathlib.Path)
@@ -217,6 +218,9 @@ def main() -> int:
     status = 0
     for path in arguments.files:
         try:
+            if attempts.is_file(path):
+                status = max(status, _verify_attempts(path))
+                continue
             checked = verify(path)
             messages = [str(difference) for difference in checked.differences]
             if arguments.replay > 0 and checked.found:
@@ -230,6 +234,17 @@ def main() -> int:
         print(f"{path}: {summary(checked)}")
         status = max(status, int(bool(messages)))
     return status
+
+
+def _verify_attempts(path) -> int:
+    """Says what is wrong with a file of attacks; 1 if anything is, or if an attack refutes a certificate."""
+    file = attempts.read(path)
+    found = attempts.differences(file)
+    for message in found:
+        print(f"{path}, {message}")
+    refuted = sum(one.refutes for one in file.attempts)
+    print(f"{path}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
+    return int(bool(found or refuted))
 
 
 def _replay(checked, arguments) -> list[str]:

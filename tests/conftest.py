@@ -1,12 +1,16 @@
 """Eight simulated devices, checked shapes, and models small enough to solve in a test."""
 
+import os
 import tempfile
 
 import jax
 import jaxtyping
 
+# Workers inherit the environment of the process that starts them: what one compiles, all have.
+os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", tempfile.mkdtemp(prefix="deqsmooth-tests-"))
+
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="deqsmooth-tests-"))
+jax.config.update("jax_compilation_cache_dir", os.environ["DEQSMOOTH_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
 

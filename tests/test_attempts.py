@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth import attempts, certificates, cli, page, runs, serialization, writing
+from deqsmooth import attempts, certificates, cli, page, runs, serialization, verification, writing
 
 QUICK = (
     "--sampler",
@@ -54,6 +54,33 @@ def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
     assert "6 attacks refute none" in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
     assert "whose class the attacks could not change" in text
+
+
+def test_what_does_not_follow_in_a_file_of_attacks_is_named(folder, tmp_path, monkeypatch, capsys):
+    def verify(path):
+        status = call(monkeypatch, verification.main, path)
+        return status, capsys.readouterr().out
+
+    status, out = verify(folder / "attacks.jsonl")
+    assert status == 0 and out.endswith("6 attacks, 0 differences, 0 certificates refuted\n")
+    header, found = attempts.read(folder / "attacks.jsonl")
+    changed = tmp_path / "changed.jsonl"
+    one = dataclasses.replace(found[0], prediction=(found[0].certified + 1) % 10, distance=0.1, radius=0.2)
+    lines = {
+        "refutes is False; it should be True": one,
+        "refutes is True; it should be False": dataclasses.replace(found[0], refutes=True),
+        "distance is 0.3; the attack was to stay within 0.2": dataclasses.replace(found[0], distance=0.3),
+        f"radius 0.2 of image {one.index} is there twice": found[0],
+        f"radius 0.7 of image {one.index}": dataclasses.replace(found[0], budget=0.7),
+    }
+    for message, line in lines.items():
+        entries = [header, *map(dataclasses.asdict, [found[0], line] if line == found[0] else [line])]
+        changed.write_text("\n".join(map(json.dumps, entries)))
+        status, out = verify(changed)
+        assert status == 1 and message in out
+    # One that follows, and refutes.
+    changed.write_text("\n".join(json.dumps(x) for x in (header, dataclasses.asdict(one) | {"refutes": True})))
+    assert verify(changed) == (1, f"{changed}: 1 attacks, 0 differences, 1 certificates refuted\n")
 
 
 def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys):

@@ -86,7 +86,9 @@ def test_nor_do_those_of_solves_that_stop_by_themselves(
     assert essence(found, "lanes") == essence(expected, "lanes")
 
 
-@pytest.mark.parametrize("start", ["previous", "first", "clean"])
+@pytest.mark.parametrize(
+    "start", ["previous", *(pytest.param(start, marks=pytest.mark.slow) for start in ("first", "clean"))]
+)
 def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, devices, start):
     expected = essence(certify(small, images, SERIAL, start=start))
     devices(2)

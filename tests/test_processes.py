@@ -34,7 +34,8 @@ def company(script, *arguments, num, num_devices, cwd, cache):  # noqa: F811
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("num", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 4])
 def test_a_lost_process_delays_nobody_and_goes_on_alone(tmp_path, cache, num):  # noqa: F811
     arguments = ("certify.py", *QUICK, "--max-images", "21", "--images-per-batch", "1", "--stride", "1")
     assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache, num_devices=1)[0] == 0

@@ -8,7 +8,7 @@ from scipy import stats
 from test_certificates import certificate
 from test_verification import rewritten
 
-from deqsmooth import cli, experiments, presets, reproduction, statistics
+from deqsmooth import cli, experiments, presets, reproduction, scales, serialization, statistics
 
 NAMES = list(experiments.EXPERIMENTS)
 
@@ -19,15 +19,17 @@ def reproduce(monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", experiments.SCALES)
+@pytest.mark.parametrize("scale", scales.SCALES)
 def test_every_row_is_one_that_can_certify(name, scale):
-    rows = experiments.find(name).rows(experiments.SCALES[scale])
-    assert len(rows) >= 2 and len(set(rows.values())) == len(rows)
+    experiment = experiments.find(name)
+    rows = experiment.rows(scales.SCALES[scale])
+    assert len(set(rows.values())) == len(rows)
+    assert len(rows) >= 2 or experiment.models or experiment.attacks
     assert all(settings.cap > 0 for settings in rows.values())
 
 
 def test_the_main_rows_at_full_scale_are_the_paper_s():
-    scale = experiments.SCALES["full"]
+    scale = scales.SCALES["full"]
     assert scale.num_images == 500
     rows = experiments.find("main-cifar10").rows(scale)
     for row, name in (("standard 30", "mdeq-30a"), ("serial 1N", "srs-mdeq-1n"), ("serial 3A", "srs-mdeq-3a")):
@@ -43,10 +45,16 @@ def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeyp
     assert reproduce(monkeypatch, *arguments) == 0
     assert f"page: {tmp_path}" in capsys.readouterr().out.replace("\n", "")
     page = (tmp_path / name / "README.md").read_text()
-    rows = experiments.find(name).rows(experiments.SCALES["smoke"])
-    assert all(f"| {row} |" in page for row in rows)
+    experiment = experiments.find(name)
+    rows = experiment.rows(scales.SCALES["smoke"])
     records = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
-    assert len(records) == len(rows)
+    if experiment.models is None:
+        assert all(f"| {row} |" in page for row in rows)
+        assert len(records) == len(rows) * (1 + len(experiment.attacks) + experiment.measures_memory)
+    else:
+        models = experiment.models(scales.recipe("digits", scales.SCALES["smoke"], None))
+        assert all(f"| {model} | " in page for model in models) and "under noise %" in page
+        assert len(list((tmp_path / "models").iterdir())) == len(models)
     (tmp_path / name / "finding.md").write_text("As was to be expected.")
     assert reproduce(monkeypatch, *arguments) == 0
     assert records == {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
@@ -94,6 +102,63 @@ def test_a_page_is_made_of_what_verifies(run, tmp_path):
     with pytest.raises(ValueError, match="a page is made of what verifies"):
         reproduction.write(experiments.find("acr"), "a command", rows, tmp_path / "page")
     assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "imagenet"])
+@pytest.mark.parametrize("scale", scales.SCALES)
+def test_every_model_is_one_that_can_be_trained(dataset, scale):
+    """The first as the recipe says; the others differ from it, and from each other."""
+    recipe = scales.recipe(dataset, scales.scale(scale, dataset), None)
+    assert recipe.dataset == dataset and recipe.epochs >= 1
+    for experiment in experiments.EXPERIMENTS.values():
+        if experiment.models is not None:
+            models = experiment.models(recipe)
+            assert next(iter(models.values())) == recipe and len(set(models.values())) == len(models) >= 2
+    with pytest.raises(ValueError, match="unknown dataset 'arrays'"):
+        scales.recipe("arrays", scales.scale(scale, "arrays"), None)
+
+
+def test_gaps_are_the_bound_less_the_truth():
+    """The least number of wrong votes that is ruled out, by enumeration, is one more than the bound."""
+    found = [
+        _certificate(i, count=50, num_audit=20, mismatches=m, alpha_audit=0.01) for i, m in enumerate((0, 2, 20))
+    ]
+    bounds = []
+    for one in found:
+        possible = [
+            wrong for wrong in range(one.mismatches, 50 - 20 + one.mismatches + 1)
+            if stats.hypergeom.cdf(one.mismatches, 50, wrong, 20) > 0.01
+        ]  # fmt: skip
+        bounds.append(max(possible))
+    assert reproduction.gaps_of(found, {0: 0, 1: 7, 2: 50}) == [bounds[0], bounds[1] - 7, 0]
+
+
+def test_a_trained_experiment_takes_no_model(monkeypatch, capsys, tmp_path):
+    assert reproduce(monkeypatch, "smoothadv", "--checkpoint", tmp_path) == 2
+    assert "smoothadv trains models of its own" in capsys.readouterr().err
+
+
+def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_path):
+    """From the header of the records, the last evaluation of the metrics, and the file of bytes."""
+    lines = [{"update": 5, "loss": 1.0}]
+    lines += [{"update": u, "clean_accuracy": u / 10, "noisy_accuracy": u / 20} for u in (5, 9)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "memory.json").write_text(json.dumps({"bytes": {"one": 3 * 2**20, "two": 2**19}}))
+
+    def more_draws(header, records):
+        header["training"]["draws"] = 7
+        del header["sha256"]
+        header["sha256"] = serialization.digest(header)
+
+    other = rewritten(run, tmp_path / "other.jsonl", more_draws)
+    trained = [reproduction.Trained(name, tmp_path / "metrics.jsonl") for name in ("first", "second")]
+    rows = [
+        reproduction.Row("a", run, memory=tmp_path / "memory.json", model=trained[0]),
+        reproduction.Row("b", other, model=trained[1]),
+    ]
+    page = reproduction.write(experiments.find("jacobian"), "a command", {"the table": rows}, tmp_path).read_text()
+    assert "| first |  | 9 | 90.0 | 45.0 |" in page and "| second | draws 7 | 9 | 90.0 | 45.0 |" in page
+    assert "| a | 3.0 | 0.5 |" in page
 
 
 def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):

@@ -1,11 +1,13 @@
-"""Command `deqsmooth-reproduce`: an experiment of the paper, its records, and its page."""
+"""Command `deqsmooth-reproduce`: an experiment of the paper, its models, its records, and its page."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import shlex
 import sys
+from collections.abc import Iterator
 
 import rich.console
 import rich.table
@@ -19,45 +21,89 @@ from deqsmooth import (
     flags,
     provenance,
     reproduction,
+    scales,
+    serialization,
     writing,
 )
+from deqsmooth.commands import attack, train
 from deqsmooth.commands.certify import follow
 
 
 def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
-    """Certifies every row that has no records yet, and writes the page."""
+    """Trains models and certifies rows that are not there yet, and writes the page.
+
+    The exit status is 1 if an attack refutes a certificate.
+    """
     if arguments.name == "list":
         console.print(_list())
         return 0
     experiment = experiments.find(arguments.name)
-    scale = experiments.SCALES[arguments.scale]
-    records = arguments.out / "records"
+    if experiment.models is not None and arguments.checkpoint is not None:
+        raise ValueError(f"checkpoint is {arguments.checkpoint}; {experiment.name} trains models of its own")
+    scale = scales.scale(arguments.scale, arguments.dataset)
     split = config.Selection(dataset=arguments.dataset).split
     dataset = data.load(arguments.dataset, split, arguments.data_dir)
-    stride = max(1, len(dataset) // scale.num_images)
-    selection = config.Selection(dataset=arguments.dataset, stride=stride, max_images=scale.num_images)
-    groups = {}
+    num_images = scale.num_images * experiment.times_images
+    stride = max(1, len(dataset) // num_images)
+    selection = config.Selection(
+        dataset=arguments.dataset, data_dir=arguments.data_dir, stride=stride, max_images=num_images
+    )
+    groups, status = {}, 0
     for sigma in arguments.sigma:
-        checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, sigma))
         rows = []
-        for name, settings in experiment.rows(scale).items():
-            settings = dataclasses.replace(settings, sigma=sigma)
-            if settings.start in ("constant", "learned") and checkpoint.start is None:
-                console.print(f"{name}, sigma {sigma:g}: left out, since the model has no trained start")
-                continue
-            console.print(f"{name}, sigma {sigma:g}")
-            path = _certify(checkpoint, dataset, selection, settings, records, console)
-            rows.append(reproduction.Row(name, path))
-        title = f"{arguments.dataset}, sigma {sigma:g}, {scale.num_images} images, certified accuracy in percent"
+        for model, folder in _models(experiment, arguments, scale, sigma, console):
+            for row, settings in _applicable(experiment.rows(scale), folder, sigma, model, console):
+                console.print(f"{row}, sigma {sigma:g}")
+                path = _certify(folder, dataset, selection, settings, arguments.out / "records", console)
+                found = _attack(experiment, path, folder, arguments, console)
+                status = max([status, *found.values()])
+                memory = None
+                if experiment.measures_memory:
+                    memory = _measure(folder, dataset, selection, settings, path)
+                rows.append(reproduction.Row(row, path, tuple(found), memory, model))
+        title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
         groups[title] = rows
     command = shlex.join(["deqsmooth-reproduce", *sys.argv[1:]])
     page = reproduction.write(experiment, command, groups, arguments.out / experiment.name)
     console.print(f"page: {page}")
-    return 0
+    return status
 
 
-def _certify(checkpoint, dataset, selection, settings, records, console) -> pathlib.Path:
+def _models(
+    experiment, arguments, scale, sigma, console
+) -> Iterator[tuple[reproduction.Trained | None, pathlib.Path]]:
+    """The models that the rows are run with, and their folders; trains those that are not there yet."""
+    if experiment.models is None:
+        yield None, arguments.checkpoint or checkpoints.shipped(arguments.dataset, sigma)
+        return
+    recipe = scales.recipe(arguments.dataset, scale, arguments.data_dir)
+    for name, settings in experiment.models(recipe).items():
+        settings = dataclasses.replace(settings, sigma=sigma)
+        made_by = serialization.to_json(dataclasses.replace(settings, data_dir=None))
+        key = f"{settings.dataset}-{sigma:g}-{serialization.digest(made_by)[:12]}"
+        workdir = arguments.out / "models" / key
+        if not (workdir / "model").exists():
+            console.print(f"{name}, sigma {sigma:g}: training")
+            train.run(flags.Train(settings=settings, workdir=workdir, resume=True), console)
+        yield reproduction.Trained(name, workdir / "metrics.jsonl"), workdir / "model"
+
+
+def _applicable(rows, folder, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:
+    """Names and settings of the rows that a model can be run with."""
+    checkpoint = checkpoints.load(folder)
+    if not certification.solves(checkpoint):
+        rows = dict([next(iter(rows.items()))])
+    for row, settings in rows.items():
+        full = row if model is None else model.name if len(rows) == 1 else f"{model.name}, {row}"
+        if settings.start in ("constant", "learned") and checkpoint.start is None:
+            console.print(f"{full}, sigma {sigma:g}: left out, since the model has no trained start")
+            continue
+        yield full, dataclasses.replace(settings, sigma=sigma)
+
+
+def _certify(folder, dataset, selection, settings, records, console) -> pathlib.Path:
     """File of a row's certificates, which is named after its settings: experiments share rows."""
+    checkpoint = checkpoints.load(folder)
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     path = records / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     indices = selection.indices(len(dataset))
@@ -71,9 +117,36 @@ def _certify(checkpoint, dataset, selection, settings, records, console) -> path
     return path
 
 
+def _attack(experiment, path, folder, arguments, console) -> dict[pathlib.Path, int]:
+    """Files of the attacks on a row, and whether each refutes a certificate."""
+    found = {}
+    for how in experiment.attacks:
+        steps = scales.scale(arguments.scale, arguments.dataset).attacked
+        how = dataclasses.replace(how, steps=steps, step_size=None)
+        out = path.with_name(f"{path.stem}-{how.target}-{steps}.attack.jsonl")
+        found[out] = attack.run(
+            flags.Attack(file=path, attack=how, checkpoint=folder, data_dir=arguments.data_dir, out=out), console
+        )
+    return found
+
+
+def _measure(folder, dataset, selection, settings, path) -> pathlib.Path:
+    """File of the bytes that XLA reserves on each device for the programs of a row."""
+    file = path.with_suffix(".memory.json")
+    if not file.exists():
+        indices = selection.indices(len(dataset))
+        checkpoint = checkpoints.load(folder)
+        programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
+        file.write_text(json.dumps({"certificates": path.name, "bytes": programs.memory()}) + "\n")
+    return file
+
+
 def _list() -> rich.table.Table:
-    shown = rich.table.Table("experiment", "question", "rows")
+    shown = rich.table.Table("experiment", "question", "models", "rows of each")
     for experiment in experiments.EXPERIMENTS.values():
-        rows = len(experiment.rows(experiments.SCALES["small"]))
-        shown.add_row(experiment.name, experiment.question, str(rows))
+        scale = scales.SCALES["small"]
+        models = "given"
+        if experiment.models is not None:
+            models = f"{len(experiment.models(scales.recipe('digits', scale, None)))}, trained"
+        shown.add_row(experiment.name, experiment.question, models, str(len(experiment.rows(scale))))
     return shown

@@ -8,7 +8,7 @@ from deqsmooth.config.planning import Planning
 from deqsmooth.config.selection import DATASETS, Selection
 from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
 from deqsmooth.config.solve import DTYPES, SOLVERS
-from deqsmooth.config.training import GRADIENTS, OPTIMISERS, Descent, StartTraining, Training
+from deqsmooth.config.training import GRADIENTS, LOSSES, OPTIMISERS, Descent, StartTraining, Training
 
 __all__ = [
     "BOUNDS",
@@ -16,6 +16,7 @@ __all__ = [
     "DTYPES",
     "GRADIENTS",
     "INDEPENDENT_STARTS",
+    "LOSSES",
     "OPTIMISERS",
     "SAMPLERS",
     "SERIAL_STARTS",

@@ -9,6 +9,7 @@ from deqsmooth.config import selection, solve
 
 GRADIENTS = ("one-step", "phantom", "neumann", "anderson", "broyden", "gmres", "normal-cg")
 OPTIMISERS = ("adamw", "sgd")
+LOSSES = ("cross-entropy", "consistency", "macer", "cat-rs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +78,13 @@ class Training(Descent):
       gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
       rematerialise: whether pre-training computes the inside of the cell again in its backward pass instead of
         keeping it; needs less memory, and more time.
+      loss: `cross-entropy`, `consistency` (Jeong & Shin 2020), `macer` (Zhai et al. 2020) or `cat-rs` (Jeong,
+        Kim & Shin 2023); pre-training has the first.
+      loss_weight: of the second term of the others, lambda in their papers.
+      draws: noise draws of an image in an update, after pre-training.
       adversarial_radius: L2 radius within which training images are first changed so that the smoothed classifier
-        errs (Salman et al. 2019); 0 for Gaussian noise alone.
+        errs (Salman et al. 2019), or with `cat-rs` each draw so that it differs from the others; 0 for no change.
       adversarial_steps: steps of that ascent.
-      adversarial_draws: noise draws of an image that it sees, and that are then trained on.
       adversarial_epochs: epochs after pre-training over which the radius grows to its value.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: share of the updates that have it.
@@ -102,9 +106,11 @@ class Training(Descent):
     gradient: str = "neumann"
     gradient_budget: int = 8
     rematerialise: bool = False
+    loss: str = "cross-entropy"
+    loss_weight: float = 10.0
+    draws: int = 1
     adversarial_radius: float = 0.0
     adversarial_steps: int = 2
-    adversarial_draws: int = 2
     adversarial_epochs: float = 10.0
     jacobian_weight: float = 1.0
     jacobian_frequency: float = 1.0
@@ -115,15 +121,25 @@ class Training(Descent):
     pretraining_jacobian_weight: float | None = None
     reference_budget: int = 30
     dtype: str = "float32"
-    model: architecture.Equilibrium = dataclasses.field(default_factory=architecture.ConvModel)
+    model: architecture.Model = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self):
         super().__post_init__()
         solve.check(self)
         checks.known("gradient", self.gradient, GRADIENTS)
+        checks.known("loss", self.loss, LOSSES)
         checks.positive(self, "pretraining_budget", "gradient_budget", "jacobian_interval", "reference_budget")
-        checks.positive(self, "adversarial_steps", "adversarial_draws")
-        for name in ("adversarial_radius", "adversarial_epochs"):
+        checks.positive(self, "adversarial_steps", "draws")
+        if self.loss != "cross-entropy":
+            checks.holds(self.draws > 1, "draws", self.draws, f"at least 2 with loss {self.loss!r}")
+        if self.loss == "cat-rs":
+            value = self.adversarial_radius
+            checks.holds(value > 0, "adversarial_radius", value, "positive with loss 'cat-rs'")
+        if isinstance(self.model, architecture.ResnetModel):
+            for name in ("pretraining_epochs", "jacobian_weight"):
+                checks.holds(getattr(self, name) == 0, name, getattr(self, name), "0 for a model without a cell")
+            checks.holds(self.dtype == "float32", "dtype", self.dtype, "float32 for a model without a cell")
+        for name in ("loss_weight", "adversarial_radius", "adversarial_epochs"):
             checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("jacobian_weight", "jacobian_increment", "jacobian_epochs", "pretraining_jacobian_weight"):
             if getattr(self, name) is not None:

@@ -1,0 +1,134 @@
+"""Losses of training under noise: from the logits of several noise draws of each image, a loss an image.
+
+One function a method, each with its paper. Whether images were changed before noise was added to them (SmoothAdv,
+Salman et al. 2019) is not known here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.scipy import stats
+from jaxtyping import Array, Float
+
+from deqsmooth import config, types
+
+DrawnLogits = Float[Array, "images draws classes"]
+Loss = Callable[[DrawnLogits, types.Labels, types.Keys], types.PerLane]
+
+_SMALLEST = 1e-6
+
+
+def build(settings: config.Training) -> Loss:
+    """The loss that settings name: (logits [images, draws, classes], labels, a key an image) -> loss [images]."""
+    weight = settings.loss_weight
+    known: dict[str, Loss] = {
+        "cross-entropy": cross_entropy,
+        "consistency": functools.partial(consistency, weight=weight),
+        "macer": functools.partial(macer, weight=weight, sigma=settings.sigma),
+        "cat-rs": functools.partial(cat_rs, weight=weight),
+    }
+    return known[settings.loss]
+
+
+def cross_entropy(logits: DrawnLogits, labels: types.Labels, keys: types.Keys) -> types.PerLane:
+    """Mean cross-entropy of the draws (Cohen et al. 2019); needs no key."""
+    return jnp.mean(_cross_entropies(logits, labels), -1)
+
+
+def consistency(
+    logits: DrawnLogits, labels: types.Labels, keys: types.Keys, *, weight: float, entropy_weight: float = 0.5
+) -> types.PerLane:
+    """Cross-entropy, and draws that agree: consistency regularisation (Jeong & Shin 2020).
+
+    Args:
+      logits: at least two draws.
+      labels: classes.
+      keys: not needed.
+      weight: of the mean divergence KL(mean prediction || prediction) of the draws, lambda.
+      entropy_weight: of the entropy of the mean prediction, eta.
+    """
+    predictions = jax.nn.log_softmax(logits)
+    mean = jnp.mean(jnp.exp(predictions), 1)
+    log_mean = jnp.log(jnp.maximum(mean, _SMALLEST))
+    divergence = jnp.mean(jnp.sum(mean[:, None] * (log_mean[:, None] - predictions), -1), -1)
+    entropy = -jnp.sum(mean * log_mean, -1)
+    return cross_entropy(logits, labels, keys) + weight * divergence + entropy_weight * entropy
+
+
+def macer(
+    logits: DrawnLogits,
+    labels: types.Labels,
+    keys: types.Keys,
+    *,
+    weight: float,
+    sigma: float,
+    margin: float = 8.0,
+    temperature: float = 16.0,
+) -> types.PerLane:
+    """Cross-entropy of the mean prediction, and a certified radius that grows: MACER (Zhai et al. 2020).
+
+    Args:
+      logits: draws.
+      labels: classes.
+      keys: not needed.
+      weight: of the hinge on the radius, lambda.
+      sigma: of the noise.
+      margin: up to which the soft radius, in sigma, is pushed, gamma; images beyond it have no gradient, nor those
+        that the mean prediction gets wrong.
+      temperature: by which logits are multiplied before the mean that the radius is taken of, beta.
+    """
+    own = jax.nn.one_hot(labels, logits.shape[-1])
+    sharp = jnp.mean(jax.nn.softmax(temperature * logits), 1)
+    right = jnp.sum(sharp * own, -1)
+    runner_up = jnp.max(jnp.where(own > 0, 0.0, sharp), -1)
+    inside = functools.partial(jnp.clip, min=_SMALLEST, max=1 - _SMALLEST)
+    soft_radius = stats.norm.ppf(inside(right)) - stats.norm.ppf(inside(runner_up))
+    counted = (right > runner_up) & (soft_radius < margin)
+    hinge = sigma / 2 * jnp.where(counted, margin - soft_radius, 0.0)
+    of_mean = jnp.log(logits.shape[1]) - jax.nn.logsumexp(-_cross_entropies(logits, labels), -1)
+    return of_mean + weight * hinge
+
+
+def cat_rs(logits: DrawnLogits, labels: types.Labels, keys: types.Keys, *, weight: float) -> types.PerLane:
+    """The least errors of unsure images, the worst of sure ones: CAT-RS (Jeong, Kim & Shin 2023).
+
+    Of M draws only the K with the smallest cross-entropy count, K ~ Binomial(M, share of draws that are right) and
+    at least 1. Where K is M the largest divergence of a changed draw from the mean prediction is added.
+
+    Args:
+      logits: M draws, then the same with a change for each that makes its prediction differ most from the mean.
+      labels: classes.
+      keys: of K.
+      weight: of the largest divergence, lambda.
+    """
+    drawn, changed = jnp.split(logits, 2, axis=1)
+    num_draws = drawn.shape[1]
+    share = jnp.mean((jnp.argmax(drawn, -1) == labels[:, None]).astype(jnp.float32), -1)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (num_draws,)))(keys)
+    num_counted = jnp.sum(uniform < share[:, None], -1)
+    ordered = jnp.sort(_cross_entropies(drawn, labels), -1)
+    counted = jnp.arange(num_draws) < jnp.maximum(num_counted, 1)[:, None]
+    low = jnp.sum(jnp.where(counted, ordered, 0.0), -1) / num_draws
+    high = jnp.max(divergence(changed, mean_prediction(drawn)[:, None]), -1)
+    return low + weight * jnp.where(num_counted == num_draws, high, 0.0)
+
+
+def mean_prediction(logits: DrawnLogits) -> Float[Array, "images classes"]:
+    """Mean probabilities of the draws, as a target: without a gradient."""
+    return jax.lax.stop_gradient(jnp.mean(jax.nn.softmax(logits), 1))
+
+
+def divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """KL(target || prediction) of logits [..., classes] and probabilities that broadcast with them."""
+    return optax.kl_divergence(jax.nn.log_softmax(logits), target)
+
+
+def _cross_entropies(logits, labels):
+    """Of every draw [images, draws]."""
+    labels = jnp.broadcast_to(labels[:, None], logits.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
