@@ -18,6 +18,7 @@ import numpy as np
 from deqsmooth import attempts, certificates, config, experiments, report, statistics, tables, verification
 
 _FINDING = "finding.md"
+_ABOVE = "above the truth"
 _GAPS = (0.0, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -77,12 +78,16 @@ def write(
     checked = {row.path: _verified(row.path) for group in rows.values() for row in group}
     for title, group in rows.items():
         body += [tables.to_markdown(table) for table in _tables(title, group, checked)]
-    if any(c.bound in ("exact", "paper") for one in checked.values() for c in one.found):
+    if any(one.settings.sampler == "serial" for one in checked.values()):
         body.append(
             "Rows in italics are the votes of the row above them under other formulas: the paper's, which is "
-            "valid and a little looser, and that of its released code, which is **not a valid bound**. *Above the "
-            "truth* are lower bounds on the probability of the class that independent votes of the very "
-            "classifier that is certified, in a row above, rule out: with a valid bound one image in 500, at most."
+            "valid and a little looser, and that of its released code, which is **not a valid bound**."
+        )
+    if any(_ABOVE in part for part in body):
+        body.append(
+            f"*{_ABOVE.capitalize()}* are lower bounds on the probability of the class that independent votes of "
+            "the very classifier that is certified, in a row above, rule out: with a valid bound one image in "
+            "500, at most."
         )
     if experiment.published is not None:
         body.append(tables.to_markdown(experiment.published))
@@ -133,7 +138,7 @@ def _certified_accuracy(title: str, rows: Sequence[tuple[str, verification.Check
                 again = list(_under(checked, bound))
                 lines.append((f"*{bound}*", "", "", "", *_certified(again, radii, truth)))
     at = (f"r {radius:g}" for radius in radii)
-    headings = ("", "evaluations", "s/image", "mismatches", "ACR", "mean radius", *at, "above the truth")
+    headings = ("", "evaluations", "s/image", "mismatches", "ACR", "mean radius", *at, _ABOVE)
     if not any(line[-1] for line in lines):
         headings, lines = headings[:-1], [line[:-1] for line in lines]
     return tables.Table(title, headings, tuple(lines))
