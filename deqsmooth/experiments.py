@@ -132,10 +132,13 @@ def _audit(scale: Scale) -> Rows:
 
 
 def _warm_up(scale: Scale) -> Rows:
+    changes: dict[str, dict] = {f"warm-up {steps}": {"warmup_budget": steps} for steps in (30, 10, 5, 1)}
+    changes |= {f"warm-up 10, {solver}": {"warmup_solver": solver} for solver in ("plain", "broyden")}
+    changes |= {f"warm-up 10, every {n} samples": {"warmup_interval": n} for n in (10, 3)}
     return {
-        f"serial {budget}A, warm-up {steps}": _settings("srs-mdeq-3a", scale, budget=budget, warmup_budget=steps)
+        f"serial {budget}A, {name}": _settings("srs-mdeq-3a", scale, budget=budget, **change)
         for budget in (3, 1)
-        for steps in (30, 10, 5, 1)
+        for name, change in changes.items()
     }
 
 
@@ -254,7 +257,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "warm-up",
-            "How long must the first solve of a chain be?",
+            "How long must the first solve of a chain be, by which solver, and how often?",
             "The paper: a short one is enough, since the chain goes on converging.",
             _warm_up,
         ),

@@ -154,7 +154,9 @@ class Programs:
             {"place": jnp.repeat(jnp.arange(num_images), lanes), "samples": samples.reshape(-1, steps)},
             self._mesh.size * (settings.block if self._queue is None else 1),
         )
-        kernel_of = self._reference if reference else self._sampler
+        kernel_of, interval = self._sampler, settings.warmup_interval
+        if reference:
+            kernel_of, interval = self._reference, None
 
         def lanes_of(shared, rows):
             _, images, indices, phases = shared
@@ -164,7 +166,7 @@ class Programs:
 
         def on_block(shared, rows):
             images, keys = lanes_of(shared, rows)
-            found = smoothing.run(kernel_of(shared[0]), images, keys, rows["samples"].T, settings.sigma)
+            found = smoothing.run(kernel_of(shared[0]), images, keys, rows["samples"].T, settings.sigma, interval)
             return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
 
         def on_device(shared, rows):
@@ -193,7 +195,7 @@ def _kernels(model: types.Model, trained_start: config.StartTraining | None, set
 
     if settings.sampler == "independent":
         return lambda variables: smoothing.independent(cold(variables, solver, settings.start)), None
-    warm_up = solvers.build(settings.solver, settings.warmup_budget)
+    warm_up = solvers.build(settings.warmup_solver or settings.solver, settings.warmup_budget)
     reference = solvers.build(settings.solver, settings.reference_budget)
 
     def serial(variables):

@@ -11,12 +11,18 @@ from typing import Any
 
 from deqsmooth import architecture, checks
 
+# Metadata of a setting that came after others had been recorded: it is written only when it is given, so that what
+# was recorded before keeps its digest.
+LATER = {"written": "if given"}
+
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """Settings as plain JSON values; a model carries its family under `name`."""
+    """Settings as plain JSON values; a model carries its family under `name`. See also `LATER`."""
     encoded = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
+        if value is None and field.metadata == LATER:
+            continue
         encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
     for name, kind in architecture.MODELS.items():
         if type(settings) is kind:

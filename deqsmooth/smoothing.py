@@ -98,7 +98,12 @@ def serial(
 
 
 def run(
-    kernel: Kernel, images: types.Images, keys: types.Keys, samples: jax.Array, sigma: float
+    kernel: Kernel,
+    images: types.Images,
+    keys: types.Keys,
+    samples: jax.Array,
+    sigma: float,
+    interval: int | None = None,
 ) -> tuple[Info, types.Counts]:
     """Samples the votes of a block of lanes.
 
@@ -108,6 +113,7 @@ def run(
       keys: phase key of every lane's image [lanes]; see `noise.phase_key`.
       samples: sample index of every step and lane [steps, lanes], int32.
       sigma: standard deviation of the noise.
+      interval: steps after which a lane takes a first state anew; never if None.
 
     Returns:
       Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
@@ -116,9 +122,21 @@ def run(
     def step(state, index):
         return kernel.step(state, noisy(images, keys, index, sigma))
 
-    state, warm_up_evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
-    _, found = lax.scan(step, state, samples)
-    return found, warm_up_evaluations
+    def chain(samples):
+        state, evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
+        _, found = lax.scan(step, state, samples)
+        return found, evaluations
+
+    if interval is None or interval >= len(samples):
+        return chain(samples)
+    whole, rest = divmod(len(samples), interval)
+    chains = samples[: whole * interval].reshape(whole, interval, *samples.shape[1:])
+    found, evaluations = lax.map(chain, chains)
+    found, evaluations = jax.tree.map(jnp.concatenate, found), evaluations.sum(0)
+    if rest:
+        last, more = chain(samples[-rest:])
+        found, evaluations = jax.tree.map(lambda *parts: jnp.concatenate(parts), found, last), evaluations + more
+    return found, evaluations
 
 
 def noisy(images: types.Images, keys: types.Keys, samples: types.SampleIndices, sigma: float) -> types.Images:

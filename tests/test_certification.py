@@ -170,6 +170,22 @@ def test_evaluations_are_counted_to_the_last(small, images):
     serial = certify(small, images, SERIAL)
     # Both phases warm up 16 lanes; the audit is padded to its size where there are fewer votes.
     assert {c.evaluations for c in serial} == {2 * 16 * 2 + (20 + 90) + 30 * 4} == {SERIAL.evaluations}
+    # Of 2 and 6 steps; every warm-up after the first begins with a lane's third or fifth sample.
+    again = dataclasses.replace(SERIAL, warmup_interval=2)
+    assert {c.evaluations for c in certify(small, images, again)} == {again.evaluations}
+    assert again.evaluations - SERIAL.evaluations == 2 * 16 * 2
+
+
+def test_a_chain_that_is_warmed_up_for_every_sample_votes_as_the_solver_of_both_together(small, images):
+    """Plain iteration goes on where it stopped, so that 2 and 2 evaluations are 4; and its votes need no audit."""
+    halves = {"budget": 2, "warmup_budget": 2, "warmup_interval": 1, "warmup_solver": "plain", "solver": "plain"}
+    serial = certify(small, images, SERIAL, **halves)
+    independent = certify(small, images, INDEPENDENT, solver="plain")
+    for name in ("counts", "counts_selection", "selected"):
+        assert [getattr(c, name) for c in serial] == [getattr(c, name) for c in independent]
+    assert {c.mismatches for c in serial} == {0}
+    mixed = certify(small, images, SERIAL, **{**halves, "warmup_solver": "anderson"})
+    assert [c.residuals for c in mixed] != [c.residuals for c in serial]
 
 
 def test_ten_images_are_traced_once(small, monkeypatch):

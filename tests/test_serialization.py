@@ -14,6 +14,7 @@ from deqsmooth import architecture, config, serialization
         config.Smoothing(),
         config.Smoothing(sampler="independent", tolerance=1e-3),
         config.Selection(max_images=3),
+        config.Smoothing(warmup_solver="plain", warmup_interval=3),
     ],
 )
 def test_json_round_trip(settings):
@@ -34,6 +35,13 @@ def test_foreign_json_is_refused(change, message):
     encoded = {**serialization.to_json(config.Training()), **change}
     with pytest.raises(ValueError, match=message):
         serialization.from_json(config.Training, encoded)
+
+
+def test_a_later_setting_is_written_only_if_given():
+    """The digest of what was recorded before it must stay."""
+    assert "warmup_interval" not in serialization.to_json(config.Smoothing())
+    assert serialization.to_json(config.Smoothing(warmup_interval=3))["warmup_interval"] == 3
+    assert serialization.to_json(config.Smoothing())["tolerance"] is None
 
 
 def test_what_an_older_version_did_not_write_takes_its_default():

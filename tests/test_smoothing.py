@@ -45,11 +45,14 @@ def kernel_of(deq, start, budget=2, warm_up=4):
     )
 
 
-@pytest.mark.parametrize("start", ["zero", "previous", "first", "clean"])
-def test_the_scan_is_the_loop_it_stands_for(deq, setting, start):
+@pytest.mark.parametrize(
+    ("start", "interval"),
+    [("zero", None), ("previous", None), ("first", None), ("clean", None), ("previous", 2), ("first", 5)],
+)
+def test_the_scan_is_the_loop_it_stands_for(deq, setting, start, interval):
     images, keys, samples, noisy = setting
-    kernel = kernel_of(deq, start)
-    info, warm_up = jax.jit(functools.partial(smoothing.run, kernel, sigma=SIGMA))(images, keys, samples)
+    run = functools.partial(smoothing.run, kernel_of(deq, start), sigma=SIGMA, interval=interval)
+    info, warm_up = jax.jit(run)(images, keys, samples)
 
     model, variables = deq
     params, cell = model.bind(variables), model.cell
@@ -59,15 +62,16 @@ def test_the_scan_is_the_loop_it_stands_for(deq, setting, start):
         z = model.initial_state(u) if z is None else z
         return solvers.build("anderson", budget).solve(lambda z: cell(params, z, u), z).value
 
-    warm = {"zero": None, "clean": images}.get(start, noisy[0])
-    state = None if warm is None else solve(warm, None, 4)
+    state = None
     for step, x in enumerate(noisy):
+        if start != "zero" and step % (interval or STEPS) == 0:
+            state = solve(images if start == "clean" else x, None, 4)
         found = solve(x, state, 2)
         votes = jnp.argmax(model.readout(variables, found, False)[0], -1)
         np.testing.assert_array_equal(info.votes[step], votes)
         state = found if start == "previous" else state
     assert (info.num_evaluations == 2).all()
-    assert (warm_up == (0 if start == "zero" else 4)).all()
+    assert (warm_up == (0 if start == "zero" else 4 * -(-STEPS // (interval or STEPS)))).all()
     assert info.votes.shape == (STEPS, LANES)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from deqsmooth import checks, statistics
+from deqsmooth import checks, serialization, statistics
 from deqsmooth.config import solve
 
 SAMPLERS = ("serial", "independent")
@@ -32,6 +32,8 @@ class Smoothing:
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
       tolerance: relative residual at which that solve stops, decided for each sample by itself.
       warmup_budget: serial: evaluations of the first solve of each lane; by default 10.
+      warmup_solver: serial: its solver; by default that of the samples.
+      warmup_interval: serial: samples of a lane after which it is warmed up anew; by default never.
       reference_budget: serial: evaluations of the reference f that the audit solves with, from zero;
         by default 30.
       num_selection: samples that choose the class (N0 in the papers).
@@ -80,15 +82,17 @@ class Smoothing:
     block: int | Literal["auto"] | None = None
     dtype: str = "float32"
     seed: int = 0
+    warmup_solver: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    warmup_interval: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self):
         checks.known("sampler", self.sampler, SAMPLERS)
         serial = self.sampler == "serial"
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         if not serial:
-            alien = set(_SERIAL_ONLY) | {"alpha_audit"}
+            alien = set(_SERIAL_ONLY) | {"alpha_audit", "warmup_solver", "warmup_interval"}
             if self.bound == "paired":
-                alien = {"warmup_budget", "reference_budget"}
+                alien -= {"bound", "num_audit", "alpha_audit"}
             for name in sorted(alien):
                 value = getattr(self, name)
                 checks.holds(
@@ -153,6 +157,10 @@ class Smoothing:
         if self.sampler == "serial":
             checks.known("bound", self.bound, BOUNDS)
             checks.positive(self, "warmup_budget", "reference_budget", "num_audit")
+            if self.warmup_solver is not None:
+                checks.known("warmup_solver", self.warmup_solver, solve.SOLVERS)
+            if self.warmup_interval is not None:
+                checks.positive(self, "warmup_interval")
             checks.holds(
                 self.num_audit <= self.num_estimation,
                 "num_audit",
@@ -196,6 +204,7 @@ class Smoothing:
         """Cell evaluations of one image, at most; of the pairs none. Serial: lanes must be known."""
         evaluations = self.budget * (self.num_selection + self.num_estimation)
         if self.sampler == "serial":
-            # Selection and estimation each warm up a state for every lane.
-            evaluations += 2 * self.lanes * self.warmup_budget + self.num_audit * self.reference_budget
+            steps = [-(-samples // self.lanes) for samples in (self.num_selection, self.num_estimation)]
+            warm_ups = sum(-(-step // (self.warmup_interval or step)) for step in steps)
+            evaluations += warm_ups * self.lanes * self.warmup_budget + self.num_audit * self.reference_budget
         return evaluations
