@@ -12,6 +12,8 @@ os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", tempfile.mkdtemp(prefix="deqsmoot
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ["DEQSMOOTH_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# Most of the time of these tests is that of compilation; see also the fixture `optimised`.
+jax.config.update("jax_disable_most_optimizations", True)
 jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
 
 import numpy as np  # noqa: E402
@@ -62,6 +64,14 @@ def run(request, small, tmp_path_factory):
         for certificate in certification.certify_dataset(small, dataset, indices, request.param):
             writer.write(certificate)
     return path
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Programs as users have them: for modules that ask whether different programs agree in every bit."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from scipy import stats
 
 from deqsmooth import certification, config, data, distributed, equilibrium, noise, sampling, solvers, statistics
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 INDEPENDENT = config.Smoothing(
     sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
 )

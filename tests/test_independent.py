@@ -7,6 +7,8 @@ import pytest
 
 from deqsmooth import certification, checkpoints, config, data, sampling, statistics
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 LOOKS = config.Smoothing(
     sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
     lanes=16, block=16,

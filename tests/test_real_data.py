@@ -11,7 +11,10 @@ import pytest
 from deqsmooth import certification, checkpoints, config, data, models, presets, training
 
 DATA_DIR = os.environ.get("DEQSMOOTH_TFDS_DIR")
-pytestmark = pytest.mark.skipif(DATA_DIR is None, reason="DEQSMOOTH_TFDS_DIR names no TFDS data directory")
+pytestmark = [
+    pytest.mark.skipif(DATA_DIR is None, reason="DEQSMOOTH_TFDS_DIR names no TFDS data directory"),
+    pytest.mark.usefixtures("optimised"),
+]
 
 
 def test_cifar10_is_the_published_data_set():

@@ -10,6 +10,8 @@ import toy
 
 from deqsmooth import equilibrium, refill, smoothing, solvers, starts
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 NUM_ROWS = 37
 
 

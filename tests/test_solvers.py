@@ -8,6 +8,8 @@ import pytest
 from deqsmooth import solvers
 from deqsmooth.solvers import anderson, broyden, loop, picard
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 NAMES = ("plain", "anderson", "broyden")
 METHODS = {"plain": picard.Picard(), "anderson": anderson.Anderson(), "broyden": broyden.Broyden()}
 
