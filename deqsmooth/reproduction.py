@@ -312,6 +312,6 @@ def _provenance(command, rows, checked, folder) -> str:
     hours = sum(c.seconds for c in found) / 3600
     return (
         f"## Where the numbers come from\n\n`{command}`, on {header['device']}, {versions}: {hours:.2f} hours of "
-        f"sampling, alpha {settings.alpha:g}. Every number above is computed from these records, which "
-        "`deqsmooth-verify` checks:\n\n" + "\n".join(f"- `{file}`" for file in files)
+        f"sampling, alpha {settings.alpha:g}. Every number above is computed from these files; `deqsmooth-verify` "
+        "checks certificates and attacks:\n\n" + "\n".join(f"- `{file}`" for file in files)
     )
