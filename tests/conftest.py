@@ -66,9 +66,9 @@ def run(request, small, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def optimised():
-    """Programs as users have them: for modules that ask whether different programs agree in every bit."""
+    """Programs as users have them: for tests that ask whether different programs agree in every bit."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

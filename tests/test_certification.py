@@ -11,8 +11,6 @@ from scipy import stats
 
 from deqsmooth import certification, config, data, distributed, equilibrium, noise, sampling, solvers, statistics
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 INDEPENDENT = config.Smoothing(
     sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
 )
@@ -63,6 +61,7 @@ def test_independent_counts_are_those_of_solving_each_sample_alone(small, images
         assert len(set(c.counts)) > 2
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     ("num_devices", "lanes", "images_per_batch"),
     [(1, 7, 2), (1, None, None), (3, 24, 1), (3, None, 4), (8, 8, 2), (8, 120, 5), (8, None, None)],
@@ -76,6 +75,7 @@ def test_independent_counts_do_not_depend_on_how_they_are_computed(
     assert essence(found, "lanes") == expected
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("num_devices", "lanes", "images_per_batch"), [(1, 7, 3), (3, 24, 1), (8, None, None)])
 def test_nor_do_those_of_solves_that_stop_by_themselves(
     small, images, devices, num_devices, lanes, images_per_batch
@@ -88,6 +88,7 @@ def test_nor_do_those_of_solves_that_stop_by_themselves(
     assert essence(found, "lanes") == essence(expected, "lanes")
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     "start", ["previous", *(pytest.param(start, marks=pytest.mark.slow) for start in ("first", "clean"))]
 )

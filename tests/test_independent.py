@@ -7,8 +7,6 @@ import pytest
 
 from deqsmooth import certification, checkpoints, config, data, sampling, statistics
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 LOOKS = config.Smoothing(
     sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
     lanes=16, block=16,
@@ -32,6 +30,7 @@ def certify(model, images, settings, **change):
     return {c.index: {name: x for name, x in vars(c).items() if name != "seconds"} for c in found}
 
 
+@pytest.mark.usefixtures("optimised")
 def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run_without_looks(model, images):
     stopped = certify(model, images, LOOKS, stop_gain=GAIN)
     whole = {
@@ -51,6 +50,7 @@ def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run
     assert {found["num_estimation"] for found in stopped.values()} == {50, 100, 400}
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("change", [{"images_per_batch": 3}, {"images_per_batch": 40}, {"lanes": 48}])
 def test_certificates_do_not_depend_on_the_schedule(model, images, change):
     one, other = (certify(model, images, LOOKS, stop_gain=GAIN, **x) for x in ({}, change))

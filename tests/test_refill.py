@@ -10,8 +10,6 @@ import toy
 
 from deqsmooth import equilibrium, refill, smoothing, solvers, starts
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 NUM_ROWS = 37
 
 
@@ -38,6 +36,7 @@ def refilled(case, solver, images, num_lanes, model=None):
     return run(images)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", ["plain", "anderson", "broyden"])
 @pytest.mark.parametrize("num_lanes", [1, 5, 16, 64])
 def test_every_row_is_solved_as_if_it_were_alone(case, name, num_lanes):
@@ -54,6 +53,7 @@ def test_every_row_is_solved_as_if_it_were_alone(case, name, num_lanes):
     np.testing.assert_allclose(found.residual, alone.residual, atol=1e-6)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_a_row_does_not_depend_on_those_before_it(case):
     solver = solvers.build("anderson", 25, 1e-4)
     order = np.random.default_rng(0).permutation(NUM_ROWS)

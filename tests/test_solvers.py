@@ -8,8 +8,6 @@ import pytest
 from deqsmooth import solvers
 from deqsmooth.solvers import anderson, broyden, loop, picard
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 NAMES = ("plain", "anderson", "broyden")
 METHODS = {"plain": picard.Picard(), "anderson": anderson.Anderson(), "broyden": broyden.Broyden()}
 
@@ -173,6 +171,7 @@ def test_hard_lanes_have_their_own_fate(name):
         np.testing.assert_allclose(solution.value[1], -0.5, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("budget", "tolerance"), [(5, None), (30, 1e-5)])
 def test_lanes_do_not_see_each_other(name, budget, tolerance):
