@@ -52,14 +52,15 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
     for sigma in arguments.sigma:
         rows = []
         for model, folder in _models(experiment, arguments, scale, sigma, console):
-            for row, settings in _applicable(experiment.rows(scale), folder, sigma, model, console):
+            checkpoint = checkpoints.load(folder)
+            for row, settings in _applicable(experiment.rows(scale), checkpoint, sigma, model, console):
                 console.print(f"{row}, sigma {sigma:g}")
-                path = _certify(folder, dataset, selection, settings, arguments.out / "records", console)
-                found = _attack(experiment, path, folder, arguments, console)
+                path = _certify(checkpoint, dataset, selection, settings, arguments.out / "records", console)
+                found = _attack(experiment, path, folder, scale, arguments.data_dir, console)
                 status = max([status, *found.values()])
                 memory = None
                 if experiment.measures_memory:
-                    memory = _measure(folder, dataset, selection, settings, path)
+                    memory = _measure(checkpoint, dataset, selection, settings, path)
                 rows.append(reproduction.Row(row, path, tuple(found), memory, model))
         title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
         groups[title] = rows
@@ -88,9 +89,8 @@ def _models(
         yield reproduction.Trained(name, workdir / "metrics.jsonl"), workdir / "model"
 
 
-def _applicable(rows, folder, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:
+def _applicable(rows, checkpoint, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:
     """Names and settings of the rows that a model can be run with."""
-    checkpoint = checkpoints.load(folder)
     if not certification.solves(checkpoint):
         rows = dict([next(iter(rows.items()))])
     for row, settings in rows.items():
@@ -101,9 +101,8 @@ def _applicable(rows, folder, sigma, model, console) -> Iterator[tuple[str, conf
         yield full, dataclasses.replace(settings, sigma=sigma)
 
 
-def _certify(folder, dataset, selection, settings, records, console) -> pathlib.Path:
+def _certify(checkpoint, dataset, selection, settings, records, console) -> pathlib.Path:
     """File of a row's certificates, which is named after its settings: experiments share rows."""
-    checkpoint = checkpoints.load(folder)
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     path = records / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     indices = selection.indices(len(dataset))
@@ -117,25 +116,23 @@ def _certify(folder, dataset, selection, settings, records, console) -> pathlib.
     return path
 
 
-def _attack(experiment, path, folder, arguments, console) -> dict[pathlib.Path, int]:
+def _attack(experiment, path, folder, scale, data_dir, console) -> dict[pathlib.Path, int]:
     """Files of the attacks on a row, and whether each refutes a certificate."""
     found = {}
     for how in experiment.attacks:
-        steps = scales.scale(arguments.scale, arguments.dataset).attacked
-        how = dataclasses.replace(how, steps=steps, step_size=None)
-        out = path.with_name(f"{path.stem}-{how.target}-{steps}.attack.jsonl")
+        how = dataclasses.replace(how, steps=scale.attacked, step_size=None)
+        out = path.with_name(f"{path.stem}-{how.target}-{how.steps}.attack.jsonl")
         found[out] = attack.run(
-            flags.Attack(file=path, attack=how, checkpoint=folder, data_dir=arguments.data_dir, out=out), console
+            flags.Attack(file=path, attack=how, checkpoint=folder, data_dir=data_dir, out=out), console
         )
     return found
 
 
-def _measure(folder, dataset, selection, settings, path) -> pathlib.Path:
+def _measure(checkpoint, dataset, selection, settings, path) -> pathlib.Path:
     """File of the bytes that XLA reserves on each device for the programs of a row."""
     file = path.with_suffix(".memory.json")
     if not file.exists():
         indices = selection.indices(len(dataset))
-        checkpoint = checkpoints.load(folder)
         programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
         file.write_text(json.dumps({"certificates": path.name, "bytes": programs.memory()}) + "\n")
     return file
