@@ -31,7 +31,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(3, 20, 300, 60, 40, 0.01, 2),
+    "smoke": Scale(3, 20, 300, 60, 32, 0.01, 2),
     "small": Scale(30, 100, 10_000, 400, 400, 0.25, 20),
     # The paper's.
     "full": Scale(500, 100, 10_000, 400, 400, 1.0, 20),
