@@ -154,9 +154,7 @@ class Programs:
             {"place": jnp.repeat(jnp.arange(num_images), lanes), "samples": samples.reshape(-1, steps)},
             self._mesh.size * (settings.block if self._queue is None else 1),
         )
-        kernel_of, interval = self._sampler, settings.warmup_interval
-        if reference:
-            kernel_of, interval = self._reference, None
+        kernel_of = self._reference if reference else self._sampler
 
         def lanes_of(shared, rows):
             _, images, indices, phases = shared
@@ -166,7 +164,7 @@ class Programs:
 
         def on_block(shared, rows):
             images, keys = lanes_of(shared, rows)
-            found = smoothing.run(kernel_of(shared[0]), images, keys, rows["samples"].T, settings.sigma, interval)
+            found = smoothing.run(kernel_of(shared[0]), images, keys, rows["samples"].T, settings.sigma)
             return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
 
         def on_device(shared, rows):
@@ -202,7 +200,7 @@ def _kernels(model: types.Model, trained_start: config.StartTraining | None, set
         def classify(images, z):
             return equilibrium.classify(model, variables, solver, images, starts.state(z))
 
-        return smoothing.serial(cold(variables, warm_up), classify, settings.start)
+        return smoothing.serial(cold(variables, warm_up), classify, settings.start, settings.warmup_interval)
 
     return serial, lambda variables: smoothing.independent(cold(variables, reference))
 

@@ -40,10 +40,12 @@ class Kernel(NamedTuple):
     Attributes:
       init: (clean images, images with the first sample's noise) -> (state, evaluations spent [lanes]).
       step: (state, noisy images) -> (state, info).
+      interval: steps after which lanes take a first state anew; never if None.
     """
 
     init: Callable[[types.Images, types.Images], tuple[types.State, types.Counts]]
     step: Callable[[types.State, types.Images], tuple[types.State, Info]]
+    interval: int | None = None
 
 
 def info(output: equilibrium.Output) -> Info:
@@ -70,6 +72,7 @@ def serial(
     warm_up: Callable[[types.Images], equilibrium.Output],
     classify: Callable[[types.Images, types.State], equilibrium.Output],
     start: str,
+    interval: int | None = None,
 ) -> Kernel:
     """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
 
@@ -81,6 +84,7 @@ def serial(
       classify: classifies images from the states of their lanes.
       start: `previous`: the lane's sample before; `first`: always the lane's first sample; `clean`:
         always the image without noise.
+      interval: steps after which a lane is warmed up anew; never if None.
     """
 
     def init(images, noisy):
@@ -94,16 +98,11 @@ def serial(
             state = lanes.select(lanes.is_finite(found), found, state)
         return state, info(output)
 
-    return Kernel(init, step)
+    return Kernel(init, step, interval)
 
 
 def run(
-    kernel: Kernel,
-    images: types.Images,
-    keys: types.Keys,
-    samples: jax.Array,
-    sigma: float,
-    interval: int | None = None,
+    kernel: Kernel, images: types.Images, keys: types.Keys, samples: jax.Array, sigma: float
 ) -> tuple[Info, types.Counts]:
     """Samples the votes of a block of lanes.
 
@@ -113,7 +112,6 @@ def run(
       keys: phase key of every lane's image [lanes]; see `noise.phase_key`.
       samples: sample index of every step and lane [steps, lanes], int32.
       sigma: standard deviation of the noise.
-      interval: steps after which a lane takes a first state anew; never if None.
 
     Returns:
       Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
@@ -127,7 +125,8 @@ def run(
         _, found = lax.scan(step, state, samples)
         return found, evaluations
 
-    if interval is None or interval >= len(samples):
+    interval = kernel.interval or len(samples)
+    if interval >= len(samples):
         return chain(samples)
     whole, rest = divmod(len(samples), interval)
     chains = samples[: whole * interval].reshape(whole, interval, *samples.shape[1:])

@@ -51,8 +51,8 @@ def kernel_of(deq, start, budget=2, warm_up=4):
 )
 def test_the_scan_is_the_loop_it_stands_for(deq, setting, start, interval):
     images, keys, samples, noisy = setting
-    run = functools.partial(smoothing.run, kernel_of(deq, start), sigma=SIGMA, interval=interval)
-    info, warm_up = jax.jit(run)(images, keys, samples)
+    kernel = kernel_of(deq, start)._replace(interval=interval)
+    info, warm_up = jax.jit(functools.partial(smoothing.run, kernel, sigma=SIGMA))(images, keys, samples)
 
     model, variables = deq
     params, cell = model.bind(variables), model.cell
