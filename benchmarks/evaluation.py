@@ -42,6 +42,7 @@ class Benchmark:
       lanes: samples that a device solves at a time.
       rounds: how often every device does that in one program.
       block: samples that a device solves at a time in that certification; by default the certification's own.
+      solvers: with which a sample is solved, as `--solver` of `certify.py`.
       samples: noise samples of the certification whose parts are measured; 0 leaves it out.
       repeats: timings of each program, of which the median counts.
       matrix: side of the matrices of the product.
@@ -55,6 +56,7 @@ class Benchmark:
     lanes: tuple[int, ...] = (100,)
     rounds: int = 1
     block: int | None = None
+    solvers: tuple[str, ...] = ("anderson",)
     samples: int = 2000
     repeats: int = 5
     matrix: int = 4096
@@ -147,16 +149,20 @@ def sample(name, dtype, arguments):
     mesh = distributed.mesh()
     num = arguments.samples
     model, variables, images = _model(name, dtype, 1)
-    settings = ds.Smoothing(
-        sampler="independent",
-        num_estimation=num - _NUM_SELECTION,
-        num_selection=_NUM_SELECTION,
-        budget=_LONG,
-        sigma=_SIGMA,
-        dtype=dtype,
-        block=arguments.block,
-    )
-    block = certification.resolve(settings).block
+    settings = {
+        solver: ds.Smoothing(
+            sampler="independent",
+            num_estimation=num - _NUM_SELECTION,
+            num_selection=_NUM_SELECTION,
+            solver=solver,
+            budget=_LONG,
+            sigma=_SIGMA,
+            dtype=dtype,
+            block=arguments.block,
+        )
+        for solver in arguments.solvers
+    }
+    block = certification.resolve(settings[arguments.solvers[0]]).block
     rows = np.arange(-(-num // (block * mesh.size)) * block * mesh.size, dtype=np.int32)
 
     def program(classify):
@@ -172,9 +178,18 @@ def sample(name, dtype, arguments):
         u, _ = model.inject(variables, images, None)
         return jnp.argmax(model.readout(variables, model.initial_state(u), False)[0], -1)
 
-    def solve(variables, images):
-        solver = solvers.build(settings.solver, _LONG)
-        return jnp.argmax(equilibrium.classify(model, variables, solver, images, starts.zero(model)).logits, -1)
+    def solve(solver):
+        def classify(variables, images):
+            output = equilibrium.classify(
+                model, variables, solvers.build(solver, _LONG), images, starts.zero(model)
+            )
+            return jnp.argmax(output.logits, -1)
+
+        return classify
+
+    def whole(solver):
+        programs = certification.prepare(checkpoint, settings[solver], clean.shape[1:], 1)
+        return lambda: list(ds.certify(checkpoint, clean, settings[solver], programs=programs))
 
     def evaluate(budget):
         def classify(variables, images):
@@ -187,39 +202,39 @@ def sample(name, dtype, arguments):
 
     checkpoint = checkpoints.Checkpoint(model, variables, presets.MODELS[name], None, "")
     clean = np.asarray(images)
-    programs = certification.prepare(checkpoint, settings, clean.shape[1:], 1)
     spent = timing.seconds_in_turn(
         {
             "noise": program(lambda variables, images: jnp.sum(images, (1, 2, 3))),
             "around": program(around),
             "short": program(evaluate(_SHORT)),
             "long": program(evaluate(_LONG)),
-            "solve": program(solve),
-            "whole": lambda: list(ds.certify(checkpoint, clean, settings, programs=programs)),
+            **{f"solve, {solver}": program(solve(solver)) for solver in arguments.solvers},
+            **{f"whole, {solver}": whole(solver) for solver in arguments.solvers},
         },
         arguments.repeats,
     )
-    drawn, surrounded, short, long, solved, whole = (
-        spent[part] / (num if part == "whole" else len(rows)) for part in spent
-    )
-    cells = (long - short) / (_LONG - _SHORT) * _LONG
-    parts = {
-        "noise": drawn,
-        "injection and readout": surrounded - drawn,
-        f"{_LONG} evaluations of the cell": cells,
-        "mixing and residuals": solved - surrounded - cells,
-        "counting, transfers and statistics": whole - solved,
-        "the whole": whole,
-    }
-    for part, seconds in parts.items():
-        yield {
-            "model": name,
-            "dtype": dtype,
-            "block": block,
-            "part": part,
-            "microseconds": 1e6 * seconds,
-            "percent": 100 * seconds / whole,
+    spent = {part: seconds / (num if part.startswith("whole") else len(rows)) for part, seconds in spent.items()}
+    cells = (spent["long"] - spent["short"]) / (_LONG - _SHORT) * _LONG
+    for solver in arguments.solvers:
+        solved, certified = spent[f"solve, {solver}"], spent[f"whole, {solver}"]
+        parts = {
+            "noise": spent["noise"],
+            "injection and readout": spent["around"] - spent["noise"],
+            f"{_LONG} evaluations of the cell": cells,
+            "mixing and residuals": solved - spent["around"] - cells,
+            "counting, transfers and statistics": certified - solved,
+            "the whole": certified,
         }
+        for part, seconds in parts.items():
+            yield {
+                "model": name,
+                "dtype": dtype,
+                "solver": solver,
+                "block": block,
+                "part": part,
+                "microseconds": 1e6 * seconds,
+                "percent": 100 * seconds / certified,
+            }
 
 
 def pytorch(name, lanes, arguments):

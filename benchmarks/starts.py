@@ -36,7 +36,8 @@ class Benchmark:
       sigma: standard deviation of the noise.
       num_images: test images, evenly spaced.
       num_draws: noise draws of each.
-      budgets: evaluations of the short solves.
+      solvers: how the short solves go on, as `--solver` of `certify.py`.
+      budgets: their evaluations.
       reference_budget: evaluations of the long one.
       out: folder that results are written to.
     """
@@ -47,6 +48,7 @@ class Benchmark:
     sigma: float = 0.5
     num_images: int = 360
     num_draws: int = 20
+    solvers: tuple[str, ...] = ("plain", "anderson", "sketched-anderson")
     budgets: tuple[int, ...] = (1, 2, 3, 5, 8)
     reference_budget: int = 30
     out: pathlib.Path = pathlib.Path("runs/starts")
@@ -66,7 +68,7 @@ def main() -> None:
     combinations = [
         (start, solver, budget)
         for start in ("zero", "constant", "learned")
-        for solver in ("plain", "anderson")
+        for solver in arguments.solvers
         for budget in arguments.budgets
     ]
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ class Smoothing:
         for it) or `independent` (standard randomized smoothing).
       start: where a solve begins: `previous`, `first` or `clean` for serial; `zero`, `constant` or `learned`,
         functions of the noisy input, for independent.
-      solver: `plain`, `anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
+      solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
       tolerance: relative residual at which that solve stops, decided for each sample by itself.
       warmup_budget: serial: evaluations of the first solve of each lane; by default 10.

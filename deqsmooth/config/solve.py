@@ -7,7 +7,7 @@ from typing import Any
 
 from deqsmooth import checks
 
-SOLVERS = ("plain", "anderson", "broyden", "jaxopt")
+SOLVERS = ("plain", "anderson", "sketched-anderson", "broyden", "jaxopt")
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
 

@@ -7,12 +7,15 @@ from deqsmooth.solvers import anderson, broyden, converged, loop, picard
 
 Solver = loop.Solver | converged.Converged
 
+_STRIDE = 4
+
 
 def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     """Returns the solver with a name of `config.SOLVERS`.
 
     Args:
-      name: `plain`, `anderson` or `broyden` (see `loop.Solver`), or `jaxopt` (see `converged.Converged`).
+      name: `plain`, `anderson`, `sketched-anderson` (weights from every fourth row) or `broyden` (see
+        `loop.Solver`), or `jaxopt` (see `converged.Converged`).
       budget: evaluations at most.
       tolerance: where a lane stops, or None for the solver's default.
 
@@ -25,5 +28,10 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     checks.known("solver", name, config.SOLVERS)
     if name == "jaxopt":
         return converged.Converged(budget) if tolerance is None else converged.Converged(budget, tolerance)
-    method = {"plain": picard.Picard, "anderson": anderson.Anderson, "broyden": broyden.Broyden}[name]()
-    return loop.Solver(method, budget, tolerance)
+    methods: dict[str, loop.Method] = {
+        "plain": picard.Picard(),
+        "anderson": anderson.Anderson(),
+        "sketched-anderson": anderson.Anderson(stride=_STRIDE),
+        "broyden": broyden.Broyden(),
+    }
+    return loop.Solver(methods[name], budget, tolerance)
