@@ -229,7 +229,7 @@ EXPERIMENTS = {
             "solvers",
             "Which solver certifies most at which budget?",
             "The paper: Anderson and Broyden beat plain iteration from a few evaluations on; all agree at 30. "
-            "Anderson mixing with weights from every fourth row is ours, and should certify the same.",
+            "Sketched Anderson mixing (3 evaluations, every fourth row) is ours; it should certify the same.",
             _solvers,
         ),
         Experiment(

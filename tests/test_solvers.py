@@ -81,7 +81,7 @@ def reference_sketched(f, z, k):
     """Of the leaf of two rows the first, of the other every fourth entry."""
     half = len(z) // 2
     rows = np.r_[0 : half // 2, half : len(z) : 4]
-    return reference_anderson(f, z, k, rows=rows)
+    return reference_anderson(f, z, k, history=3, rows=rows)
 
 
 REFERENCES = {

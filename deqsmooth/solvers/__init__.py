@@ -7,15 +7,13 @@ from deqsmooth.solvers import anderson, broyden, converged, loop, picard
 
 Solver = loop.Solver | converged.Converged
 
-_STRIDE = 4
-
 
 def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     """Returns the solver with a name of `config.SOLVERS`.
 
     Args:
-      name: `plain`, `anderson`, `sketched-anderson` (weights from every fourth row) or `broyden` (see
-        `loop.Solver`), or `jaxopt` (see `converged.Converged`).
+      name: `plain`, `anderson`, `sketched-anderson` (of three evaluations, with weights from every
+        fourth row of their residuals) or `broyden` (see `loop.Solver`), or `jaxopt` (see `converged.Converged`).
       budget: evaluations at most.
       tolerance: where a lane stops, or None for the solver's default.
 
@@ -31,7 +29,7 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     methods: dict[str, loop.Method] = {
         "plain": picard.Picard(),
         "anderson": anderson.Anderson(),
-        "sketched-anderson": anderson.Anderson(stride=_STRIDE),
+        "sketched-anderson": anderson.Anderson(history=3, stride=4),
         "broyden": broyden.Broyden(),
     }
     return loop.Solver(methods[name], budget, tolerance)
