@@ -26,11 +26,13 @@ class Benchmark:
     Attributes:
       model: name of the model, with its first weights.
       settings: names of the settings that are compared.
+      solver: in place of theirs.
       out: file that a line is appended to for each of them.
     """
 
     model: str = "mdeq-large"
     settings: tuple[str, ...] = ("mdeq-30a", "srs-mdeq-3a", "srs-mdeq-1a")
+    solver: str | None = None
     out: pathlib.Path = pathlib.Path("runs/memory.jsonl")
 
 
@@ -47,12 +49,15 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.settings:
         settings = presets.SMOOTHING[name]
-        settings = dataclasses.replace(settings, images_per_batch=1, block=settings.lanes)
+        settings = dataclasses.replace(
+            settings, images_per_batch=1, block=settings.lanes, solver=arguments.solver or settings.solver
+        )
         programs = sampling.Programs(checkpoint, settings, distributed.mesh(dividing=1), size.image_shape)
         line = json.dumps(
             {
                 "model": arguments.model,
                 "settings": name,
+                "solver": settings.solver,
                 "device": jax.local_devices()[0].device_kind,
                 "jax": jax.__version__,
                 "lanes": settings.lanes,
