@@ -103,7 +103,7 @@ def table(rows, radii, title) -> rich.table.Table:
             f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}x",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
             statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
-            *(statistics.round_down(100 * x, 1) for x in accuracies(found, radii)),
+            *(statistics.percent(x) for x in accuracies(found, radii)),
         )
     return shown
 

@@ -108,10 +108,7 @@ def table(rows, arguments) -> rich.table.Table:
             f"{mean(baseline, 'seconds') / mean(found, 'seconds'):.2f}",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
             statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
-            *(
-                statistics.round_down(100 * statistics.certified_accuracy(correct, reached, radius), 1)
-                for radius in radii
-            ),
+            *(statistics.percent(statistics.certified_accuracy(correct, reached, radius)) for radius in radii),
         )
     return shown
 

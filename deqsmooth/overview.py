@@ -27,7 +27,10 @@ def overview(runs: Sequence[Run]) -> Iterator[tables.Table]:
         if run.is_certified:
             together = _at_once(run)
             rows.append(
-                (f"{run.name}, all at once", *(_share(statements.accuracy(together, r).share) for r in radii))
+                (
+                    f"{run.name}, all at once",
+                    *(statistics.percent(statements.accuracy(together, r).share) for r in radii),
+                )
             )
     headings = ("radius", *(f"{radius:g}" for radius in radii))
     yield tables.Table(
@@ -126,11 +129,9 @@ def _radii(runs) -> list[float]:
 
 
 def _percent(accuracy: statements.Accuracy) -> str:
-    return f"{_share(accuracy.share)} ({_share(accuracy.lower)}-{100 * accuracy.upper:.1f})"
-
-
-def _share(share: float) -> str:
-    return statistics.round_down(100 * share, 1)
+    return (
+        f"{statistics.percent(accuracy.share)} ({statistics.percent(accuracy.lower)}-{100 * accuracy.upper:.1f})"
+    )
 
 
 def _at_once(run: Run) -> list[certificates.Certificate]:

@@ -34,7 +34,7 @@ def certified_accuracy(found: Sequence[certificates.Certificate], at: Sequence[f
     for radius in at:
         shown.add_column(f"{radius:g}", justify="right")
     shares = [statistics.certified_accuracy(correct, reached, radius) for radius in at]
-    shown.add_row("%", *(statistics.round_down(100 * share, 1) for share in shares))
+    shown.add_row("%", *(statistics.percent(share) for share in shares))
     return shown
 
 
@@ -136,7 +136,7 @@ def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
         "not broken, %": [share for _, share in left],
     }
     for name, shares in rows.items():
-        shown.add_row(name, *(statistics.round_down(100 * share, 1) for share in shares))
+        shown.add_row(name, *(statistics.percent(share) for share in shares))
     return shown
 
 

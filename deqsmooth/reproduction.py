@@ -195,14 +195,14 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
     at = file.header["radii"]
     correct, reached = [bool(c.correct) for c in checked.found], [c.radius for c in checked.found]
     certified = [statistics.certified_accuracy(correct, reached, radius) for radius in at]
-    lines = [("certified", *(statistics.round_down(100 * share, 1) for share in certified), "")]
+    lines = [("certified", *(statistics.percent(share) for share in certified), "")]
     for file in files:
         how = file.header["attack"]
         shares = dict(attempts.robust_accuracy(file.attempts))
         lines.append(
             (
                 f"withstand {how['steps']} steps on the {how['target']} classifier",
-                *(statistics.round_down(100 * shares[radius], 1) for radius in at),
+                *(statistics.percent(shares[radius]) for radius in at),
                 str(sum(one.refutes for one in file.attempts)) if how["target"] == "smoothed" else "",
             )
         )
@@ -260,7 +260,7 @@ def _certified(found, radii, truth) -> tuple[str, ...]:
     return (
         statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
         statistics.round_down(statistics.mean_radius(reached), 3),
-        *(statistics.round_down(100 * statistics.certified_accuracy(correct, reached, r), 1) for r in radii),
+        *(statistics.percent(statistics.certified_accuracy(correct, reached, r)) for r in radii),
         f"{above_the_truth(found, truth)} of {len(found)}" if truth else "",
     )
 

@@ -89,7 +89,7 @@ def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
         values = by_name[name][4:]
         assert values[1] == statistics.round_down(sum(radii) / 9, 3)
         assert values[0] == statistics.round_down(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9, 3)
-        assert values[2] == statistics.round_down(100 * sum(right) / 9, 1)
+        assert values[2] == statistics.percent(sum(right) / 9)
     assert f"`{run.name}`" in page.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
 
 

@@ -157,6 +157,13 @@ def test_printed_numbers_never_state_more_than_the_value():
     assert statistics.round_down(1.0, 3) == "1.000"
 
 
+def test_percent_of_a_ratio_of_counts_is_exact_and_rounded_down():
+    for total in (9, 40, 100, 120, 500):
+        for count in range(total + 1):
+            tenths = 1000 * count // total
+            assert statistics.percent(count / total) == f"{tenths // 10}.{tenths % 10}"
+
+
 def test_an_unknown_bound_is_refused():
     with pytest.raises(ValueError, match="'exakt'"):
         statistics.audited_lower(9, 10, 0, 5, 0.1, 0.1, "exakt")
