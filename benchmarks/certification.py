@@ -20,7 +20,7 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, checks, config, distributed, report, statistics
+from deqsmooth import checkpoints, checks, config, distributed, report, rounding, statistics
 
 _LEAST_SPAN = 20.0
 
@@ -102,8 +102,8 @@ def table(rows, radii, title) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}x",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
-            *(statistics.percent(x) for x in accuracies(found, radii)),
+            rounding.down(statistics.average_certified_radius(correct, reached), 3),
+            *(rounding.percent(x) for x in accuracies(found, radii)),
         )
     return shown
 

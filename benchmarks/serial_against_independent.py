@@ -20,7 +20,7 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, config, distributed, report, statistics
+from deqsmooth import checkpoints, config, distributed, report, rounding, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +107,8 @@ def table(rows, arguments) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(baseline, 'seconds') / mean(found, 'seconds'):.2f}",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
-            *(statistics.percent(statistics.certified_accuracy(correct, reached, radius)) for radius in radii),
+            rounding.down(statistics.average_certified_radius(correct, reached), 3),
+            *(rounding.percent(statistics.certified_accuracy(correct, reached, radius)) for radius in radii),
         )
     return shown
 

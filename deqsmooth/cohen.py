@@ -13,7 +13,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from deqsmooth import certificates, statistics
+from deqsmooth import certificates, rounding
 
 _COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 _ABSTAINS = -1
@@ -88,7 +88,7 @@ def write(path: str | os.PathLike[str], found: Iterable[certificates.Certificate
             certificate.index,
             certificate.label,
             _ABSTAINS if certificate.prediction is None else certificate.prediction,
-            statistics.round_down(certificate.radius, _DIGITS),
+            rounding.down(certificate.radius, _DIGITS),
             int(bool(certificate.correct)),
             datetime.timedelta(seconds=certificate.seconds),
         )

@@ -68,22 +68,17 @@ def fields(
     """
     serial = settings.sampler == "serial"
     count, trials = int(counts[selected]), int(counts.sum())
-    p_lower = statistics.lower_bound(
-        count, trials, mismatches=audit.get("mismatches", 0), audited=audit.get("audited"), **settings.alphas
-    )
+    mismatches, audited = audit.get("mismatches", 0), audit.get("audited")
     return {
-        "prediction": selected if p_lower > 0.5 else None,
-        "radius": statistics.radius(p_lower, settings.sigma),
-        "p_lower": p_lower,
+        **_statement(settings, settings.alphas["bound"], selected, count, trials, mismatches, audited),
         "selected": selected,
         "count": count,
         "counts_selection": tuple(counts_selection.tolist()),
         "counts": tuple(counts.tolist()),
         "num_selection": settings.num_selection,
         "num_estimation": trials,
-        "num_audit": audit.get("audited", 0),
-        "mismatches": audit.get("mismatches", 0),
-        "bound": settings.alphas["bound"],
+        "num_audit": audited or 0,
+        "mismatches": mismatches,
         "warning": certificates.NOT_VALID if settings.bound == "reference-code" else None,
         "alpha": settings.alpha,
         "alpha_audit": settings.alpha_audit or 0.0,
@@ -104,6 +99,24 @@ def fields(
         "fallbacks": fallbacks,
         "residuals": _quantiles(residual),
         "reference_residuals": _quantiles(audit.get("residual", np.empty(0))),
+    }
+
+
+def under(bound: str, settings: config.Smoothing, c: certificates.Certificate) -> certificates.Certificate:
+    """The certificate that another bound of the serial sampler makes of the same votes."""
+    statement = _statement(settings, bound, c.selected, c.count, sum(c.counts), c.mismatches, c.num_audit)
+    correct = None if c.label is None else statement["prediction"] == c.label
+    return dataclasses.replace(c, correct=correct, **statement)
+
+
+def _statement(settings, bound, selected, count, trials, mismatches, audited) -> dict[str, Any]:
+    alphas = {**settings.alphas, "bound": bound}
+    p_lower = statistics.lower_bound(count, trials, mismatches=mismatches, audited=audited, **alphas)
+    return {
+        "prediction": selected if p_lower > 0.5 else None,
+        "radius": statistics.radius(p_lower, settings.sigma),
+        "p_lower": p_lower,
+        "bound": bound,
     }
 
 

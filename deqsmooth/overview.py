@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deqsmooth import certificates, statements, statistics, tables
+from deqsmooth import certificates, rounding, statements, statistics, tables
 from deqsmooth.runs import Run
 
 ALPHA = 0.05
@@ -29,7 +29,7 @@ def overview(runs: Sequence[Run]) -> Iterator[tables.Table]:
             rows.append(
                 (
                     f"{run.name}, all at once",
-                    *(statistics.percent(statements.accuracy(together, r).share) for r in radii),
+                    *(rounding.percent(statements.accuracy(together, r).share) for r in radii),
                 )
             )
     headings = ("radius", *(f"{radius:g}" for radius in radii))
@@ -72,8 +72,8 @@ def _settings_of(run: Run) -> tuple[str, ...]:
 def _averages(run: Run) -> tuple[str, ...]:
     correct, radii = [bool(line.correct) for line in run.found], [line.radius for line in run.found]
     means = (
-        statistics.round_down(statistics.average_certified_radius(correct, radii), 3),
-        statistics.round_down(statistics.mean_radius(radii), 3),
+        rounding.down(statistics.average_certified_radius(correct, radii), 3),
+        rounding.down(statistics.mean_radius(radii), 3),
     )
     if run.checked is None:
         return (run.name, *means, str(sum(line.prediction is None for line in run.found)), "", "", "")
@@ -118,7 +118,7 @@ def _signed(line) -> float:
 
 
 def _outcome(line) -> tuple[str, str]:
-    return "abstains" if line.prediction is None else str(line.prediction), statistics.round_down(line.radius, 3)
+    return "abstains" if line.prediction is None else str(line.prediction), rounding.down(line.radius, 3)
 
 
 def _radii(runs) -> list[float]:
@@ -129,9 +129,7 @@ def _radii(runs) -> list[float]:
 
 
 def _percent(accuracy: statements.Accuracy) -> str:
-    return (
-        f"{statistics.percent(accuracy.share)} ({statistics.percent(accuracy.lower)}-{100 * accuracy.upper:.1f})"
-    )
+    return f"{rounding.percent(accuracy.share)} ({rounding.percent(accuracy.lower)}-{100 * accuracy.upper:.1f})"
 
 
 def _at_once(run: Run) -> list[certificates.Certificate]:

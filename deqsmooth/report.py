@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich import table
 
-from deqsmooth import attempts, certificates, config, planning, statistics
+from deqsmooth import attempts, certificates, config, planning, rounding, statistics
 
 if TYPE_CHECKING:
     from deqsmooth import parity
@@ -34,7 +34,7 @@ def certified_accuracy(found: Sequence[certificates.Certificate], at: Sequence[f
     for radius in at:
         shown.add_column(f"{radius:g}", justify="right")
     shares = [statistics.certified_accuracy(correct, reached, radius) for radius in at]
-    shown.add_row("%", *(statistics.percent(share) for share in shares))
+    shown.add_row("%", *(rounding.percent(share) for share in shares))
     return shown
 
 
@@ -45,9 +45,9 @@ def summary(found: Sequence[certificates.Certificate]) -> table.Table:
     rows = [
         (
             "ACR (wrong predictions count 0)",
-            statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
+            rounding.down(statistics.average_certified_radius(correct, reached), 3),
         ),
-        ("mean radius (wrong predictions included)", statistics.round_down(statistics.mean_radius(reached), 3)),
+        ("mean radius (wrong predictions included)", rounding.down(statistics.mean_radius(reached), 3)),
         ("abstentions", f"{sum(c.prediction is None for c in found)} of {len(found)}"),
         ("evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
         ("seconds per image", f"{np.mean([c.seconds for c in found]):.2f}"),
@@ -85,7 +85,7 @@ def announcement(settings: config.Smoothing, solves: bool) -> str:
     warning = f"; bound {settings.bound}: {certificates.NOT_VALID}" if settings.bound == "reference-code" else ""
     return (
         f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
-        f"no radius can exceed {statistics.round_down(settings.cap, 3)}{warning}\n"
+        f"no radius can exceed {rounding.down(settings.cap, 3)}{warning}\n"
         f"{cost} evaluations an image at most"
     )
 
@@ -136,7 +136,7 @@ def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
         "not broken, %": [share for _, share in left],
     }
     for name, shares in rows.items():
-        shown.add_row(name, *(statistics.percent(share) for share in shares))
+        shown.add_row(name, *(rounding.percent(share) for share in shares))
     return shown
 
 

@@ -15,7 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from deqsmooth import attempts, certificates, config, experiments, report, statistics, tables, verification
+from deqsmooth import (
+    attempts,
+    certificates,
+    config,
+    evidence,
+    experiments,
+    report,
+    rounding,
+    statistics,
+    tables,
+    verification,
+)
 
 _FINDING = "finding.md"
 _ABOVE = "above the truth"
@@ -135,7 +146,7 @@ def _certified_accuracy(title: str, rows: Sequence[tuple[str, verification.Check
         lines.append((name, *_cost(checked.found), *_certified(checked.found, radii, truth)))
         if checked.settings.sampler == "serial":
             for bound in ("paper", "reference-code"):
-                again = list(_under(checked, bound))
+                again = [evidence.under(bound, checked.settings, c) for c in checked.found]
                 lines.append((f"*{bound}*", "", "", "", *_certified(again, radii, truth)))
     at = (f"r {radius:g}" for radius in radii)
     headings = ("", "evaluations", "s/image", "mismatches", "ACR", "mean radius", *at, _ABOVE)
@@ -195,14 +206,14 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
     at = file.header["radii"]
     correct, reached = [bool(c.correct) for c in checked.found], [c.radius for c in checked.found]
     certified = [statistics.certified_accuracy(correct, reached, radius) for radius in at]
-    lines = [("certified", *(statistics.percent(share) for share in certified), "")]
+    lines = [("certified", *(rounding.percent(share) for share in certified), "")]
     for file in files:
         how = file.header["attack"]
         shares = dict(attempts.robust_accuracy(file.attempts))
         lines.append(
             (
                 f"withstand {how['steps']} steps on the {how['target']} classifier",
-                *(statistics.percent(shares[radius]) for radius in at),
+                *(rounding.percent(shares[radius]) for radius in at),
                 str(sum(one.refutes for one in file.attempts)) if how["target"] == "smoothed" else "",
             )
         )
@@ -258,9 +269,9 @@ def _cost(found: Sequence[certificates.Certificate]) -> tuple[str, str, str]:
 def _certified(found, radii, truth) -> tuple[str, ...]:
     correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     return (
-        statistics.round_down(statistics.average_certified_radius(correct, reached), 3),
-        statistics.round_down(statistics.mean_radius(reached), 3),
-        *(statistics.percent(statistics.certified_accuracy(correct, reached, r)) for r in radii),
+        rounding.down(statistics.average_certified_radius(correct, reached), 3),
+        rounding.down(statistics.mean_radius(reached), 3),
+        *(rounding.percent(statistics.certified_accuracy(correct, reached, r)) for r in radii),
         f"{above_the_truth(found, truth)} of {len(found)}" if truth else "",
     )
 
@@ -280,24 +291,6 @@ def above_the_truth(found: Sequence[certificates.Certificate], truth: Sequence[c
         statistics.clopper_pearson_upper(counts[c.index][c.selected], sum(counts[c.index]), c.alpha) for c in found
     ]
     return sum(c.p_lower > limit for c, limit in zip(found, limits, strict=True))
-
-
-def _under(checked: verification.Checked, bound: str) -> Iterator[certificates.Certificate]:
-    """Certificates with the radii that another bound makes of their votes."""
-    alphas = {**checked.settings.alphas, "bound": bound}
-    for c in checked.found:
-        p_lower = statistics.lower_bound(
-            c.count, sum(c.counts), mismatches=c.mismatches, audited=c.num_audit, **alphas
-        )
-        prediction = c.selected if p_lower > 0.5 else None
-        yield dataclasses.replace(
-            c,
-            prediction=prediction,
-            correct=None if c.label is None else prediction == c.label,
-            p_lower=p_lower,
-            radius=statistics.radius(p_lower, checked.settings.sigma),
-            bound=bound,
-        )
 
 
 def _provenance(command, rows, checked, folder) -> str:

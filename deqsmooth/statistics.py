@@ -6,7 +6,6 @@ audit, over which samples were drawn). Sections refer to Cohen et al. 2019 and G
 
 from __future__ import annotations
 
-import decimal
 import math
 from collections.abc import Sequence
 
@@ -299,24 +298,3 @@ def mean_radius(radii: Sequence[float]) -> float:
     The paper's released code reports this under the name of ACR.
     """
     return float(np.mean(radii))
-
-
-def round_down(value: float, digits: int) -> str:
-    """Decimal text that never states more than the value.
-
-    Example:
-      >>> round_down(0.9999, 3)
-      '0.999'
-    """
-    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
-
-
-def percent(share: float) -> str:
-    """A share in percent with one decimal that never states more; of a ratio of counts the exact one.
-
-    Example:
-      >>> percent(29 / 100), percent(2 / 3)
-      ('29.0', '66.6')
-    """
-    exact = 100 * decimal.Decimal(repr(float(share)))
-    return str(exact.quantize(decimal.Decimal("0.1"), decimal.ROUND_FLOOR))

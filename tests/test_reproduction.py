@@ -8,7 +8,7 @@ from scipy import stats
 from test_certificates import certificate
 from test_verification import rewritten
 
-from deqsmooth import cli, experiments, presets, reproduction, scales, serialization, statistics
+from deqsmooth import cli, experiments, presets, reproduction, rounding, scales, serialization, statistics
 
 NAMES = list(experiments.EXPERIMENTS)
 
@@ -87,9 +87,9 @@ def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
             radii.append(statistics.radius(p, 0.5))
             right.append(p > 0.5 and line["selected"] == line["label"])
         values = by_name[name][4:]
-        assert values[1] == statistics.round_down(sum(radii) / 9, 3)
-        assert values[0] == statistics.round_down(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9, 3)
-        assert values[2] == statistics.percent(sum(right) / 9)
+        assert values[1] == rounding.down(sum(radii) / 9, 3)
+        assert values[0] == rounding.down(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9, 3)
+        assert values[2] == rounding.percent(sum(right) / 9)
     assert f"`{run.name}`" in page.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
 
 

@@ -152,18 +152,6 @@ def test_data_set_figures_by_hand():
     assert statistics.mean_radius(radii) == 0.375
 
 
-def test_printed_numbers_never_state_more_than_the_value():
-    assert statistics.round_down(0.99999, 3) == "0.999"
-    assert statistics.round_down(1.0, 3) == "1.000"
-
-
-def test_percent_of_a_ratio_of_counts_is_exact_and_rounded_down():
-    for total in (9, 40, 100, 120, 500):
-        for count in range(total + 1):
-            tenths = 1000 * count // total
-            assert statistics.percent(count / total) == f"{tenths // 10}.{tenths % 10}"
-
-
 def test_an_unknown_bound_is_refused():
     with pytest.raises(ValueError, match="'exakt'"):
         statistics.audited_lower(9, 10, 0, 5, 0.1, 0.1, "exakt")

@@ -6,7 +6,7 @@ import itertools
 
 import rich.console
 
-from deqsmooth import certification, checkpoints, config, data, flags, planning, progress, report, statistics
+from deqsmooth import certification, checkpoints, config, data, flags, planning, progress, report, rounding
 
 
 def run(arguments: flags.Plan, console: rich.console.Console) -> int:
@@ -21,7 +21,7 @@ def run(arguments: flags.Plan, console: rich.console.Console) -> int:
     if settings.radius > largest:
         console.print(
             f"radius {settings.radius:g} cannot be certified: even unanimous votes of {settings.max_samples:,} "
-            f"samples reach only {statistics.round_down(largest, 3)} at sigma {settings.sigma:g} and alpha "
+            f"samples reach only {rounding.down(largest, 3)} at sigma {settings.sigma:g} and alpha "
             f"{settings.alpha:g}; it takes more noise, or more samples"
         )
         return 1
