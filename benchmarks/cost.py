@@ -24,6 +24,7 @@ from scipy import optimize
 import deqsmooth as ds
 
 _MEASURED = "mdeq-small"
+_SOLVER = "anderson"
 _IMAGENET = "mdeq-small-imagenet"
 _NUM_IMAGES = 50_000
 # Names of the machines, how many devices, and how much faster than the measured one each moves data. A v5e has
@@ -120,7 +121,9 @@ def imagenet(paths):
     """Hours for all validation images of ImageNet, from what a GPU needs for CIFAR-10."""
     for path in paths:
         lines = _lines(path)
-        parts = {row["part"]: row["microseconds"] for row in lines if row["kind"] == "sample"}
+        # Lines written before there was a choice of solvers name none.
+        samples = [row for row in lines if row["kind"] == "sample" and row.get("solver", _SOLVER) == _SOLVER]
+        parts = {row["part"]: row["microseconds"] for row in samples}
         if _is_cpu(path) or not parts:
             continue
         # All parts move states, whose size grows as the cell's traffic does.

@@ -48,7 +48,7 @@ class Benchmark:
     sigma: float = 0.5
     num_images: int = 360
     num_draws: int = 20
-    solvers: tuple[str, ...] = ("plain", "anderson", "sketched-anderson")
+    solvers: tuple[str, ...] = ("plain", "anderson")
     budgets: tuple[int, ...] = (1, 2, 3, 5, 8)
     reference_budget: int = 30
     out: pathlib.Path = pathlib.Path("runs/starts")
