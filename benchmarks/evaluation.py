@@ -44,7 +44,7 @@ class Benchmark:
       block: samples that a device solves at a time in that certification; by default the certification's own.
       solvers: with which a sample is solved, as `--solver` of `certify.py`.
       samples: noise samples of the certification whose parts are measured; 0 leaves it out.
-      repeats: timings of each program, of which the median counts.
+      repeats: timings of each program, of which the least counts.
       matrix: side of the matrices of the product.
       copy_mib: size of the array that is copied.
       pytorch: whether to time PyTorch too.

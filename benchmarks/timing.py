@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 
 def seconds(run: Callable[..., Any], *arguments: Any, repeats: int) -> float:
-    """Median wall seconds of a call, after one that compiles and one that warms up."""
+    """Least wall seconds of a call, after one that compiles and one that warms up.
+
+    The least, because whatever else the machine does only adds to a call.
+    """
     return seconds_in_turn({"": lambda: run(*arguments)}, repeats)[""]
 
 
@@ -23,4 +25,4 @@ def seconds_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[st
             begun = time.perf_counter()
             jax.block_until_ready(run())
             spent[name].append(time.perf_counter() - begun)
-    return {name: float(np.median(found[2:])) for name, found in spent.items()}
+    return {name: min(found[2:]) for name, found in spent.items()}

@@ -129,7 +129,8 @@ def _radii(runs) -> list[float]:
 
 
 def _percent(accuracy: statements.Accuracy) -> str:
-    return f"{rounding.percent(accuracy.share)} ({rounding.percent(accuracy.lower)}-{100 * accuracy.upper:.1f})"
+    interval = f"{rounding.percent(accuracy.lower)}-{rounding.percent(accuracy.upper, up=True)}"
+    return f"{rounding.percent(accuracy.share)} ({interval})"
 
 
 def _at_once(run: Run) -> list[certificates.Certificate]:

@@ -1,4 +1,4 @@
-"""Numbers as text that never states more than they are."""
+"""Numbers as text that never states more than they are, or never less."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def down(value: float, digits: int) -> str:
     return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
 
 
-def percent(share: float) -> str:
-    """A share in percent with one decimal that never states more; of a ratio of counts the exact one.
+def percent(share: float, *, up: bool = False) -> str:
+    """A share in percent with one decimal, never more than it, or never less; of a ratio of counts the exact one.
 
     Example:
-      >>> percent(29 / 100), percent(2 / 3)
-      ('29.0', '66.6')
+      >>> percent(29 / 100), percent(2 / 3), percent(2 / 3, up=True)
+      ('29.0', '66.6', '66.7')
     """
     exact = 100 * decimal.Decimal(repr(float(share)))
-    return str(exact.quantize(decimal.Decimal("0.1"), decimal.ROUND_FLOOR))
+    return str(exact.quantize(decimal.Decimal("0.1"), decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR))

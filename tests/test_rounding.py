@@ -1,4 +1,4 @@
-"""Rounding down, against integer arithmetic."""
+"""Rounding, against integer arithmetic."""
 
 from deqsmooth import rounding
 
@@ -8,8 +8,10 @@ def test_printed_numbers_never_state_more_than_the_value():
     assert rounding.down(1.0, 3) == "1.000"
 
 
-def test_percent_of_a_ratio_of_counts_is_exact_and_rounded_down():
+def test_percent_of_a_ratio_of_counts_is_exact_and_rounded_down_or_up():
     for total in (9, 40, 100, 120, 500):
         for count in range(total + 1):
             tenths = 1000 * count // total
             assert rounding.percent(count / total) == f"{tenths // 10}.{tenths % 10}"
+            tenths = -(-1000 * count // total)
+            assert rounding.percent(count / total, up=True) == f"{tenths // 10}.{tenths % 10}"
