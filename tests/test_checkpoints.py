@@ -66,7 +66,7 @@ def test_models_are_shipped(dataset, sigma):
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4_000_000
     found = checkpoints.load(folder)
     assert found.training.sigma == sigma and found.training.dataset == dataset
-    assert (found.start is None) == ((dataset, sigma) == ("cifar10", 0.25))
+    assert found.start is not None and found.start.sigma == sigma
 
 
 def test_a_model_that_is_not_shipped_is_refused():
