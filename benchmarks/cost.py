@@ -5,7 +5,7 @@
 is fitted to the certificates of each folder, and its error is that of every row predicted from the others. For
 another model the cell's share is scaled by what its convolutions compute (CPU) or move (GPU, TPU), from one cell.
 
-    python benchmarks/cost.py --certificates results/certification/* --cells results/evaluation/*.jsonl
+    python benchmarks/cost.py --certificates results/certification/digits-* --cells results/evaluation/*.jsonl
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Benchmark:
     """A model of cost, and its error.
 
     Attributes:
-      certificates: folders of runs with one model each.
+      certificates: folders of one run each, whose seconds can be compared, and of one model.
       cells: measurements of `benchmarks/evaluation.py`; the last cell and sample of a GPU count.
       out: folder that results are written to.
     """
