@@ -69,3 +69,33 @@ def test_a_strided_convolution_is_aligned_as_in_pytorch():
     # Padding 1 on both sides puts window centres on the even pixels; SAME would put them on the odd ones.
     y = conv.apply({"params": {"kernel": kernel}}, x)
     np.testing.assert_array_equal(y[0, ..., 0], [[0, 2], [8, 10]])
+
+
+class Normalised(nn.Module):
+    affine: bool
+    bias: bool
+    folded: bool
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv = layers.Conv(5, stride=2, use_bias=self.bias, name="conv")
+        if self.folded:
+            return layers.conv_batch_norm(conv, x, train, "norm", affine=self.affine)
+        norm = nn.BatchNorm(
+            not train, momentum=0.9, epsilon=1e-5, use_scale=self.affine, use_bias=self.affine, name="norm"
+        )
+        return norm(conv(x))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_normalisation_in_the_kernel_is_that_of_linen(affine, bias):
+    x, _ = arguments(8, 3)
+    here, there = (Normalised(affine, bias, folded) for folded in (True, False))
+    variables = there.init(jax.random.key(2), x, False)
+    jax.tree.map(np.testing.assert_array_equal, variables, here.init(jax.random.key(2), x, False))
+    random = iter(jax.random.split(jax.random.key(3), 9))
+    variables = jax.tree.map(lambda v: jax.random.uniform(next(random), v.shape, minval=0.2), variables)
+    for train in (False, True):
+        found, expected = (module.apply(variables, x, train, mutable=["batch_stats"]) for module in (here, there))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)

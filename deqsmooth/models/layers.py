@@ -15,6 +15,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+_EPSILON = 1e-5
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -72,7 +73,7 @@ def group_norm(
     num_groups: int,
     scale: ArrayLike | None,
     bias: ArrayLike | None,
-    epsilon: float = 1e-5,
+    epsilon: float = _EPSILON,
 ) -> jax.Array:
     """Group normalisation (Wu & He 2018) from one pass over the activations.
 
@@ -123,14 +124,20 @@ class Conv(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [lanes, height, width, channels] to [lanes, out_height, out_width, features]."""
-        shape = (self.size, self.size, x.shape[-1], self.features)
+    def __call__(
+        self, x: jax.Array, factor: jax.Array | None = None, offset: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps [lanes, height, width, channels] to [lanes, out_height, out_width, features].
+
+        With factor and offset [features], the result times the one plus the other.
+        """
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        if factor is not None and offset is not None:
+            kernel, bias = kernel * factor, offset if bias is None else bias * factor + offset
         pad = (self.size - 1) // 2
-        y = convolve(x, self.param("kernel", self.kernel_init, shape), self.stride, ((pad, pad), (pad, pad)))
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
-        return y
+        y = convolve(x, kernel, self.stride, ((pad, pad), (pad, pad)))
+        return y if bias is None else y + bias
 
 
 class GroupNorm(nn.Module):
@@ -150,23 +157,50 @@ class GroupNorm(nn.Module):
         return group_norm(x, self.num_groups, scale, self.param("bias", nn.initializers.zeros, channels))
 
 
-def batch_norm(
-    train: bool, affine: bool = True, name: str | None = None, axis_name: str | None = None
-) -> nn.BatchNorm:
-    """Batch normalisation with PyTorch's epsilon and momentum; in evaluation with its running statistics.
+def conv_batch_norm(
+    conv: Conv, x: jax.Array, train: bool, name: str, affine: bool = True, axis_name: str | None = None
+) -> jax.Array:
+    """Convolution, then batch normalisation with PyTorch's epsilon and momentum.
+
+    In evaluation its running statistics are a fixed affine map, which the convolution takes into its kernel (Jacob
+    et al. 2018, section 3.2): the same function in one pass over the activations, but for rounding.
 
     Args:
+      conv: the convolution.
+      x: its input [lanes, height, width, channels].
       train: whether statistics are those of the batch.
+      name: of the normalisation.
       affine: whether scale and bias are learned.
-      name: of the module.
       axis_name: mapped axis whose devices share the batch, so that its statistics are theirs together.
+
+    Returns:
+      Activations [lanes, out_height, out_width, features].
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
+    if not train:
+        return conv(x, *_RunningNorm(affine, name=name)(conv.features))
+    normalise = nn.BatchNorm(
+        use_running_average=False,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=_EPSILON,
         use_scale=affine,
         use_bias=affine,
         axis_name=axis_name,
         name=name,
     )
+    return normalise(conv(x))
+
+
+class _RunningNorm(nn.Module):
+    """Batch normalisation by its running statistics, as factor and offset by channel; its variables are flax's."""
+
+    affine: bool
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels).value
+        variance = self.variable("batch_stats", "var", jnp.ones, channels).value
+        factor = lax.rsqrt(variance + _EPSILON)
+        if not self.affine:
+            return factor, -mean * factor
+        factor = factor * self.param("scale", nn.initializers.ones, (channels,))
+        return factor, self.param("bias", nn.initializers.zeros, (channels,)) - mean * factor

@@ -45,8 +45,8 @@ class _Inject(nn.Module):
         channels, strided = self.size.channels[0], self.size.num_strided
         x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
         for index, (window, stride) in enumerate(((3, 1 + (strided > 0)), (3, 1 + (strided > 1)), (1, 1))):
-            x = layers.Conv(channels, window, stride, name=f"conv_{index}")(x)
-            x = nn.relu(layers.batch_norm(train, name=f"norm_{index}", axis_name=self.axis_name)(x))
+            conv = layers.Conv(channels, window, stride, name=f"conv_{index}")
+            x = nn.relu(layers.conv_batch_norm(conv, x, train, f"norm_{index}", axis_name=self.axis_name))
         return x
 
 
@@ -115,15 +115,15 @@ class _Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        batch_norm = functools.partial(layers.batch_norm, train, axis_name=self.axis_name)
+        normalised = functools.partial(layers.conv_batch_norm, train=train, axis_name=self.axis_name)
         y = x
         for index, (channels, window) in enumerate(
             ((self.channels, 1), (self.channels, 3), (4 * self.channels, 1))
         ):
-            y = layers.Conv(channels, window, name=f"conv_{index}")(nn.relu(y) if index else y)
-            y = batch_norm(affine=False, name=f"norm_{index}")(y)
-        projected = layers.Conv(4 * self.channels, size=1, name="project")(x)
-        return nn.relu(y + batch_norm(name="project_norm")(projected))
+            conv = layers.Conv(channels, window, name=f"conv_{index}")
+            y = normalised(conv, nn.relu(y) if index else y, name=f"norm_{index}", affine=False)
+        project = layers.Conv(4 * self.channels, size=1, name="project")
+        return nn.relu(y + normalised(project, x, name="project_norm"))
 
 
 class _Readout(nn.Module):
@@ -132,16 +132,16 @@ class _Readout(nn.Module):
 
     @nn.compact
     def __call__(self, z: tuple[jax.Array, ...], train: bool) -> jax.Array:
-        batch_norm = functools.partial(layers.batch_norm, train, axis_name=self.axis_name)
+        normalised = functools.partial(layers.conv_batch_norm, train=train, axis_name=self.axis_name)
         y = None
         for i, (x, channels) in enumerate(zip(z, self.size.head_channels, strict=True)):
             branch = _Bottleneck(channels, self.axis_name, name=f"bottleneck_{i}")(x, train)
             if y is not None:
-                y = layers.Conv(4 * channels, stride=2, use_bias=True, name=f"down_{i}")(y)
-                branch = branch + nn.relu(batch_norm(name=f"down_norm_{i}")(y))
+                down = layers.Conv(4 * channels, stride=2, use_bias=True, name=f"down_{i}")
+                branch = branch + nn.relu(normalised(down, y, name=f"down_norm_{i}"))
             y = branch
-        y = layers.Conv(self.size.final_channels, size=1, use_bias=True, name="final")(y)
-        y = nn.relu(batch_norm(name="final_norm")(y))
+        final = layers.Conv(self.size.final_channels, size=1, use_bias=True, name="final")
+        y = nn.relu(normalised(final, y, name="final_norm"))
         return nn.Dense(self.size.num_classes, name="classify")(jnp.mean(y, (1, 2)))
 
 

@@ -26,7 +26,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        batch_norm = functools.partial(layers.batch_norm, train, axis_name=self.axis_name)
+        normalised = functools.partial(layers.conv_batch_norm, train=train, axis_name=self.axis_name)
         if self.bottleneck:
             features = _BOTTLENECK_EXPANSION * self.channels
             convolutions = [(self.channels, 1, 1), (self.channels, 3, self.stride), (features, 1, 1)]
@@ -35,11 +35,10 @@ class _Block(nn.Module):
             convolutions = [(features, 3, self.stride), (features, 3, 1)]
         y = x
         for index, (channels, window, stride) in enumerate(convolutions):
-            y = layers.Conv(channels, window, stride, name=f"conv_{index}")(nn.relu(y) if index else y)
-            y = batch_norm(name=f"norm_{index}")(y)
+            conv = layers.Conv(channels, window, stride, name=f"conv_{index}")
+            y = normalised(conv, nn.relu(y) if index else y, name=f"norm_{index}")
         if self.stride > 1 or x.shape[-1] != features:
-            x = layers.Conv(features, 1, self.stride, name="project")(x)
-            x = batch_norm(name="project_norm")(x)
+            x = normalised(layers.Conv(features, 1, self.stride, name="project"), x, name="project_norm")
         return nn.relu(x + y)
 
 
@@ -51,8 +50,8 @@ class _Resnet(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         size, wide = self.size, self.size.stem > 3
         x = (images - jnp.asarray(size.mean)) / jnp.asarray(size.std)
-        x = layers.Conv(size.channels[0], size.stem, 1 + wide, name="conv")(x)
-        x = nn.relu(layers.batch_norm(train, name="norm", axis_name=self.axis_name)(x))
+        stem = layers.Conv(size.channels[0], size.stem, 1 + wide, name="conv")
+        x = nn.relu(layers.conv_batch_norm(stem, x, train, "norm", axis_name=self.axis_name))
         if wide:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, (blocks, channels) in enumerate(zip(size.blocks, size.channels, strict=True)):
