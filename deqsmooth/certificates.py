@@ -68,8 +68,10 @@ class Certificate:
       reference_residuals: the same of the audit's solves; None without an audit.
       seconds: wall time of the image's batch, divided by its images; compilation not included.
       dtype: floating point type of the cell.
-      looks: numbers of samples at which the certificate might have been read, each at its equal part of alpha;
-        None if only at the end.
+      looks: numbers of samples at which the certificate might have been read, each at its part of alpha; None if
+        only at the end.
+      alpha_count: the part of alpha that the count took where it was read; None in files written before it was
+        named, whose looks have equal parts.
     """
 
     index: int
@@ -108,6 +110,7 @@ class Certificate:
     seconds: float
     dtype: str = "float32"
     looks: tuple[int, ...] | None = None
+    alpha_count: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from deqsmooth import (
     distributed,
     evidence,
     independent,
+    looks,
     sampling,
     serial,
     types,
@@ -233,7 +234,7 @@ def _one_each(name, values, images) -> np.ndarray:
 def plain(settings: config.Smoothing, **change: Any) -> config.Smoothing:
     """The classifier of settings of the independent sampler, without their looks, pairs and sizes of programs."""
     sizes = dict.fromkeys(("lanes", "images_per_batch", "block"))
-    bound = dict.fromkeys(("bound", "num_audit", "alpha_audit", "looks", "stop_radius", "stop_gain"))
+    bound = dict.fromkeys(("bound", "num_audit", "alpha_audit", "looks", "spending", "stop_radius", "stop_gain"))
     return dataclasses.replace(settings, **{**sizes, **bound, **change})
 
 
@@ -243,7 +244,7 @@ def solves(classifier: sampling.Classifier) -> bool:
 
 
 def resolve(settings: config.Smoothing) -> config.Smoothing:
-    """Settings with the numbers that depend on the devices filled in.
+    """Settings with the numbers that depend on the devices filled in, and with how looks share alpha.
 
     Raises:
       ValueError: the number of lanes was given and is no multiple of the number of devices, or the block is
@@ -269,4 +270,7 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
         # A call of short solves takes more samples, so that what surrounds it is small beside it.
         rows *= max(1, _EVALUATIONS_PER_ROW // settings.budget)
     images_per_batch = settings.images_per_batch or max(1, -(-rows // lanes))
-    return dataclasses.replace(settings, lanes=lanes, block=block, images_per_batch=images_per_batch)
+    spending = settings.spending or (looks.SPENDING[0] if settings.looks else None)
+    return dataclasses.replace(
+        settings, lanes=lanes, block=block, images_per_batch=images_per_batch, spending=spending
+    )

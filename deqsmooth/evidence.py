@@ -68,9 +68,10 @@ def fields(
     """
     serial = settings.sampler == "serial"
     count, trials = int(counts[selected]), int(counts.sum())
+    parts = settings.parts(trials)
     mismatches, audited = audit.get("mismatches", 0), audit.get("audited")
     return {
-        **_statement(settings, settings.alphas["bound"], selected, count, trials, mismatches, audited),
+        **_statement(settings, parts, selected, count, trials, mismatches, audited),
         "selected": selected,
         "count": count,
         "counts_selection": tuple(counts_selection.tolist()),
@@ -81,6 +82,7 @@ def fields(
         "mismatches": mismatches,
         "warning": certificates.NOT_VALID if settings.bound == "reference-code" else None,
         "alpha": settings.alpha,
+        "alpha_count": parts["alpha_count"],
         "alpha_audit": settings.alpha_audit or 0.0,
         "sigma": settings.sigma,
         "sampler": settings.sampler,
@@ -104,19 +106,20 @@ def fields(
 
 def under(bound: str, settings: config.Smoothing, c: certificates.Certificate) -> certificates.Certificate:
     """The certificate that another bound of the serial sampler makes of the same votes."""
-    statement = _statement(settings, bound, c.selected, c.count, sum(c.counts), c.mismatches, c.num_audit)
+    trials = sum(c.counts)
+    parts = {**settings.parts(trials), "bound": bound}
+    statement = _statement(settings, parts, c.selected, c.count, trials, c.mismatches, c.num_audit)
     correct = None if c.label is None else statement["prediction"] == c.label
     return dataclasses.replace(c, correct=correct, **statement)
 
 
-def _statement(settings, bound, selected, count, trials, mismatches, audited) -> dict[str, Any]:
-    alphas = {**settings.alphas, "bound": bound}
-    p_lower = statistics.lower_bound(count, trials, mismatches=mismatches, audited=audited, **alphas)
+def _statement(settings, parts, selected, count, trials, mismatches, audited) -> dict[str, Any]:
+    p_lower = statistics.lower_bound(count, trials, mismatches=mismatches, audited=audited, **parts)
     return {
         "prediction": selected if p_lower > 0.5 else None,
         "radius": statistics.radius(p_lower, settings.sigma),
         "p_lower": p_lower,
-        "bound": bound,
+        "bound": parts["bound"],
     }
 
 

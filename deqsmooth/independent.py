@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deqsmooth import config, evidence, noise, sampling, statistics
+from deqsmooth import config, evidence, looks, noise, sampling
 
 
 class _Unit(NamedTuple):
@@ -70,11 +70,10 @@ class _Active:
     def is_finished(self) -> bool:
         """Reads the look whose samples are all there; asks for the next one's unless it is the last."""
         settings = self._settings
-        if statistics.is_last_look(
+        if looks.is_last(
             int(self.counts[noise.ESTIMATION][self.selected]),
             self._drawn,
-            settings.num_estimation,
-            alpha=settings.alpha_count,
+            settings.look_alphas,
             sigma=settings.sigma,
             stop_radius=settings.stop_radius,
             stop_gain=settings.stop_gain,

@@ -150,15 +150,15 @@ def _simulate(found, chosen, settings) -> tuple[float, float]:
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     asked = statistics.share(settings.radius, settings.sigma)
-    looks = chosen.looks or (chosen.num_estimation,)
-    goal = statistics.least_count(looks[-1], chosen.alpha_count, asked)
+    goals = {look: statistics.least_count(look, alpha, asked) for look, alpha in chosen.look_alphas.items()}
+    looks = tuple(goals)
     count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
     reached = np.zeros(share.shape, bool)
     for before, look in zip((0, *looks), looks, strict=False):
         spent += ~done * (look - before)
         count += rng.binomial(look - before, share)
-        reached |= ~done & (count >= statistics.least_count(look, chosen.alpha_count, asked))
-        done |= reached | (count + looks[-1] - look < goal)
+        reached |= ~done & (count >= goals[look])
+        done |= reached | (count + looks[-1] - look < goals[looks[-1]])
     return float(np.mean(reached * found.correct)), float(np.mean(spent))
 
 

@@ -126,11 +126,13 @@ def simultaneous_radii(found: Sequence[certificates.Certificate]) -> list[float]
 
 
 def _p_lower(certificate, num_images) -> float:
-    looks = 1 if certificate.looks is None else len(certificate.looks)
+    alpha_count = certificate.alpha_count
+    if alpha_count is None:
+        alpha_count = (certificate.alpha - certificate.alpha_audit) / len(certificate.looks or (1,))
     return statistics.lower_bound(
         certificate.count,
         certificate.num_estimation,
-        alpha_count=(certificate.alpha - certificate.alpha_audit) / looks / num_images,
+        alpha_count=alpha_count / num_images,
         mismatches=certificate.mismatches,
         audited=None if certificate.bound == "clopper-pearson" else certificate.num_audit,
         alpha_audit=certificate.alpha_audit / num_images,

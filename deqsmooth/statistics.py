@@ -184,49 +184,6 @@ def lower_bound(
     return audited_lower(count, trials, mismatches, audited, alpha_audit, alpha_count, bound)
 
 
-def is_last_look(
-    count: int,
-    trials: int,
-    total: int,
-    *,
-    alpha: float,
-    sigma: float,
-    stop_radius: float | None = None,
-    stop_gain: float | None = None,
-) -> bool:
-    """Whether sampling may end at a look: at the last one, without hope of a certificate, and by choice earlier.
-
-    Whatever rule ends it, a bound that holds at every one of the looks at alpha each, their share of the whole,
-    holds where it ends.
-
-    Args:
-      count: votes for A so far.
-      trials: samples so far.
-      total: samples at the last look.
-      alpha: failure probability of each look.
-      sigma: standard deviation of the noise.
-      stop_radius: radius that is wanted; reaching it ends the sampling, and so does having no hope of it.
-      stop_gain: least gain for which sampling goes on: what the radius would grow by if the rest voted as
-        these did.
-
-    Example:
-      >>> is_last_look(60, 100, 10_000, alpha=0.001, sigma=0.5)
-      False
-      >>> is_last_look(20, 100, 200, alpha=0.001, sigma=0.5)
-      True
-    """
-    if trials == total:
-        return True
-    now = radius(clopper_pearson_lower(count, trials, alpha), sigma)
-    best = radius(clopper_pearson_lower(count + total - trials, total, alpha), sigma)
-    if best == 0 or (stop_radius is not None and (now >= stop_radius or best < stop_radius)):
-        return True
-    if stop_gain is None:
-        return False
-    expected = radius(clopper_pearson_lower(count * total // trials, total, alpha), sigma)
-    return expected - now <= stop_gain
-
-
 def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
     """The most probable class, or None where the votes do not tell it from the next (Cohen et al., PREDICT).
 

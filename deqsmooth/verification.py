@@ -94,7 +94,7 @@ def verify(path: str | os.PathLike[str]) -> Checked:
             messages.append(f"image {entry.index} has a certificate already, in line {seen[entry.index]}")
         if isinstance(entry, certificates.Certificate):
             seen.setdefault(entry.index, number)
-            messages += _check_votes(entry, settings, solves)
+            messages += _check_votes(entry, record, settings, solves)
         differences += [Difference(path, number, message) for message in messages]
     if not file.is_whole:
         differences.append(Difference(path, len(file.lines) + 1, "the line does not end: it was cut off"))
@@ -112,6 +112,9 @@ def _settings(path, header) -> tuple[config.Smoothing, config.Selection, bool]:
     """Settings and selection of a header, and whether its classifier solves; what it lacks is as by default."""
     try:
         encoded = {name: x for name, x in header["smoothing"].items() if x is not None}
+        if "looks" in encoded:
+            # Looks shared alpha equally before headers said how.
+            encoded.setdefault("spending", "equal")
         return (
             serialization.from_json(config.Smoothing, encoded),
             serialization.from_json(config.Selection, header["selection"]),
@@ -121,8 +124,11 @@ def _settings(path, header) -> tuple[config.Smoothing, config.Selection, bool]:
         raise ValueError(f"{path}: its header holds no settings of a certification: {error!r}") from None
 
 
-def _check_votes(certificate, settings, solves) -> Iterator[str]:
-    """What does not follow from the votes of a certificate and the settings of the header."""
+def _check_votes(certificate, record, settings, solves) -> Iterator[str]:
+    """What does not follow from the votes of a certificate and the settings of the header.
+
+    Of a field that the line lacks, which an older version did not write, nothing is said.
+    """
     try:
         _check_counts(certificate, settings)
         expected = _expected(certificate, settings, solves)
@@ -131,7 +137,7 @@ def _check_votes(certificate, settings, solves) -> Iterator[str]:
         return
     for name, value in expected.items():
         stated = getattr(certificate, name)
-        if not _same(stated, value):
+        if name in record and not _same(stated, value):
             yield f"{name} is {stated}; it should be {value}"
 
 

@@ -11,6 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 JAX = {"jax", "jaxopt", "flax", "optax", "orbax", "jaxtyping"}
 FORBIDDEN = {
     "statistics": JAX,
+    "looks": JAX,
     "certificates": JAX,
     "writing": JAX,
     "config": JAX,

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from deqsmooth import certification, checkpoints, config, data, sampling, statistics
+from deqsmooth import certification, checkpoints, config, data, looks, sampling, statistics
 
 LOOKS = config.Smoothing(
     sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
     lanes=16, block=16,
 )  # fmt: skip
-GAIN = 0.15
+GAIN = 0.25
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run
     for index, found in stopped.items():
         for look in LOOKS.looks:
             count = whole[look][index]["counts"][found["selected"]]
-            if statistics.is_last_look(count, look, 400, alpha=0.01 / 3, sigma=0.5, stop_gain=GAIN):
+            if looks.is_last(count, look, LOOKS.look_alphas, sigma=0.5, stop_gain=GAIN):
                 break
         assert found["num_estimation"] == look
         assert found["counts"] == whole[look][index]["counts"]
         assert found["counts_selection"] == whole[look][index]["counts_selection"]
-        assert found["p_lower"] == statistics.clopper_pearson_lower(count, look, 0.01 / 3)
+        assert found["p_lower"] == statistics.clopper_pearson_lower(count, look, 0.01 * look / 550)
         assert found["evaluations"] == 2 * (20 + look)
-        assert found["looks"] == LOOKS.looks
+        assert found["looks"] == LOOKS.looks and found["alpha_count"] == LOOKS.look_alphas[look]
     assert {found["num_estimation"] for found in stopped.values()} == {50, 100, 400}
 
 
@@ -90,16 +90,18 @@ def test_settings_of_looks_are_checked():
             dataclasses.replace(LOOKS, **change)
     with pytest.raises(ValueError, match="with looks, which read its votes"):
         config.Smoothing(looks=(100, 10_000))
-    # Unanimous votes at a third of alpha.
-    expected = statistics.radius(statistics.clopper_pearson_lower(400, 400, 0.01 / 3), 0.5)
-    assert LOOKS.cap == pytest.approx(expected, rel=1e-12)
+    # Unanimous votes at their part of alpha: 400 of the 550 samples of all the looks, or a third.
+    for spending, part in ((None, 400 / 550), ("equal", 1 / 3)):
+        settings = dataclasses.replace(LOOKS, spending=spending)
+        expected = statistics.radius(statistics.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
+        assert settings.cap == pytest.approx(expected, rel=1e-12)
 
 
-def wrong_probability(p, looks, alpha, **rule):
+def wrong_probability(p, alphas, **rule):
     """Exact probability that the bound at the look where a run stops exceeds p: counts look by look."""
     log = {0: 1.0}
     wrong, seen = 0.0, 0
-    for look in looks:
+    for look, alpha in alphas.items():
         drawn = np.arange(look - seen + 1)
         chances = np.exp(
             np.array([np.sum(np.log(np.arange(look - seen, look - seen - k, -1))) for k in drawn])
@@ -113,18 +115,21 @@ def wrong_probability(p, looks, alpha, **rule):
                 after[count + int(k)] = after.get(count + int(k), 0.0) + weight * chance
         seen, log = look, {}
         for count, weight in after.items():
-            if statistics.is_last_look(count, look, looks[-1], alpha=alpha / len(looks), sigma=0.5, **rule):
-                lower = statistics.clopper_pearson_lower(count, look, alpha / len(looks))
+            if looks.is_last(count, look, alphas, sigma=0.5, **rule):
+                lower = statistics.clopper_pearson_lower(count, look, alpha)
                 wrong += weight * (lower > p and lower > 0.5)
             else:
                 log[count] = weight
     return wrong
 
 
+@pytest.mark.parametrize("spending", looks.SPENDING)
 @pytest.mark.parametrize("rule", [{}, {"stop_gain": 0.2}, {"stop_radius": 0.4}])
-def test_coverage_by_enumeration_whatever_the_rule(rule):
-    alpha, looks = 0.1, (10, 20, 40)
-    found = [wrong_probability(p, looks, alpha, **rule) for p in np.linspace(0.5, 0.99, 15)]
+def test_coverage_by_enumeration_whatever_the_rule(rule, spending):
+    alpha = 0.1
+    alphas = looks.alphas(alpha, (10, 20, 40), spending)
+    assert sum(alphas.values()) == pytest.approx(alpha, rel=1e-12)
+    found = [wrong_probability(p, alphas, **rule) for p in np.linspace(0.5, 0.99, 15)]
     assert max(found) <= alpha
     # The looks are not so cautious that the test could not fail: without dividing alpha the bound is broken.
     assert max(found) > alpha / 10
@@ -132,6 +137,8 @@ def test_coverage_by_enumeration_whatever_the_rule(rule):
 
 def test_undivided_alpha_would_not_cover():
     # Reading each of three looks at the whole of alpha and stopping at the first large radius.
-    alpha, looks = 0.1, (10, 20, 40)
-    found = [wrong_probability(p, looks, 3 * alpha, stop_radius=0.1) for p in np.linspace(0.5, 0.7, 9)]
+    alpha = 0.1
+    found = [
+        wrong_probability(p, dict.fromkeys((10, 20, 40), alpha), stop_radius=0.1) for p in np.linspace(0.5, 0.7, 9)
+    ]
     assert max(found) > alpha

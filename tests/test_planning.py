@@ -49,9 +49,10 @@ def test_looks_spend_less_and_share_alpha():
     assert len(with_looks) > 5
     for plan in with_looks:
         same = without[plan.settings.num_estimation]
-        assert plan.evaluations < same.evaluations
+        assert plan.evaluations <= same.evaluations
         assert plan.certified <= same.certified + 0.03
         assert plan.settings.stop_radius == 0.5 and plan.settings.looks[-1] == plan.settings.num_estimation
+    assert min(plan.evaluations / without[plan.settings.num_estimation].evaluations for plan in with_looks) < 0.5
 
 
 def test_no_plan_promises_a_radius_beyond_its_cap():

@@ -63,15 +63,19 @@ def test_the_interval_of_a_difference_covers_it(lost, gained):
 
 def test_radii_at_once_are_those_of_alpha_divided():
     common = {"count": 960, "num_estimation": 1000, "sigma": 0.5, "alpha": 0.01, "label": 1}
-    plain = certificate(0, sampler="independent", bound="clopper-pearson", looks=None, alpha_audit=0.0, **common)
-    looked = dataclasses.replace(plain, looks=(500, 1000))
-    serial = certificate(
-        1, sampler="serial", bound="exact", looks=None, alpha_audit=0.005, num_audit=300, mismatches=2, **common
+    plain = certificate(
+        0, sampler="independent", bound="clopper-pearson", looks=None, alpha_audit=0.0, alpha_count=0.01, **common
     )
-    radii = statements.simultaneous_radii([plain, looked, serial])
-    assert radii[0] == statistics.radius(statistics.clopper_pearson_lower(960, 1000, 0.01 / 3), 0.5)
-    assert radii[1] == statistics.radius(statistics.clopper_pearson_lower(960, 1000, 0.01 / 6), 0.5)
-    lower = statistics.audited_lower(960, 1000, 2, 300, 0.005 / 3, 0.005 / 3, "exact")
-    assert radii[2] == statistics.radius(lower, 0.5)
+    looked = dataclasses.replace(plain, looks=(500, 1000), alpha_count=0.008)
+    before = dataclasses.replace(looked, alpha_count=None)
+    serial = certificate(
+        1, sampler="serial", bound="exact", looks=None, alpha_audit=0.005, alpha_count=0.005, num_audit=300,
+        mismatches=2, **common,
+    )  # fmt: skip
+    radii = statements.simultaneous_radii([plain, looked, before, serial])
+    for place, alpha in enumerate((0.01 / 4, 0.008 / 4, 0.005 / 4)):
+        assert radii[place] == statistics.radius(statistics.clopper_pearson_lower(960, 1000, alpha), 0.5)
+    lower = statistics.audited_lower(960, 1000, 2, 300, 0.005 / 4, 0.005 / 4, "exact")
+    assert radii[3] == statistics.radius(lower, 0.5)
     alone = statistics.audited_lower(960, 1000, 2, 300, 0.005, 0.005, "exact")
     assert statements.simultaneous_radii([serial]) == [statistics.radius(alone, 0.5)]

@@ -8,8 +8,19 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import INDEPENDENT
 
-from deqsmooth import certificates, data, replay, verification, writing
+from deqsmooth import (
+    certificates,
+    certification,
+    config,
+    data,
+    provenance,
+    replay,
+    serialization,
+    verification,
+    writing,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -41,12 +52,34 @@ def test_what_was_written_holds(run, tmp_path):
     assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
 
 
+def test_a_file_from_before_looks_had_their_own_parts_of_alpha_holds(small, tmp_path):
+    settings = dataclasses.replace(INDEPENDENT, spending="equal")
+    selection = config.Selection(dataset="digits", stride=300)
+    dataset = data.load("digits")
+    header = provenance.header(small, selection, settings, dataset.identity)
+    path = tmp_path / "run.jsonl"
+    with writing.Writer(path, header) as writer:
+        for certificate in certification.certify_dataset(small, dataset, [0, 300], settings):
+            writer.write(certificate)
+
+    def to_before(header, records):
+        del header["smoothing"]["spending"], header["sha256"]
+        header["sha256"] = serialization.digest(header)
+        for record in records:
+            del record["alpha_count"]
+
+    found = verification.verify(rewritten(path, tmp_path / "before.jsonl", to_before))
+    assert found.differences == [] and found.settings.spending == "equal"
+    assert all(c.alpha_count is None for c in found.found)
+
+
 TAMPERED = {
     "radius": lambda r: r["radius"] + 1e-6,
     "p_lower": lambda r: r["p_lower"] + 1e-6,
     "count": lambda r: r["count"] + 1,
     "alpha": lambda r: 0.05,
     "alpha_audit": lambda r: r["alpha_audit"] + 0.001,
+    "alpha_count": lambda r: r["alpha_count"] / 2,
     "sigma": lambda r: 1.0,
     "seed": lambda r: 5,
     "prediction": lambda r: 3 if r["prediction"] is None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from deqsmooth import checks, serialization, statistics
+from deqsmooth import checks, looks, serialization, statistics
 from deqsmooth.config import solve
 
 SAMPLERS = ("serial", "independent")
@@ -41,9 +41,11 @@ class Smoothing:
       num_audit: serial: votes that are solved again with the reference (K); by default 1,000. With the bound
         `paired`: samples on which both classifiers are evaluated.
       looks: independent: numbers of samples of the estimation at which a certificate may be read, the last one
-        N; alpha is divided by how many they are. By default only N.
+        N. By default only N.
+      spending: how the looks share alpha: `proportional` to their samples (the default), or `equal`.
       stop_radius: a look that certifies this radius, or leaves no hope of it, is the last.
-      stop_gain: a look after which the rest, voting alike, would add no more than this to the radius is the last.
+      stop_gain: a look after which the rest, even with luck, would add no more than this to the radius is the
+        last; see `looks.is_last`.
       alpha: probability that a certificate is false, at most.
       alpha_audit: the part of alpha that the audit takes, half of it by default; of `paired` that of the pairs, a
         tenth.
@@ -84,6 +86,7 @@ class Smoothing:
     seed: int = 0
     warmup_solver: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
     warmup_interval: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    spending: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self):
         checks.known("sampler", self.sampler, SAMPLERS)
@@ -132,10 +135,12 @@ class Smoothing:
 
     def _check_looks(self):
         if self.looks is None:
-            for name in ("stop_radius", "stop_gain"):
+            for name in ("spending", "stop_radius", "stop_gain"):
                 value = getattr(self, name)
                 checks.holds(value is None, name, value, "left out without looks, at which a run may stop")
             return
+        if self.spending is not None:
+            checks.known("spending", self.spending, looks.SPENDING)
         checks.holds(
             self.sampler == "independent",
             "sampler",
@@ -182,22 +187,23 @@ class Smoothing:
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch: no certificate can be larger."""
         votes = self.num_estimation
-        p_lower = statistics.lower_bound(votes, votes, audited=self.num_audit, **self.alphas)
+        p_lower = statistics.lower_bound(votes, votes, audited=self.num_audit, **self.parts(votes))
         return statistics.radius(p_lower, self.sigma)
 
-    @property
-    def alphas(self) -> dict[str, Any]:
-        """The bound of a certificate and the parts of alpha that it takes, as in `statistics.lower_bound`."""
+    def parts(self, trials: int) -> dict[str, Any]:
+        """Bound of a certificate read after some samples, and its parts of alpha; see `statistics.lower_bound`."""
         return {
-            "alpha_count": self.alpha_count,
+            "alpha_count": self.look_alphas[trials],
             "alpha_audit": self.alpha_audit or 0.0,
             "bound": self.bound or "clopper-pearson",
         }
 
     @property
-    def alpha_count(self) -> float:
-        """The part of alpha that each reading of the counts takes."""
-        return (self.alpha - (self.alpha_audit or 0.0)) / len(self.looks or (1,))
+    def look_alphas(self) -> dict[int, float]:
+        """The part of alpha that each reading of the counts takes, by its number of samples."""
+        alpha = self.alpha - (self.alpha_audit or 0.0)
+        sizes = self.looks or (self.num_estimation,)
+        return looks.alphas(alpha, sizes, self.spending or looks.SPENDING[0])
 
     @property
     def evaluations(self) -> int:
