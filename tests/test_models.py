@@ -13,11 +13,16 @@ from deqsmooth import architecture, models, solvers, starts, types
 TINY = architecture.MdeqModel(image_shape=(8, 8, 3), channels=(8, 16), head_channels=(2, 3), final_channels=6)
 
 
-@pytest.fixture(params=["conv", "toy", "mdeq"])
+@pytest.fixture(params=["conv", "toy", "mdeq"], scope="module")
 def model(request) -> types.Model:
     if request.param == "toy":
         return toy.build()
     return models.build(architecture.ConvModel() if request.param == "conv" else TINY)
+
+
+@pytest.fixture(scope="module")
+def variables(model):
+    return model.init(jax.random.key(0))
 
 
 @pytest.fixture
@@ -25,8 +30,7 @@ def images(model):
     return jax.random.uniform(jax.random.key(3), (5, *model.image_shape))
 
 
-def test_shapes_and_structures(model, images):
-    variables = model.init(jax.random.key(0))
+def test_shapes_and_structures(model, variables, images):
     u, _ = model.inject(variables, images, None)
     z = model.initial_state(u)
     after = model.cell(model.bind(variables), z, u)
@@ -37,8 +41,7 @@ def test_shapes_and_structures(model, images):
     assert model.readout(variables, after, False)[0].shape == (5, model.num_classes)
 
 
-def test_lanes_do_not_see_each_other(model, images):
-    variables = model.init(jax.random.key(0))
+def test_lanes_do_not_see_each_other(model, variables, images):
 
     def logits(images):
         u, _ = model.inject(variables, images, None)
@@ -55,8 +58,7 @@ def test_lanes_do_not_see_each_other(model, images):
     np.testing.assert_array_equal(logits(images)[1:], logits(changed)[1:])
 
 
-def test_evaluation_renews_no_variables(model, images):
-    variables = model.init(jax.random.key(0))
+def test_evaluation_renews_no_variables(model, variables, images):
     u, after = model.inject(variables, images, None)
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
     _, after = model.readout(variables, model.initial_state(u), False)
@@ -83,22 +85,28 @@ def test_standardisation_is_inside():
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_cell_in_bfloat16_is_rounded_inside_and_nowhere_else(model, images):
-    variables = model.init(jax.random.key(0))
+def test_a_cell_in_bfloat16_is_rounded_inside_and_nowhere_else(model, variables, images):
     assert models.with_cell_dtype(model, "float32") is model
     rounded = models.with_cell_dtype(model, "bfloat16")
     keys = jax.random.split(jax.random.key(1), 5)
-    u, renewed = rounded.inject(variables, images, keys)
-    expected_u, expected_renewed = model.inject(variables, images, keys)
+    u, renewed = jax.jit(rounded.inject)(variables, images, keys)
+    expected_u, expected_renewed = jax.jit(model.inject)(variables, images, keys)
     jax.tree.map(np.testing.assert_array_equal, renewed, expected_renewed)
     z = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), model.initial_state(expected_u))
-    after = rounded.cell(rounded.bind(variables), z, u)
+
+    def evaluation(model, u):
+        return lambda variables: model.cell(model.bind(variables), z, u)
+
+    after = jax.jit(evaluation(rounded, u))(variables)
+    expected = jax.jit(evaluation(model, expected_u))(variables)
     assert {x.dtype for x in jax.tree.leaves((rounded.initial_state(u), after))} == {jnp.dtype("float32")}
-    for x, y in zip(
-        jax.tree.leaves(after), jax.tree.leaves(model.cell(model.bind(variables), z, expected_u)), strict=True
-    ):
+    for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True):
         # bfloat16 keeps 8 bits, 0.4 %; a dozen roundings in a row.
         error = jnp.sqrt(jnp.mean((x - y) ** 2) / jnp.mean(y**2))
         assert 1e-4 < error < 0.03
-    gradient = jax.grad(lambda variables: jnp.sum(rounded.cell(rounded.bind(variables), z, u)[0] ** 2))(variables)
+
+    def power(variables):
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(evaluation(rounded, u)(variables)))
+
+    gradient = jax.jit(jax.grad(power))(variables)
     assert {x.dtype for x in jax.tree.leaves(gradient["params"])} == {jnp.dtype("float32")}

@@ -84,7 +84,7 @@ def conv(size: architecture.ConvModel) -> types.Model:
     return types.Model(
         image_shape=size.image_shape,
         num_classes=size.num_classes,
-        init=init,
+        init=jax.jit(init),
         bind=lambda variables: variables["params"]["cell"],
         inject=apply_inject,
         initial_state=jnp.zeros_like,

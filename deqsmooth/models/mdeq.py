@@ -203,7 +203,7 @@ def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Mo
     return types.Model(
         image_shape=size.image_shape,
         num_classes=size.num_classes,
-        init=init,
+        init=jax.jit(init),
         bind=lambda variables: _bind(variables["params"]["cell"]),
         inject=apply_inject,
         initial_state=lambda u: zeros(len(u.features)),

@@ -80,4 +80,4 @@ def resnet(size: architecture.ResnetModel, axis_name: str | None = None) -> type
         logits, renewed = module.apply(variables, images, True, mutable=["batch_stats"])
         return logits, {**variables, **renewed}
 
-    return types.Explicit(size.image_shape, size.num_classes, init, apply)
+    return types.Explicit(size.image_shape, size.num_classes, jax.jit(init), apply)

@@ -70,4 +70,4 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
         features = jax.tree.leaves(u)[0].astype(jnp.float32)
         return jax.tree.unflatten(jax.tree.structure(state), network.apply({"params": params}, features))
 
-    return types.StartNetwork(init, apply, state)
+    return types.StartNetwork(jax.jit(init), apply, state)
