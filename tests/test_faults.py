@@ -149,7 +149,7 @@ def test_a_checkpoint_that_was_replaced_is_refused(tmp_path, monkeypatch, capsys
     assert (tmp_path / "run.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("num_kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_again_and_again_ends_with_the_same_certificates(tmp_path, cache, num_kills):  # noqa: F811
     """At any time, from the start of the process to the middle of a line; each time on other devices."""
     rng = random.Random(num_kills)
