@@ -1,9 +1,10 @@
 """What a certification will cost elsewhere: a model of seconds, fitted to kept runs, with its errors there.
 
-    seconds of an image = a * samples + b * evaluations + c * samples from a learned start
+    seconds of an image = a * samples + b * (evaluations - samples) + c * samples from a learned start
 
-is fitted to the certificates of each folder, and its error is that of every row predicted from the others. For
-another model the cell's share is scaled by what its convolutions compute (CPU) or move (GPU, TPU), from one cell.
+is fitted to the certificates of each folder: a sample's first evaluation, after which there is nothing to mix, counts
+with the sample. Its error is that of every row predicted from the others. For another model the cell's share is scaled
+by what its convolutions compute (CPU) or move (GPU, TPU), from one cell.
 
     python benchmarks/cost.py --certificates results/certification/digits-* --cells results/evaluation/*.jsonl
 """
@@ -77,12 +78,12 @@ def fitted(folder):
     features = np.array([np.mean([_features(c) for c in found], 0) for _, _, found in runs])
     # The first images of a run pay for what is slow once.
     measured = np.array([np.median([c.seconds for c in found]) for _, _, found in runs])
-    for place, (name, _, _) in enumerate(runs):
+    for place, (name, _, found) in enumerate(runs):
         others = np.arange(len(runs)) != place
         predicted = float(features[place] @ _fit(features[others], measured[others]))
         yield {
             "run": name,
-            "evaluations": float(features[place][1]),
+            "evaluations": float(np.mean([c.evaluations for c in found])),
             "measured s": float(measured[place]),
             "predicted s": predicted,
             "error %": 100 * (predicted / float(measured[place]) - 1),
@@ -91,7 +92,7 @@ def fitted(folder):
 
 def _features(certificate) -> tuple[float, float, float]:
     samples = certificate.num_selection + certificate.num_estimation
-    return samples, certificate.evaluations, samples * (certificate.start == "learned")
+    return samples, certificate.evaluations - samples, samples * (certificate.start == "learned")
 
 
 def _fit(features, measured):
