@@ -2,9 +2,9 @@
 
     seconds of an image = a * samples + b * (evaluations - samples) + c * samples from a learned start
 
-is fitted to the certificates of each folder: a sample's first evaluation, after which there is nothing to mix, counts
-with the sample. Its error is that of every row predicted from the others. For another model the cell's share is scaled
-by what its convolutions compute (CPU) or move (GPU, TPU), from one cell.
+is fitted to the certificates of each folder: a sample's first evaluation, after which there is nothing to mix,
+counts with the sample. Its error is that of every row predicted from the others. For another model the cell's
+share is scaled by what its convolutions compute (CPU) or move (GPU, TPU), from one cell.
 
     python benchmarks/cost.py --certificates results/certification/digits-* --cells results/evaluation/*.jsonl
 """
