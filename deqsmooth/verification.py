@@ -94,7 +94,7 @@ def verify(path: str | os.PathLike[str]) -> Checked:
             messages.append(f"image {entry.index} has a certificate already, in line {seen[entry.index]}")
         if isinstance(entry, certificates.Certificate):
             seen.setdefault(entry.index, number)
-            messages += _check_votes(entry, record, settings, solves)
+            messages += _check_votes(entry, settings, solves)
         differences += [Difference(path, number, message) for message in messages]
     if not file.is_whole:
         differences.append(Difference(path, len(file.lines) + 1, "the line does not end: it was cut off"))
@@ -124,10 +124,10 @@ def _settings(path, header) -> tuple[config.Smoothing, config.Selection, bool]:
         raise ValueError(f"{path}: its header holds no settings of a certification: {error!r}") from None
 
 
-def _check_votes(certificate, record, settings, solves) -> Iterator[str]:
+def _check_votes(certificate, settings, solves) -> Iterator[str]:
     """What does not follow from the votes of a certificate and the settings of the header.
 
-    Of a field that the line lacks, which an older version did not write, nothing is said.
+    The part of alpha may be missing, as it is in older files, where it follows from the number of looks.
     """
     try:
         _check_counts(certificate, settings)
@@ -137,7 +137,8 @@ def _check_votes(certificate, record, settings, solves) -> Iterator[str]:
         return
     for name, value in expected.items():
         stated = getattr(certificate, name)
-        if name in record and not _same(stated, value):
+        follows = name == "alpha_count" and stated is None and settings.spending != "proportional"
+        if not (follows or _same(stated, value)):
             yield f"{name} is {stated}; it should be {value}"
 
 

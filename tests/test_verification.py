@@ -115,6 +115,15 @@ def test_a_changed_value_is_found_even_where_the_chain_was_made_to_fit(run, tmp_
         )
 
 
+def test_a_part_of_alpha_may_be_missing_only_where_it_follows_from_the_looks(run, tmp_path):
+    def change(header, records):
+        del records[2]["alpha_count"]
+
+    found = found_in(rewritten(run, tmp_path / "missing.jsonl", change))
+    has_looks = json.loads(run.read_text().splitlines()[0])["smoothing"]["looks"] is not None
+    assert [": alpha_count is None" in message for message in found] == [True] * has_looks
+
+
 def test_votes_moved_between_classes_move_the_radius(run, tmp_path):
     def change(header, records):
         record = max(records, key=lambda record: record["p_lower"])
