@@ -270,7 +270,7 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
         # A call of short solves takes more samples, so that what surrounds it is small beside it.
         rows *= max(1, _EVALUATIONS_PER_ROW // settings.budget)
     images_per_batch = settings.images_per_batch or max(1, -(-rows // lanes))
-    spending = settings.spending or (looks.SPENDING[0] if settings.looks else None)
+    spending = settings.spending or (looks.PROPORTIONAL if settings.looks else None)
     return dataclasses.replace(
         settings, lanes=lanes, block=block, images_per_batch=images_per_batch, spending=spending
     )

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from deqsmooth import statistics
 
-SPENDING = ("proportional", "equal")
+PROPORTIONAL, EQUAL = SPENDING = ("proportional", "equal")
 _HOPE = 0.025
 
 
-def alphas(alpha: float, sizes: Sequence[int], spending: str = "proportional") -> dict[int, float]:
+def alphas(alpha: float, sizes: Sequence[int], spending: str = PROPORTIONAL) -> dict[int, float]:
     """The part of alpha that each look takes; together they take alpha (Bonferroni).
 
     Args:
@@ -26,7 +26,7 @@ def alphas(alpha: float, sizes: Sequence[int], spending: str = "proportional") -
       >>> {look: round(part, 6) for look, part in alphas(0.001, (500, 2000, 10_000)).items()}
       {500: 4e-05, 2000: 0.00016, 10000: 0.0008}
     """
-    weights = {look: look if spending == "proportional" else 1 for look in sizes}
+    weights = {look: look if spending == PROPORTIONAL else 1 for look in sizes}
     return {look: alpha * weight / sum(weights.values()) for look, weight in weights.items()}
 
 

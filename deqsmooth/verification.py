@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deqsmooth import attempts, certificates, config, evidence, serialization
+from deqsmooth import attempts, certificates, config, evidence, looks, serialization
 
 _MEASURED = ("evaluations", "fallbacks", "residuals", "reference_residuals", "seconds")
 # What another version of scipy may give for the same counts.
@@ -114,7 +114,7 @@ def _settings(path, header) -> tuple[config.Smoothing, config.Selection, bool]:
         encoded = {name: x for name, x in header["smoothing"].items() if x is not None}
         if "looks" in encoded:
             # Looks shared alpha equally before headers said how.
-            encoded.setdefault("spending", "equal")
+            encoded.setdefault("spending", looks.EQUAL)
         return (
             serialization.from_json(config.Smoothing, encoded),
             serialization.from_json(config.Selection, header["selection"]),
@@ -137,7 +137,7 @@ def _check_votes(certificate, settings, solves) -> Iterator[str]:
         return
     for name, value in expected.items():
         stated = getattr(certificate, name)
-        follows = name == "alpha_count" and stated is None and settings.spending != "proportional"
+        follows = name == "alpha_count" and stated is None and settings.spending != looks.PROPORTIONAL
         if not (follows or _same(stated, value)):
             yield f"{name} is {stated}; it should be {value}"
 

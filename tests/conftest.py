@@ -52,18 +52,22 @@ def small():
     return checkpoints.Checkpoint(model, variables, SMALL, settings, "0" * 64)
 
 
+def write_run(path, checkpoint, settings, stride):
+    """A file of certificates of digits, every so many."""
+    selection = config.Selection(dataset="digits", stride=stride)
+    dataset = data.load("digits")
+    header = provenance.header(checkpoint, selection, settings, dataset.identity)
+    indices = list(selection.indices(len(dataset)))
+    with writing.Writer(path, header) as writer:
+        for certificate in certification.certify_dataset(checkpoint, dataset, indices, settings):
+            writer.write(certificate)
+    return path
+
+
 @pytest.fixture(scope="session", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])
 def run(request, small, tmp_path_factory):
     """A file of nine certificates of digits."""
-    selection = config.Selection(dataset="digits", stride=40)
-    dataset = data.load("digits")
-    header = provenance.header(small, selection, request.param, dataset.identity)
-    path = tmp_path_factory.mktemp("run") / "run.jsonl"
-    indices = list(selection.indices(len(dataset)))
-    with writing.Writer(path, header) as writer:
-        for certificate in certification.certify_dataset(small, dataset, indices, request.param):
-            writer.write(certificate)
-    return path
+    return write_run(tmp_path_factory.mktemp("run") / "run.jsonl", small, request.param, stride=40)
 
 
 @pytest.fixture

@@ -42,7 +42,6 @@ def test_shapes_and_structures(model, variables, images):
 
 
 def test_lanes_do_not_see_each_other(model, variables, images):
-
     def logits(images):
         u, _ = model.inject(variables, images, None)
         z = solvers.build("plain", 3).solve(

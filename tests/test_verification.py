@@ -8,19 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import INDEPENDENT
+from conftest import INDEPENDENT, write_run
 
-from deqsmooth import (
-    certificates,
-    certification,
-    config,
-    data,
-    provenance,
-    replay,
-    serialization,
-    verification,
-    writing,
-)
+from deqsmooth import certificates, data, replay, serialization, verification, writing
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -54,13 +44,7 @@ def test_what_was_written_holds(run, tmp_path):
 
 def test_a_file_from_before_looks_had_their_own_parts_of_alpha_holds(small, tmp_path):
     settings = dataclasses.replace(INDEPENDENT, spending="equal")
-    selection = config.Selection(dataset="digits", stride=300)
-    dataset = data.load("digits")
-    header = provenance.header(small, selection, settings, dataset.identity)
-    path = tmp_path / "run.jsonl"
-    with writing.Writer(path, header) as writer:
-        for certificate in certification.certify_dataset(small, dataset, [0, 300], settings):
-            writer.write(certificate)
+    path = write_run(tmp_path / "run.jsonl", small, settings, stride=300)
 
     def to_before(header, records):
         del header["smoothing"]["spending"], header["sha256"]

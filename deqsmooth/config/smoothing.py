@@ -203,7 +203,7 @@ class Smoothing:
         """The part of alpha that each reading of the counts takes, by its number of samples."""
         alpha = self.alpha - (self.alpha_audit or 0.0)
         sizes = self.looks or (self.num_estimation,)
-        return looks.alphas(alpha, sizes, self.spending or looks.SPENDING[0])
+        return looks.alphas(alpha, sizes, self.spending or looks.PROPORTIONAL)
 
     @property
     def evaluations(self) -> int:
