@@ -24,24 +24,17 @@ import deqsmooth as ds
 from deqsmooth import certification, checkpoints, distributed, models
 
 _MIB = 2**20
-_BASE: dict[str, Any] = {
-    "samples": 1000,
-    "lanes": 100,
-    "side_by_side": 2,
-    "block": 100,
-    "resolution": 8,
-    "budget": 30,
-}
+_VARIED = ("samples", "lanes", "side_by_side", "block", "resolution", "budget")
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Cost of a sample by size.
+    """Cost of a sample by size. The first value of each is the one from which the others vary.
 
     Attributes:
       samples: values of N.
       lanes: values of the lanes.
-      side_by_side: how many times `lanes` samples make one call; otherwise as many as keep every device busy.
+      side_by_side: how many times `lanes` samples make one call; None is as many as keep every device busy.
       block: rows in one compiled evaluation.
       resolution: sides of the images.
       budget: evaluations of a solve.
@@ -51,32 +44,33 @@ class Benchmark:
     """
 
     samples: tuple[int, ...] = (1000, 4000, 16_000)
-    lanes: tuple[int, ...] = (20, 100, 400)
-    side_by_side: tuple[int, ...] = (1, 2, 8)
-    block: tuple[int, ...] = (25, 50, 100, 200)
+    lanes: tuple[int, ...] = (100, 20, 400)
+    side_by_side: tuple[int | None, ...] = (None, 1, 2, 8)
+    block: tuple[int, ...] = (100, 25, 50, 200)
     resolution: tuple[int, ...] = (8, 16, 32)
-    budget: tuple[int, ...] = (1, 5, 30)
+    budget: tuple[int, ...] = (30, 1, 5)
     sampler: str = "independent"
     num_images: int = 3
     out: pathlib.Path = pathlib.Path("runs/scaling")
 
 
 def main() -> None:
-    """Measures every variation of the base, and writes lines and a table."""
+    """Measures every variation, and writes lines and a table."""
     arguments = tyro.cli(Benchmark)
+    base = {varied: getattr(arguments, varied)[0] for varied in _VARIED}
     distributed.start()
     # What is read from the cache was not compiled.
     jax.config.update("jax_enable_compilation_cache", False)
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = f"{arguments.sampler}-{jax.local_devices()[0].device_kind.replace(' ', '-').lower()}"
     columns = ("varied", "value", "compile s", "temporary MiB", "us a sample", "us an evaluation")
-    shown = rich.table.Table(title=f"{name}, otherwise {', '.join(f'{k} {x}' for k, x in _BASE.items())}")
+    shown = rich.table.Table(title=f"{name}, otherwise {', '.join(f'{k} {x}' for k, x in base.items())}")
     for column in columns:
         shown.add_column(column, justify="left" if column == "varied" else "right")
     with (arguments.out / f"{name}.jsonl").open("w") as file:
-        for varied in _BASE:
+        for varied in _VARIED:
             for value in getattr(arguments, varied):
-                row = measure({**_BASE, varied: value}, arguments)
+                row = measure({**base, varied: value}, arguments)
                 file.write(json.dumps({"varied": varied, "sampler": arguments.sampler, **row}) + "\n")
                 file.flush()
                 shown.add_row(

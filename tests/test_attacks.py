@@ -77,7 +77,7 @@ def test_the_classifier_is_that_of_the_certificates_and_its_gradient_that_of_unr
     expected = equilibrium.classify(
         small.model, small.variables, sampling.solver_of(settings), images, starts.zero(small.model)
     )
-    np.testing.assert_allclose(classify(small.variables, images), expected.logits, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(classify)(small.variables, images), expected.logits, atol=1e-6)
 
     def unrolled(images):
         u, _ = small.model.inject(small.variables, images, None)
@@ -89,8 +89,8 @@ def test_the_classifier_is_that_of_the_certificates_and_its_gradient_that_of_unr
         z, _ = jax.lax.scan(step, small.model.initial_state(u), length=60)
         return jnp.sum(small.model.readout(small.variables, z, False)[0][:, 3])
 
-    gradient = jax.grad(lambda x: jnp.sum(classify(small.variables, x)[:, 3]))(images)
-    reference = jax.grad(unrolled)(images)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(classify(small.variables, x)[:, 3])))(images)
+    reference = jax.jit(jax.grad(unrolled))(images)
     # Both series are cut after 60 terms of a contraction.
     np.testing.assert_allclose(gradient, reference, atol=1e-3 * float(jnp.abs(reference).max()))
 

@@ -1,6 +1,7 @@
 """Certification: counts that depend on nothing but the key path, audits of the same noise, true radii."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -39,14 +40,13 @@ def labels_of(small, image, index, phase, samples, budget=4, sigma=0.5):
     """Votes of the reference on given samples, solved without scan, lanes or blocks."""
     key = noise.phase_key(0, index, phase)
     draws = noise.gaussian(jnp.stack([key] * len(samples)), jnp.asarray(samples, jnp.int32), image.shape)
-    output = equilibrium.classify(
-        small.model,
-        small.variables,
-        solvers.build("anderson", budget),
-        image + sigma * draws,
-        small.model.initial_state,
+    solver = solvers.build("anderson", budget)
+    classify = jax.jit(
+        functools.partial(
+            equilibrium.classify, small.model, small.variables, solver, start=small.model.initial_state
+        )
     )
-    return np.argmax(output.logits, -1)
+    return np.argmax(classify(image + sigma * draws).logits, -1)
 
 
 def test_independent_counts_are_those_of_solving_each_sample_alone(small, images):

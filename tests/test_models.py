@@ -31,17 +31,19 @@ def images(model):
 
 
 def test_shapes_and_structures(model, variables, images):
-    u, _ = model.inject(variables, images, None)
+    u, _ = jax.jit(model.inject)(variables, images, None)
     z = model.initial_state(u)
-    after = model.cell(model.bind(variables), z, u)
+    after = jax.jit(lambda variables: model.cell(model.bind(variables), z, u))(variables)
     assert jax.tree.structure(after) == jax.tree.structure(z)
     assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(z)]
     assert all(len(x) == 5 and x.dtype == jnp.float32 for x in jax.tree.leaves(after))
     assert not any(x.any() for x in jax.tree.leaves(z))
-    assert model.readout(variables, after, False)[0].shape == (5, model.num_classes)
+    logits = jax.eval_shape(lambda z: model.readout(variables, z, False)[0], after)
+    assert logits.shape == (5, model.num_classes)
 
 
 def test_lanes_do_not_see_each_other(model, variables, images):
+    @jax.jit
     def logits(images):
         u, _ = model.inject(variables, images, None)
         z = solvers.build("plain", 3).solve(
@@ -58,9 +60,9 @@ def test_lanes_do_not_see_each_other(model, variables, images):
 
 
 def test_evaluation_renews_no_variables(model, variables, images):
-    u, after = model.inject(variables, images, None)
+    u, after = jax.jit(model.inject)(variables, images, None)
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
-    _, after = model.readout(variables, model.initial_state(u), False)
+    _, after = jax.jit(model.readout, static_argnums=2)(variables, model.initial_state(u), False)
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
 
 

@@ -57,6 +57,7 @@ def test_the_scan_is_the_loop_it_stands_for(deq, setting, start, interval):
     model, variables = deq
     params, cell = model.bind(variables), model.cell
 
+    @functools.partial(jax.jit, static_argnums=2)
     def solve(x, z, budget):
         u, _ = model.inject(variables, x, None)
         z = model.initial_state(u) if z is None else z
@@ -78,9 +79,9 @@ def test_the_scan_is_the_loop_it_stands_for(deq, setting, start, interval):
 def test_a_lane_that_is_not_finite_never_votes_and_harms_no_other(deq, setting):
     images, keys, samples, _ = setting
     for start in ("zero", "previous", "first", "clean"):
-        kernel = kernel_of(deq, start)
-        sound, _ = smoothing.run(kernel, images, keys, samples, SIGMA)
-        broken, _ = smoothing.run(kernel, images.at[1, 0, 0, 0].set(jnp.nan), keys, samples, SIGMA)
+        run = jax.jit(functools.partial(smoothing.run, kernel_of(deq, start), sigma=SIGMA))
+        sound, _ = run(images, keys, samples)
+        broken, _ = run(images.at[1, 0, 0, 0].set(jnp.nan), keys, samples)
         assert (broken.votes[:, 1] == 10).all()
         others = np.array([0, 2, 3])
         np.testing.assert_array_equal(broken.votes[:, others], sound.votes[:, others])

@@ -1,5 +1,7 @@
 """Solvers against closed forms and against the published algorithms written out in float64 numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +98,8 @@ REFERENCES = {
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 12])
 def test_k_evaluations_give_the_published_iterate(name, k):
     a, b = tanh_problem()
-    solution = solvers.build(name, k).solve(as_function(a, b), split(jnp.zeros(b.shape, jnp.float32)))
+    solve = jax.jit(functools.partial(solvers.build(name, k).solve, as_function(a, b)))
+    solution = solve(split(jnp.zeros(b.shape, jnp.float32)))
     for lane in range(len(b)):
         expected = REFERENCES[name](lambda z, i=lane: np.tanh(a[i] @ z) + b[i], np.zeros(len(b[lane])), k)
         # The solver works in float32: a few hundred roundings of numbers of size 1, amplified by the
@@ -132,7 +135,8 @@ def test_measured_residual_is_that_of_the_returned_state(name):
     f = as_function(a, b)
     for budget, tolerance in ((4, None), (60, 1e-3)):
         solver = solvers.build(name, budget, tolerance)
-        solution = solver.solve(f, split(jnp.zeros(b.shape, jnp.float32)), measure_residual=True)
+        solve = jax.jit(functools.partial(solver.solve, f, measure_residual=True))
+        solution = solve(split(jnp.zeros(b.shape, jnp.float32)))
         z, fz = join(solution.value), join(f(solution.value))
         expected = np.linalg.norm(fz - z, axis=1) / (np.linalg.norm(fz, axis=1) + 1e-8)
         # float32 rounding of fz - z, relative to |fz|.
@@ -168,10 +172,12 @@ def hard_lanes(name, budget, tolerance):
     start = jnp.array([0.0, 0.0, 2.0, 0.0, 0.0, 0.0])[:, None] * jnp.ones((6, 3))
     solver = solvers.build(name, budget, tolerance)
 
+    @jax.jit
+    def run(c, b, start):
+        return solver.solve(lambda z: c[:, None] * z + b[:, None], start)
+
     def solve(order):
-        return jax.tree.map(
-            np.asarray, solver.solve(lambda z: c[order][:, None] * z + b[order][:, None], start[order])
-        )
+        return jax.tree.map(np.asarray, run(c[order], b[order], start[order]))
 
     return solve
 

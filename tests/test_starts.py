@@ -1,6 +1,7 @@
 """Where solves begin: starts that depend on the noisy input alone, and what is learned of them."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -59,12 +60,12 @@ def test_a_network_predicts_a_state_of_any_family_lane_by_lane(family):
     network = models.build_start(SETTINGS.network, model)
     params = network.init(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (5, *model.image_shape))
-    u, _ = model.inject(model.init(jax.random.key(2)), images, None)
-    z = network.apply(params, u)
+    u, _ = jax.jit(model.inject)(model.init(jax.random.key(2)), images, None)
+    z = jax.jit(network.apply)(params, u)
     zero = model.initial_state(u)
     assert jax.tree.map(jnp.shape, z) == jax.tree.map(jnp.shape, zero)
     assert jax.tree.structure(z) == jax.tree.structure(zero)
-    alone = network.apply(params, jax.tree.map(lambda x: x[3:4], u))
+    alone = jax.jit(network.apply)(params, jax.tree.map(lambda x: x[3:4], u))
     # Another batch is another program: equal but for the rounding of float32.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[3:4], y, rtol=1e-4, atol=1e-5), z, alone)
     assert not np.allclose(jax.tree.leaves(z)[0][0], jax.tree.leaves(z)[0][1], atol=1e-3)
@@ -88,11 +89,14 @@ def test_counts_are_those_of_each_sample_alone_however_they_are_computed(started
             models.build_start(SETTINGS.network, started.model), started.variables["start"]["network"]
         ),
     }[name]
+    solver = solvers.build("plain", 1)
+    classify = jax.jit(
+        functools.partial(equilibrium.classify, started.model, started.variables, solver, start=begin)
+    )
     for index, image in enumerate(images):
         key = noise.phase_key(0, index, noise.ESTIMATION)
         noisy = image + 0.5 * noise.gaussian(jnp.stack([key] * 40), jnp.arange(40), image.shape)
-        output = equilibrium.classify(started.model, started.variables, solvers.build("plain", 1), noisy, begin)
-        counts = np.bincount(np.argmax(output.logits, -1), minlength=11)
+        counts = np.bincount(np.argmax(classify(noisy).logits, -1), minlength=11)
         assert tuple(counts.tolist()) == found[0][index]
 
 
