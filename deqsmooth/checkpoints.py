@@ -157,7 +157,7 @@ class Run:
     Args:
       workdir: the folder.
       settings: of the training.
-      frozen: digest of the model that the training leaves as it is, if there is one.
+      frozen: digest of the model that the training begins with, if there is one.
 
     Attributes:
       workdir: the folder.

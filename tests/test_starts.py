@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import toy
 from conftest import SMALL
 
@@ -15,6 +17,7 @@ from deqsmooth import (
     architecture,
     certification,
     checkpoints,
+    cli,
     config,
     data,
     equilibrium,
@@ -141,6 +144,63 @@ def test_a_start_is_learned_resumes_exactly_and_leaves_the_model_alone(small, sp
     resumed = list(itertools.islice(fit(small, splits, whole[11].state), 3))
     for ours, theirs in zip(resumed, whole[12:], strict=False):
         assert jax.tree.map(float, ours.metrics) == jax.tree.map(float, theirs.metrics)
+
+
+def test_fine_tuning_adds_the_cross_entropy_of_the_labels_and_reaches_the_model(started, splits):
+    images, labels = map(jnp.asarray, splits[0].take(range(16)))
+    keys = jax.random.split(jax.random.key(5), 16)
+    params = {"network": started.variables["start"]["network"], "model": started.variables["params"]}
+
+    def loss(params, weight):
+        settings = dataclasses.replace(SETTINGS, fine_tune=weight)
+        return start_training.loss_fn(
+            params, {}, images, labels, keys, started.variables, None, model=started.model, settings=settings
+        )[0]
+
+    @jax.jit
+    def both(params):
+        return loss(params, None), *jax.value_and_grad(loss)(params, 2.0)
+
+    frozen, tuned, gradient = both(params)
+    noisy = images + 0.25 * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+    begin = starts.learned(models.build_start(SETTINGS.network, started.model), params["network"])
+    solver = solvers.build("plain", 1)
+    classify = jax.jit(
+        functools.partial(equilibrium.classify, started.model, started.variables, solver, start=begin)
+    )
+    log_probabilities = scipy.special.log_softmax(np.asarray(classify(noisy).logits), axis=-1)
+    entropy = -np.mean(log_probabilities[np.arange(16), labels])
+    # Sums of float32 in two programs.
+    np.testing.assert_allclose(tuned - frozen, 2 * entropy, rtol=1e-4)
+    assert min(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient["model"]["readout"])) > 0
+
+
+def test_the_command_learns_a_start_and_then_fine_tunes_both(small, tmp_path, monkeypatch, capsys):
+    flags = (
+        "--phase start --dataset digits --sigma 0.25 --epochs 1 --batch-size 512 --evaluation-interval 1 "
+        "--reference-budget 2"
+    )
+
+    def train(begin, to, *more):
+        words = [*flags.split(), "--checkpoint", tmp_path / begin, "--workdir", tmp_path / to, *more]
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+        return cli.train()
+
+    checkpoints.save(tmp_path / "given", small.variables, small.size, small.training)
+    assert train("given", "tuned", "--network.width", 8, "--fine-tune", 1) == 2
+    assert "fine_tune is 1.0; it goes on from a learned start" in capsys.readouterr().err
+    assert train("given", "started", "--network.width", 8) == 0
+    assert train("started", "tuned", "--network.width", 16, "--fine-tune", 1) == 2
+    assert "the checkpoint has one of StartModel(width=8)" in capsys.readouterr().err
+    assert train("started", "tuned", "--network.width", 8, "--fine-tune", 1) == 0
+    given, started, tuned = (checkpoints.load(tmp_path / name) for name in ("given", "started", "tuned"))
+    jax.tree.map(np.testing.assert_array_equal, given.variables["params"], started.variables["params"])
+    for of in (lambda c: c.variables["params"], lambda c: c.variables["start"]["network"]):
+        for x, y in zip(*(jax.tree.leaves(of(c)) for c in (started, tuned)), strict=True):
+            # Three updates at a rate of 3e-3 at most, each of which moves an entry by about as much.
+            assert 0 < np.abs(x - y).max() < 0.02
+    assert not np.array_equal(*(jax.tree.leaves(c.variables["start"]["mean"])[0] for c in (started, tuned)))
+    assert (given.start, started.start.fine_tune, tuned.start.fine_tune) == (None, None, 1.0)
 
 
 def test_the_constant_start_is_a_mean_of_equilibria(small, splits):

@@ -47,7 +47,7 @@ def run(arguments: flags.Train, console: rich.console.Console) -> int:
 
 
 def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int:
-    """Learns the start of a trained model, or goes on with it."""
+    """Learns the start of a trained model, or fine-tunes both, or goes on with it."""
     settings = arguments.settings
     _introduce(arguments, console)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(settings.dataset, settings.sigma))
@@ -56,21 +56,33 @@ def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int
         raise ValueError(
             f"{arguments.checkpoint} holds a classifier without an equilibrium: it has no start to learn"
         )
+    if settings.fine_tune is not None:
+        _check_start(settings, checkpoint.start)
     train, test = _splits(arguments)
-    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-start")
+    kind = "start" if settings.fine_tune is None else "fine-tuned"
+    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
     checkpoints.check_place(workdir / "model")
-    begin = start_training.init(model, settings, len(train))
+    begin = start_training.init(model, variables, settings, len(train))
 
     def fit(state):
         return start_training.fit(model, variables, settings, train, test, state)
 
     with checkpoints.Run(workdir, settings, checkpoint.sha256) as run:
-        network = _fit(run, arguments.resume, begin, fit, console)["params"]
-    start = {"network": network, "mean": start_training.mean_equilibrium(model, variables, settings, train)}
-    variables = {**variables, "start": start}
+        params = _fit(run, arguments.resume, begin, fit, console)["params"]
+    variables = start_training.trained(variables, params)
+    mean = start_training.mean_equilibrium(model, variables, settings, train)
+    variables = {**variables, "start": {"network": params["network"], "mean": mean}}
     checkpoints.save(workdir / "model", variables, checkpoint.size, checkpoint.training, settings)
     console.print(f"model with its start: {workdir / 'model'}")
     return 0
+
+
+def _check_start(settings: config.StartTraining, start: config.StartTraining | None) -> None:
+    if start is None or start.network != settings.network:
+        raise ValueError(
+            f"fine_tune is {settings.fine_tune}; it goes on from a learned start of {settings.network}, and the "
+            f"checkpoint has {'none' if start is None else f'one of {start.network}'}"
+        )
 
 
 def _introduce(arguments: flags.Train | flags.TrainStart, console: rich.console.Console) -> None:

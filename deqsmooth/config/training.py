@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from deqsmooth import architecture, checks
+from deqsmooth import architecture, checks, serialization
 from deqsmooth.config import selection, solve
 
 GRADIENTS = ("one-step", "phantom", "neumann", "anderson", "broyden", "gmres", "normal-cg")
@@ -162,13 +162,15 @@ class Training(Descent):
 
 @dataclasses.dataclass(frozen=True)
 class StartTraining(Descent):
-    """How the start of a trained model's solves is learned, the model itself frozen; see also `Descent`.
+    """How the start of a trained model's solves is learned; see also `Descent`.
 
     Attributes:
       solver: of the short solve from the start.
       budget: evaluations of that solve.
       reference_budget: evaluations of the Anderson solve from zero that it is to match.
       distance_weight: weight of the states' relative squared distance, beside the divergence of the logits.
+      fine_tune: weight of the cross-entropy of the labels with which the model is trained too, for the short
+        solve, together with the start that it has; by default it stays as it is and a new start is learned.
       dtype: floating point type of the cell; all else is float32.
       network: size of the network.
     """
@@ -179,6 +181,7 @@ class StartTraining(Descent):
     budget: int = 1
     reference_budget: int = 30
     distance_weight: float = 1.0
+    fine_tune: float | None = dataclasses.field(default=None, metadata=serialization.LATER)
     dtype: str = "float32"
     network: architecture.StartModel = dataclasses.field(default_factory=architecture.StartModel)
 
@@ -186,4 +189,6 @@ class StartTraining(Descent):
         super().__post_init__()
         solve.check(self)
         checks.positive(self, "reference_budget")
-        checks.holds(self.distance_weight >= 0, "distance_weight", self.distance_weight, "at least 0")
+        for name in ("distance_weight", "fine_tune"):
+            if getattr(self, name) is not None:
+                checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
