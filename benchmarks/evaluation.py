@@ -176,9 +176,9 @@ def sample(name, dtype, arguments):
 
     def around(variables, images):
         u, _ = model.inject(variables, images, None)
-        # A state that is the same for all images would be read out but once.
-        brightness = jnp.mean(images, (1, 2, 3), keepdims=True)
-        z = jax.tree.map(lambda x: x + brightness, model.initial_state(u))
+        # What nothing depends on is left out of a program, and a state that all images share is read out but once.
+        level = jnp.mean(jax.tree.leaves(u)[0], (1, 2, 3), keepdims=True)
+        z = jax.tree.map(lambda x: x + level, model.initial_state(u))
         return jnp.argmax(model.readout(variables, z, False)[0], -1)
 
     def solve(solver):

@@ -38,7 +38,8 @@ class Checkpoint(NamedTuple):
       size: the model's, from which it can be built again.
       training: the settings that made it; None for a model from elsewhere.
       sha256: digest of size and variables; independent of how they lie on disk.
-      start: the settings that made its start; None if it has no trained one.
+      start: the settings that made its start, and with `fine_tune` trained the model on; None if it has no trained
+        start.
     """
 
     model: types.Model | types.Explicit
