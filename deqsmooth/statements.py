@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from deqsmooth import certificates, cohen, looks, statistics
+from deqsmooth import certificates, cohen, statistics
 
 Line = certificates.Certificate | cohen.Published
 """What is known of an image."""
@@ -128,9 +128,7 @@ def simultaneous_radii(found: Sequence[certificates.Certificate]) -> list[float]
 def _p_lower(certificate, num_images) -> float:
     alpha_count = certificate.alpha_count
     if alpha_count is None:
-        alpha = certificate.alpha - certificate.alpha_audit
-        sizes = certificate.looks or (certificate.num_estimation,)
-        alpha_count = looks.alphas(alpha, sizes, looks.EQUAL)[certificate.num_estimation]
+        alpha_count = (certificate.alpha - certificate.alpha_audit) / len(certificate.looks or (1,))
     return statistics.lower_bound(
         certificate.count,
         certificate.num_estimation,

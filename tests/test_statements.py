@@ -79,3 +79,7 @@ def test_radii_at_once_are_those_of_alpha_divided():
     assert radii[3] == statistics.radius(lower, 0.5)
     alone = statistics.audited_lower(960, 1000, 2, 300, 0.005, 0.005, "exact")
     assert statements.simultaneous_radii([serial]) == [statistics.radius(alone, 0.5)]
+    # A report shows a file that does not verify, too.
+    changed = dataclasses.replace(before, num_estimation=990)
+    lower = statistics.clopper_pearson_lower(960, 990, 0.005)
+    assert statements.simultaneous_radii([changed]) == [statistics.radius(lower, 0.5)]
