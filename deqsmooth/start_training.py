@@ -128,7 +128,7 @@ def loss_fn(
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
     noisy = images + settings.sigma * draw(keys)
     target = lax.stop_gradient(_long_solve(model, teacher, settings, noisy))
-    found = _short_solve(model, trained(teacher, params), settings, params["network"], noisy)
+    found = _short_solve(model, teacher, settings, params, noisy)
     difference = jax.tree.map(jnp.subtract, found.solution.value, target.solution.value)
     size = lanes.dot(target.solution.value, target.solution.value)
     distance = jnp.mean(lanes.dot(difference, difference) / (size + 1e-8))
@@ -156,7 +156,7 @@ def evaluator(
         draw = noise.gaussian(jnp.stack([key] * _BLOCK), rows["draw"], images.shape[1:])
         noisy = images[rows["place"]] + settings.sigma * draw
         found = (
-            _short_solve(model, trained(teacher, params), settings, params["network"], noisy),
+            _short_solve(model, teacher, settings, params, noisy),
             _long_solve(model, teacher, settings, noisy),
         )
         return tuple(jnp.argmax(output.logits, -1) for output in found)
@@ -229,13 +229,14 @@ def mean_equilibrium(
     return jax.tree.map(lambda *leaves: np.mean(jax.device_get(leaves), 0), *means)
 
 
-def _short_solve(model, frozen, settings, params, images) -> equilibrium.Output:
+def _short_solve(model, teacher, settings, params, images) -> equilibrium.Output:
     """The solve from the learned start, which is trained to give what the long one gives."""
     network = models.build_start(settings.network, model)
     solver = solvers.build(settings.solver, settings.budget)
-    return equilibrium.classify(model, frozen, solver, images, starts.learned(network, params))
+    start = starts.learned(network, params["network"])
+    return equilibrium.classify(model, trained(teacher, params), solver, images, start)
 
 
-def _long_solve(model, frozen, settings, images) -> equilibrium.Output:
+def _long_solve(model, variables, settings, images) -> equilibrium.Output:
     solver = solvers.build("anderson", settings.reference_budget)
-    return equilibrium.classify(model, frozen, solver, images, starts.zero(model))
+    return equilibrium.classify(model, variables, solver, images, starts.zero(model))

@@ -107,7 +107,8 @@ def _fit(run, resume, begin, fit, console):
         state = run.latest(begin)
         if state is not None and not resume:
             raise ValueError(f"{run.workdir} holds a run; give --resume to go on with it, or another --workdir")
-        done = 0 if state is None else int(state.update)
+        state = begin if state is None else state
+        done = int(state.update)
         log.cut(done)
         waited, begun = 0.0, time.perf_counter()
         with progress.bar(console) as shown:
