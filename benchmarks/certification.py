@@ -109,12 +109,13 @@ def table(rows, radii, title) -> rich.table.Table:
 
 
 def plot(rows, radii, path) -> None:
-    """Certified accuracy against evaluations, a panel for each radius, every point with its budget."""
+    """Certified accuracy against evaluations, a panel for each radius; points have budgets, looks dashed lines."""
     from matplotlib import pyplot
 
     kinds: dict[str, list] = {}
     for name, found in rows.items():
         kinds.setdefault(re.sub(r" \d+", "", name, count=1), []).append(found)
+    ways = list(dict.fromkeys(kind.removesuffix(", looks") for kind in kinds))
     figure, panels = pyplot.subplots(1, len(radii), figsize=(4.2 * len(radii), 4.2), squeeze=False)
     for panel, radius in zip(panels[0], radii, strict=True):
         for kind, chosen in kinds.items():
@@ -122,9 +123,12 @@ def plot(rows, radii, path) -> None:
                 (mean(found, "evaluations"), 100 * accuracies(found, [radius])[0], found[0].budget)
                 for found in chosen
             )
-            (line,) = panel.plot(*zip(*((x, y) for x, y, _ in points), strict=True), marker="o", label=kind)
-            for x, y, budget in points:
-                panel.annotate(str(budget), (x, y), (0, 5), textcoords="offset points", color=line.get_color())
+            color = f"C{ways.index(kind.removesuffix(', looks'))}"
+            style = {"linestyle": "--", "markerfacecolor": "white"} if kind not in ways else {}
+            places = zip(*((x, y) for x, y, _ in points), strict=True)
+            panel.plot(*places, marker="o", color=color, label=kind, **style)
+            for x, y, budget in points if kind in ways else ():
+                panel.annotate(str(budget), (x, y), (0, 5), textcoords="offset points", color=color)
         low, high = panel.get_ylim()
         middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
         panel.set_ylim(middle - half, middle + half)
