@@ -29,8 +29,12 @@ def expected(found, first):
         "fewer": f"{mean(first, 'evaluations') / mean(found, 'evaluations'):.1f}",
         "s/image": f"{mean(found, 'seconds'):.2f}",
         "less": f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}",
+        "mismatch %": "",
         "ACR": rounding.down(statistics.average_certified_radius(correct, radii), 3),
     }
+    audited = sum(c.num_audit for c in found)
+    if audited:
+        said["mismatch %"] = f"{100 * sum(c.mismatches for c in found) / audited:.1f}"
     for radius in ("0", "0.25", "0.5", "0.75", "1"):
         said[radius] = rounding.percent(statistics.certified_accuracy(correct, radii, float(radius)))
     return said
