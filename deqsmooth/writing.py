@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from deqsmooth import certificates
@@ -99,7 +100,7 @@ class Writer(Lines):
     """Appends certificates to a file; see `Lines`.
 
     Attributes:
-      done: certificates that the file already holds, in its order.
+      done: certificates that the file holds, in its order.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]):
@@ -117,6 +118,11 @@ class Writer(Lines):
         self.done, self._unreadable = file.certificates, set(file.unreadable)
         self._chain = file.lines[-1].chain if file.lines else self._chain
 
+    def left(self, indices: Iterable[int]) -> list[int]:
+        """Those of some images that have no certificate yet."""
+        done = {certificate.index for certificate in self.done}
+        return [index for index in indices if index not in done]
+
     def write(self, entry: Certificate | Unreadable) -> None:
         """Appends a certificate and waits until it is on disk; or an image without one, if it is not there yet."""
         if isinstance(entry, Unreadable):
@@ -126,3 +132,5 @@ class Writer(Lines):
         record = dataclasses.asdict(entry)
         self._chain = certificates.link(self._chain, record)
         self.append({**record, "chain": self._chain})
+        if isinstance(entry, Certificate):
+            self.done.append(entry)

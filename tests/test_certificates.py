@@ -46,7 +46,10 @@ def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
     path.write_bytes(path.read_bytes()[:-cut])
     with writing.Writer(path, HEADER) as writer:
         assert writer.done == [certificate(0)]
+        assert writer.left([2, 0, 1]) == [2, 1]
         writer.write(certificate(1))
+        assert writer.done == [certificate(0), certificate(1)]
+        assert writer.left([2, 0, 1]) == [2]
     assert certificates.read(path)[1] == [certificate(0), certificate(1)]
 
 

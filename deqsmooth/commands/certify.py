@@ -50,14 +50,13 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     )
     out = share.file(out)
     with writing.Writer(out, header) as writer:
-        done = {certificate.index for certificate in writer.done}
-        left = [index for index in indices if index not in done]
+        left = writer.left(indices)
         console.print(
-            f"{share.introduction()}{len(indices)} images of {selection.dataset}, {len(done)} done, to {out}"
+            f"{share.introduction()}{len(indices)} images of {selection.dataset}, "
+            f"{len(writer.done)} done, to {out}"
         )
         resolved = certification.resolve(settings)
         console.print(report.announcement(resolved, certification.solves(checkpoint)))
-        found = list(writer.done)
         unreadable = []
 
         def note(entry):
@@ -72,11 +71,11 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
                 coming = certification.certify_dataset(
                     checkpoint, dataset, left, settings, programs, on_unreadable=note
                 )
-                follow(coming, writer, found, len(indices), console)
+                follow(coming, writer, len(indices), console)
         finally:
-            if found:
-                console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))
-                console.print(report.summary(found))
+            if writer.done:
+                console.print(report.certified_accuracy(writer.done, report.radii(settings.sigma, settings.cap)))
+                console.print(report.summary(writer.done))
     return 3 if unreadable else 0
 
 
@@ -90,11 +89,10 @@ def _first_usable(checkpoint, dataset, indices, settings) -> np.ndarray:
     raise reason
 
 
-def follow(chosen, writer, found, total, console):
+def follow(coming, writer, total, console):
     """Writes certificates as they come, and shows how far they are."""
     with progress.bar(console) as shown:
-        shown.add_task("compiling", total=total, completed=len(found))
-        for certificate in chosen:
+        shown.add_task("compiling", total=total, completed=len(writer.done))
+        for certificate in coming:
             writer.write(certificate)
-            found.append(certificate)
-            progress.advance(shown, report.state(found))
+            progress.advance(shown, report.state(writer.done))

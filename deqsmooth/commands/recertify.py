@@ -37,12 +37,12 @@ def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
     header = provenance.header(after, selection, settings, dataset.identity, source.header)
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
     with writing.Writer(out, header) as writer:
-        done = {certificate.index for certificate in writer.done}
-        left = [certificate for certificate in source.found if certificate.index not in done]
-        console.print(f"{len(source.found)} certificates, {len(done)} done, to {out}")
-        found = list(writer.done)
-        chosen = recertification.recertify(left, (before, source.settings), (after, settings), dataset)
-        follow(chosen, writer, found, len(source.found), console)
+        console.print(f"{len(source.found)} certificates, {len(writer.done)} done, to {out}")
+        left = set(writer.left(certificate.index for certificate in source.found))
+        chosen = [certificate for certificate in source.found if certificate.index in left]
+        coming = recertification.recertify(chosen, (before, source.settings), (after, settings), dataset)
+        follow(coming, writer, len(source.found), console)
+        found = writer.done
         if found:
             console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))
             console.print(report.summary(found))

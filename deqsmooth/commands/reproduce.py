@@ -107,12 +107,10 @@ def _certify(checkpoint, dataset, selection, settings, records, console) -> path
     path = records / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     indices = selection.indices(len(dataset))
     with writing.Writer(path, header) as writer:
-        done = {certificate.index for certificate in writer.done}
-        left = [index for index in indices if index not in done]
+        left = writer.left(indices)
         if left:
-            found = list(writer.done)
             coming = certification.certify_dataset(checkpoint, dataset, left, settings)
-            follow(coming, writer, found, len(indices), console)
+            follow(coming, writer, len(indices), console)
     return path
 
 
