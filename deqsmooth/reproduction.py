@@ -124,9 +124,10 @@ def _tables(title, group, checked) -> Iterator[tables.Table]:
     """What a group of rows certifies, and what their audits, attacks and programs say beside it."""
     rows = [(row.name, checked[row.path]) for row in group]
     yield _certified_accuracy(title, rows)
-    census = [one for _, one in rows if one.settings.num_audit == one.settings.num_estimation]
-    if census:
-        yield _gaps(census[0], rows)
+    for _, one in rows:
+        audits = [(name, other) for name, other in rows if _made_from(other) == _made_from(one)]
+        if one.settings.num_audit == one.settings.num_estimation and len(audits) > 1:
+            yield _gaps(one, audits)
     for row in group:
         if row.attacks:
             yield _attacks(row, checked[row.path])
@@ -161,6 +162,11 @@ def _independent_votes(checked, others) -> Sequence[certificates.Certificate]:
         if other.settings.sampler == "independent" and other.header["reference"] == checked.header["reference"]:
             return other.found
     return []
+
+
+def _made_from(checked: verification.Checked) -> tuple[Any, ...]:
+    """What votes and their audits follow from, but for how many were audited."""
+    return {**checked.header["smoothing"], "num_audit": None}, checked.header["reference"]
 
 
 def _gaps(census: verification.Checked, rows: Sequence[tuple[str, verification.Checked]]) -> tables.Table:

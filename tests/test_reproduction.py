@@ -1,9 +1,11 @@
 """Experiments of the paper: settings that hold, and pages whose every number follows from verified records."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
+from conftest import SERIAL, write_run
 from scipy import stats
 from test_certificates import certificate
 from test_verification import rewritten
@@ -131,6 +133,26 @@ def test_gaps_are_the_bound_less_the_truth():
         ]  # fmt: skip
         bounds.append(max(possible))
     assert reproduction.gaps_of(found, {0: 0, 1: 7, 2: 50}) == [bounds[0], bounds[1] - 7, 0]
+
+
+def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
+    """An audit of all of other votes says nothing of them."""
+
+    def row(name, num_estimation, num_audit):
+        settings = dataclasses.replace(SERIAL, num_estimation=num_estimation, num_audit=num_audit)
+        return reproduction.Row(name, write_run(tmp_path / f"{name}.jsonl", small, settings, stride=180))
+
+    all_of_96, some_of_96 = row("all of 96", 96, 96), row("some of 96", 96, 48)
+    all_of_48 = row("all of 48", 48, 48)
+
+    def gaps(*rows):
+        page = reproduction.write(experiments.find("audit"), "a command", {"the table": rows}, tmp_path / "page")
+        _, *after = page.read_text().split("Bound on wrong votes less their number, in percent of ")
+        tables = [text.split("\n\n")[1].splitlines()[2:] for text in after]
+        return [[line.split(" | ")[0].removeprefix("| ") for line in lines] for lines in tables]
+
+    assert gaps(all_of_48, all_of_96, some_of_96) == [["all of 96", "some of 96"]]
+    assert gaps(all_of_48, some_of_96) == []
 
 
 def test_a_trained_experiment_takes_no_model(monkeypatch, capsys, tmp_path):
