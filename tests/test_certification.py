@@ -64,8 +64,11 @@ def test_independent_counts_are_those_of_solving_each_sample_alone(small, images
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     ("num_devices", "lanes", "images_per_batch"),
-    [(1, 7, 2), (1, None, None), (3, 24, 1), (3, None, 4), (8, 8, 2), (8, 120, 5), (8, None, None)],
-)
+    [
+        (1, 7, 2), (3, 24, 1), (8, 120, 5), (8, None, None),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, None, None), (3, None, 4), (8, 8, 2))),
+    ],
+)  # fmt: skip
 def test_independent_counts_do_not_depend_on_how_they_are_computed(
     small, images, devices, num_devices, lanes, images_per_batch
 ):

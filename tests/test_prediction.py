@@ -29,7 +29,12 @@ def test_votes_are_those_of_the_images_own_noise():
 
 
 @pytest.mark.parametrize(
-    "change", [{"images_per_batch": 1}, {"images_per_batch": 7}, {"lanes": 16}, {"lanes": 96}]
+    "change",
+    [
+        {"images_per_batch": 7},
+        {"lanes": 96},
+        *(pytest.param(change, marks=pytest.mark.slow) for change in ({"images_per_batch": 1}, {"lanes": 16})),
+    ],
 )
 def test_predictions_do_not_depend_on_how_they_are_computed(small, change):
     images = data.load("digits").take(range(5))[0]

@@ -38,7 +38,7 @@ def refilled(case, solver, images, num_lanes, model=None):
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", ["plain", "anderson", "broyden"])
-@pytest.mark.parametrize("num_lanes", [1, 5, 16, 64])
+@pytest.mark.parametrize("num_lanes", [1, 5, pytest.param(16, marks=pytest.mark.slow), 64])
 def test_every_row_is_solved_as_if_it_were_alone(case, name, num_lanes):
     solver = solvers.build(name, 25, 1e-4)
     found = refilled(case, solver, case.images, num_lanes)

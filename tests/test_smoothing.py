@@ -13,7 +13,7 @@ from deqsmooth import equilibrium, noise, smoothing, solvers, starts
 SIGMA, STEPS, LANES = 0.5, 5, 4
 
 
-@pytest.fixture(params=["conv", "toy"])
+@pytest.fixture(params=["toy", pytest.param("conv", marks=pytest.mark.slow)])
 def deq(request, small):
     if request.param == "conv":
         return small.model, small.variables
