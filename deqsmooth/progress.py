@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import rich.console
 import rich.progress
 
@@ -14,9 +16,16 @@ def bar(console: rich.console.Console) -> rich.progress.Progress:
         rich.progress.MofNCompleteColumn(),
         _Rate(),
         rich.progress.TimeElapsedColumn(),
-        rich.progress.TimeRemainingColumn(),
+        _Left(),
         console=console,
     )
+
+
+def begin(
+    progress: rich.progress.Progress, description: str, total: int | None, completed: int = 0
+) -> rich.progress.TaskID:
+    """Begins the work of a bar, some of which may have been done before."""
+    return progress.add_task(description, total=total, completed=completed, before=completed)
 
 
 def advance(progress: rich.progress.Progress, description: str) -> None:
@@ -24,10 +33,29 @@ def advance(progress: rich.progress.Progress, description: str) -> None:
     (task,) = progress.tasks
     progress.update(task.id, advance=1, description=description)
     if not progress.console.is_terminal and task.completed % max(1, task.total // 20) == 0:
-        left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} s left"
+        seconds = _seconds_left(task)
+        left = "" if seconds is None else f", {seconds:.0f} s left"
         progress.console.print(f"{task.completed:.0f} of {task.total:.0f}: {description}{left}")
+
+
+def _rate(task):
+    """Done a second, on average: work may be done in batches, so that the last moments say little."""
+    done = task.completed - task.fields["before"]
+    return done / task.elapsed if done and task.elapsed else None
+
+
+def _seconds_left(task):
+    rate = _rate(task)
+    return None if rate is None or task.total is None else (task.total - task.completed) / rate
 
 
 class _Rate(rich.progress.ProgressColumn):
     def render(self, task: rich.progress.Task) -> rich.progress.Text:
-        return rich.progress.Text("" if task.speed is None else f"{task.speed:.2f}/s")
+        rate = _rate(task)
+        return rich.progress.Text("" if rate is None else f"{rate:.2f}/s")
+
+
+class _Left(rich.progress.ProgressColumn):
+    def render(self, task: rich.progress.Task) -> rich.progress.Text:
+        seconds = _seconds_left(task)
+        return rich.progress.Text("" if seconds is None else str(datetime.timedelta(seconds=round(seconds))))

@@ -53,7 +53,7 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
         found = [attempts.Attempt(**record) for record in file.records]
         done = {(one.index, one.budget) for one in found}
         left = [one for one in chosen if any((one.index, radius) not in done for radius in radii)]
-        shown.add_task("compiling", total=len(chosen) * len(radii), completed=len(found))
+        progress.begin(shown, "compiling", len(chosen) * len(radii), len(found))
         coming = attacks.attack(checkpoint, left, source.settings, dataset, radii, arguments.attack)
         for one in coming if left else ():
             if (one.index, one.budget) not in done:

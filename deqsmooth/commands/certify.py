@@ -92,7 +92,7 @@ def _first_usable(checkpoint, dataset, indices, settings) -> np.ndarray:
 def follow(coming, writer, total, console):
     """Writes certificates as they come, and shows how far they are."""
     with progress.bar(console) as shown:
-        shown.add_task("compiling", total=total, completed=len(writer.done))
+        progress.begin(shown, "compiling", total, len(writer.done))
         for certificate in coming:
             writer.write(certificate)
             progress.advance(shown, report.state(writer.done))

@@ -28,7 +28,7 @@ def run(arguments: flags.Plan, console: rich.console.Console) -> int:
     pilots, solves = [], certification.solves(checkpoint)
     with progress.bar(console) as shown:
         chosen = planning.classifiers(checkpoint, settings)
-        shown.add_task("pilot", total=len(chosen))
+        progress.begin(shown, "pilot", len(chosen))
         for one in chosen:
             pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
             progress.advance(shown, f"pilot, {report.classifier(one, solves)}")

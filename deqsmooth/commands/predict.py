@@ -30,7 +30,7 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
         found = list(file.records)
         done = {record["index"] for record in found}
         left = np.array([index for index in indices.tolist() if index not in done], int)
-        shown.add_task("", total=len(indices), completed=len(found))
+        progress.begin(shown, "", len(indices), len(found))
         for begin in range(0, len(left), _IMAGES):
             chosen = left[begin : begin + _IMAGES]
             images, labels = dataset.take(chosen.tolist())

@@ -112,7 +112,7 @@ def _fit(run, resume, begin, fit, console):
         log.cut(done)
         waited, begun = 0.0, time.perf_counter()
         with progress.bar(console) as shown:
-            task = shown.add_task("compiling", total=None, completed=done)
+            task = progress.begin(shown, "compiling", None, done)
             for now in fit(state):
                 update = int(now.state.update)
                 log.write(now)
