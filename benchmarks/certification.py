@@ -123,12 +123,15 @@ def plot(rows, radii, path) -> None:
                 (mean(found, "evaluations"), 100 * accuracies(found, [radius])[0], found[0].budget)
                 for found in chosen
             )
-            color = f"C{ways.index(kind.removesuffix(', looks'))}"
-            style = {"linestyle": "--", "markerfacecolor": "white"} if kind not in ways else {}
-            places = zip(*((x, y) for x, y, _ in points), strict=True)
-            panel.plot(*places, marker="o", color=color, label=kind, **style)
-            for x, y, budget in points if kind in ways else ():
-                panel.annotate(str(budget), (x, y), (0, 5), textcoords="offset points", color=color)
+            way = kind.removesuffix(", looks")
+            color = f"C{ways.index(way)}"
+            evaluations, certified, _ = zip(*points, strict=True)
+            if kind == way:
+                panel.plot(evaluations, certified, marker="o", color=color, label=kind)
+                for x, y, budget in points:
+                    panel.annotate(str(budget), (x, y), (0, 5), textcoords="offset points", color=color)
+            else:
+                panel.plot(evaluations, certified, "o--", markerfacecolor="white", color=color, label=kind)
         low, high = panel.get_ylim()
         middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
         panel.set_ylim(middle - half, middle + half)
