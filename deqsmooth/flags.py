@@ -190,7 +190,7 @@ class Reproduce:
       scale: `full` is the paper's; `small` takes minutes to hours on a laptop, `smoke` seconds.
       dataset: name of the data set.
       sigma: standard deviations of the noise.
-      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      checkpoint: folders of the models, one for each sigma; by default those shipped for the data set.
       data_dir: TFDS data directory, by default its own.
       out: folder of records and pages; what is there already is not run again.
     """
@@ -199,7 +199,7 @@ class Reproduce:
     scale: Literal["smoke", "small", "full"] = "small"
     dataset: str = "digits"
     sigma: tuple[float, ...] = (0.25, 0.5)
-    checkpoint: pathlib.Path | None = None
+    checkpoint: tuple[pathlib.Path, ...] = ()
     data_dir: str | None = None
     out: pathlib.Path = pathlib.Path("runs/reproduce")
 

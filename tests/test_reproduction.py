@@ -12,7 +12,9 @@ from test_certificates import certificate
 from test_verification import rewritten
 
 from deqsmooth import (
+    certificates,
     certification,
+    checkpoints,
     cli,
     config,
     evidence,
@@ -182,6 +184,26 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
 def test_a_trained_experiment_takes_no_model(monkeypatch, capsys, tmp_path):
     assert reproduce(monkeypatch, "smoothadv", "--checkpoint", tmp_path) == 2
     assert "smoothadv trains models of its own" in capsys.readouterr().err
+
+
+def test_every_noise_has_its_model(monkeypatch, capsys, tmp_path):
+    """Before anything is run: a noise without a shipped model, and fewer models than noises."""
+    arguments = ("acr", "--sigma", "0.25", "1", "--out", tmp_path / "out")
+    assert reproduce(monkeypatch, *arguments) == 2
+    assert "no model is shipped for data set digits at sigma 1" in capsys.readouterr().err
+    assert reproduce(monkeypatch, *arguments, "--checkpoint", tmp_path) == 2
+    assert "there must be one for each sigma, and these are 0.25, 1.0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_every_noise_is_certified_with_its_model(monkeypatch, tmp_path):
+    sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]
+    arguments = ("acr", "--scale", "smoke", "--sigma", *sigmas, "--checkpoint", *folders, "--out", tmp_path)
+    assert reproduce(monkeypatch, *arguments) == 0
+    headers = [certificates.read(path)[0] for path in (tmp_path / "records").iterdir()]
+    found = {(header["smoothing"]["sigma"], header["training"]["sigma"]) for header in headers}
+    assert found == {(0.25, 0.5), (0.5, 0.25)}
 
 
 def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_path):

@@ -38,8 +38,7 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
         console.print(_list())
         return 0
     experiment = experiments.find(arguments.name)
-    if experiment.models is not None and arguments.checkpoint is not None:
-        raise ValueError(f"checkpoint is {arguments.checkpoint}; {experiment.name} trains models of its own")
+    given = _given(experiment, arguments)
     scale = scales.scale(arguments.scale, arguments.dataset)
     split = config.Selection(dataset=arguments.dataset).split
     dataset = data.load(arguments.dataset, split, arguments.data_dir)
@@ -49,9 +48,10 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
         dataset=arguments.dataset, data_dir=arguments.data_dir, stride=stride, max_images=num_images
     )
     groups, status = {}, 0
-    for sigma in arguments.sigma:
+    for sigma, one in zip(arguments.sigma, given, strict=True):
         rows = []
-        for model, folder in _models(experiment, arguments, scale, sigma, console):
+        models = _models(experiment, arguments, scale, sigma, console) if one is None else [(None, one)]
+        for model, folder in models:
             checkpoint = checkpoints.load(folder)
             for row, settings in _applicable(experiment.rows(scale), checkpoint, sigma, model, console):
                 console.print(f"{row}, sigma {sigma:g}")
@@ -70,13 +70,26 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
     return status
 
 
-def _models(
-    experiment, arguments, scale, sigma, console
-) -> Iterator[tuple[reproduction.Trained | None, pathlib.Path]]:
-    """The models that the rows are run with, and their folders; trains those that are not there yet."""
-    if experiment.models is None:
-        yield None, arguments.checkpoint or checkpoints.shipped(arguments.dataset, sigma)
-        return
+def _given(experiment, arguments) -> list[pathlib.Path | None]:
+    """Folder of the model of each noise; None where the experiment trains models of its own."""
+    folders, sigmas = arguments.checkpoint, arguments.sigma
+    if experiment.models is not None:
+        if folders:
+            raise ValueError(f"checkpoint is {_names(folders)}; {experiment.name} trains models of its own")
+        return [None for _ in sigmas]
+    if folders and len(folders) != len(sigmas):
+        raise ValueError(
+            f"checkpoint is {_names(folders)}; there must be one for each sigma, and these are {_names(sigmas)}"
+        )
+    return list(folders) or [checkpoints.shipped(arguments.dataset, sigma) for sigma in sigmas]
+
+
+def _names(values) -> str:
+    return ", ".join(map(str, values))
+
+
+def _models(experiment, arguments, scale, sigma, console) -> Iterator[tuple[reproduction.Trained, pathlib.Path]]:
+    """The models of an experiment and their folders; trains those that are not there yet."""
     recipe = scales.recipe(arguments.dataset, scale, arguments.data_dir)
     for name, settings in experiment.models(recipe).items():
         settings = dataclasses.replace(settings, sigma=sigma)
