@@ -35,6 +35,7 @@ class Experiment:
       times_images: as many times the images of the scale; more where the rows are cheap.
       attacks: on the images of every row of independent sampling.
       measures_memory: whether the memory of the compiled programs is asked for.
+      draws: whether its page has figures of bounds beside the truth.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Experiment:
     times_images: int = 1
     attacks: tuple[config.Attack, ...] = ()
     measures_memory: bool = False
+    draws: bool = False
 
 
 def find(name: str) -> Experiment:
@@ -244,6 +246,7 @@ EXPERIMENTS = {
             "The larger K, the nearer the bound on wrong votes is to their true number, which the row that audits "
             "all of them shows.",
             _audit,
+            draws=True,
         ),
         Experiment(
             "bounds",
@@ -253,6 +256,7 @@ EXPERIMENTS = {
             lambda scale: {
                 name: x for name, x in _main(scale).items() if name not in ("standard 5", "standard 1")
             },
+            draws=True,
         ),
         Experiment(
             "warm-up",

@@ -1,12 +1,13 @@
-"""Figures of a report, each drawn for a light and for a dark page (matplotlib).
+"""Figures of reports and experiments, each drawn for a light and for a dark page (matplotlib).
 
-Takes runs of certificates, gives figures as SVG text and writes none.
+Takes runs of certificates, or numbers made from them, and writes no file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -155,6 +156,61 @@ def scatter(first: tuple[str, Sequence[statements.Line]], second: tuple[str, Seq
     return _figure(f"radii-{second[0]}", caption, draw)
 
 
+def beside_truth(
+    name: str, caption: str, possible: Sequence[tuple[float, float]], bounds: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Certified radii by several formulas beside those that are possible, a column an image.
+
+    Args:
+      name: of the figure.
+      caption: what it shows.
+      possible: the least and the largest radius of every image that its votes leave possible; may be infinite.
+      bounds: certified radii of the images, by the names of three formulas, the last of which is not valid.
+    """
+    order = np.lexsort(np.transpose(possible))
+    lower, upper = np.transpose(possible)[:, order]
+    places = np.arange(len(order))
+    top = 1.05 * max(x for values in (lower, upper, *bounds.values()) for x in values if np.isfinite(x))
+
+    def draw(axes):
+        grey = axes.xaxis.label.get_color()
+        axes.bar(places, np.minimum(upper, top) - lower, 0.8, lower, color=grey, alpha=0.3, label="possible")
+        colours = (_COLOURS[place] for place in (0, 2, 1))
+        for (bound, radii), marker, colour in zip(bounds.items(), "o+x", colours, strict=True):
+            axes.plot(places, np.asarray(radii)[order], marker, ms=5, color=colour, label=bound)
+        axes.set(xlabel="images, by what is possible", ylabel="radius (pixels in [0, 1])", ylim=(-0.02 * top, top))
+        axes.set_xticks([])
+        axes.legend()
+
+    return _figure(name, caption, draw)
+
+
+def gaps(name: str, caption: str, shares: Mapping[str, Sequence[float]]) -> Figure:
+    """Histogram over images of how far bounds on wrong votes lie above their number.
+
+    Args:
+      name: of the figure.
+      caption: what it shows.
+      shares: of every image, in percent of the votes, by the name of the audit.
+    """
+    every = [x for found in shares.values() for x in found]
+    bins = np.linspace(min(0.0, *every), max(every), 30)
+
+    def draw(axes):
+        for (audit, found), style in zip(shares.items(), _line_styles(), strict=False):
+            axes.hist(found, bins, histtype="step", label=audit, **style)
+        axes.set(xlabel="bound on wrong votes less their number, % of the votes", ylabel="images")
+        axes.legend()
+
+    return _figure(name, caption, draw)
+
+
+def check() -> None:
+    """Raises `ValueError` where nothing can be drawn, because matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("figures are drawn with matplotlib: pip install 'deqsmooth[plot]'")
+
+
 def _line_styles() -> Iterator[dict[str, Any]]:
     for dash in _DASHES:
         for colour in _COLOURS:
@@ -179,11 +235,10 @@ def _render(draw, style, kind) -> bytes:
 
 @contextlib.contextmanager
 def _drawing(style):
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-    except ImportError:
-        raise ValueError("a report draws with matplotlib: pip install 'deqsmooth[plot]'") from None
+    check()
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
     text, grid = _STYLES[style]["text"], _STYLES[style]["grid"]
     settings: dict[Any, Any] = {
         "svg.hashsalt": "deqsmooth",

@@ -23,6 +23,8 @@ FORBIDDEN = {
     "published": JAX,
     "scales": JAX,
     "reproduction": JAX,
+    "results": JAX,
+    "truth": JAX,
     "serialization": JAX,
     "smoothing": {"scipy", "deqsmooth.statistics", "deqsmooth.certificates", "deqsmooth.config"},
     "equilibrium": {"deqsmooth.noise", "deqsmooth.smoothing", "deqsmooth.statistics"},

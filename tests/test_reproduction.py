@@ -1,12 +1,14 @@
 """Experiments of the paper: settings that hold, and pages whose every number follows from verified records."""
 
 import dataclasses
+import importlib.util
 import json
 import sys
 
 import numpy as np
 import pytest
 from conftest import SERIAL
+from matplotlib.figure import Figure
 from scipy import stats
 from test_certificates import certificate
 from test_verification import rewritten
@@ -19,13 +21,16 @@ from deqsmooth import (
     config,
     evidence,
     experiments,
+    figures,
     presets,
     provenance,
     reproduction,
+    results,
     rounding,
     scales,
     serialization,
     statistics,
+    truth,
     writing,
 )
 
@@ -83,7 +88,7 @@ def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeyp
 def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
     """Here from the raw lines; of serial votes also under the formulas that were published."""
     experiment = experiments.find("acr")
-    page = reproduction.write(experiment, "a command", {"the table": [reproduction.Row("a row", run)]}, tmp_path)
+    page = reproduction.write(experiment, "a command", {"the table": [results.Row("a row", run)]}, tmp_path)
     header, *lines = map(json.loads, run.read_text().splitlines())
     serial = header["smoothing"]["sampler"] == "serial"
     cells = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
@@ -117,7 +122,7 @@ def test_a_page_is_made_of_what_verifies(run, tmp_path):
         records[0]["count"] += 1
 
     changed = rewritten(run, tmp_path / "changed.jsonl", more_votes)
-    rows = {"the table": [reproduction.Row("a row", changed)]}
+    rows = {"the table": [results.Row("a row", changed)]}
     with pytest.raises(ValueError, match="a page is made of what verifies"):
         reproduction.write(experiments.find("acr"), "a command", rows, tmp_path / "page")
     assert not (tmp_path / "page").exists()
@@ -149,7 +154,7 @@ def test_gaps_are_the_bound_less_the_truth():
             if stats.hypergeom.cdf(one.mismatches, 50, wrong, 20) > 0.01
         ]  # fmt: skip
         bounds.append(max(possible))
-    assert reproduction.gaps_of(found, {0: 0, 1: 7, 2: 50}) == [bounds[0], bounds[1] - 7, 0]
+    assert truth.gaps(found, {0: 0, 1: 7, 2: 50}) == [bounds[0], bounds[1] - 7, 0]
 
 
 def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
@@ -166,7 +171,7 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
         )  # fmt: skip
         with writing.Writer(path, header) as writer:
             writer.write(certification.certificate(0, 0, fields, 1.0))
-        return reproduction.Row(name, path)
+        return results.Row(name, path)
 
     all_of_96, some_of_96 = row("all of 96", 96, 96), row("some of 96", 96, 48)
     all_of_48 = row("all of 48", 48, 48)
@@ -178,6 +183,7 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
         return [[line.split(" | ")[0].removeprefix("| ") for line in lines] for lines in tables]
 
     assert gaps(all_of_48, all_of_96, some_of_96) == [["all of 96", "some of 96"]]
+    assert [path.name for path in (tmp_path / "page").glob("*.png")] == ["gaps-0.5.png"]
     assert gaps(all_of_48, some_of_96) == []
 
 
@@ -219,10 +225,10 @@ def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_
         header["sha256"] = serialization.digest(header)
 
     other = rewritten(run, tmp_path / "other.jsonl", more_draws)
-    trained = [reproduction.Trained(name, tmp_path / "metrics.jsonl") for name in ("first", "second")]
+    trained = [results.Trained(name, tmp_path / "metrics.jsonl") for name in ("first", "second")]
     rows = [
-        reproduction.Row("a", run, memory=tmp_path / "memory.json", model=trained[0]),
-        reproduction.Row("b", other, model=trained[1]),
+        results.Row("a", run, memory=tmp_path / "memory.json", model=trained[0]),
+        results.Row("b", other, model=trained[1]),
     ]
     page = reproduction.write(experiments.find("jacobian"), "a command", {"the table": rows}, tmp_path).read_text()
     assert "| first |  | 9 | 90.0 | 45.0 |" in page and "| second | draws 7 | 9 | 90.0 | 45.0 |" in page
@@ -238,13 +244,13 @@ def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
 
 def test_a_bound_above_the_truth_is_seen():
     """Independent votes of a fair coin leave 0.6 for no bound, and 0.4 for any."""
-    truth = [_certificate(index, counts=(500, 500, 0), p_lower=0.45) for index in range(3)]
+    votes = [_certificate(index, counts=(500, 500, 0), p_lower=0.45) for index in range(3)]
     limit = stats.binomtest(500, 1000).proportion_ci(0.998, "exact").high
     found = [
         _certificate(i, counts=(900, 100, 0), p_lower=p) for i, p in enumerate((0.6, limit + 1e-9, limit - 1e-9))
     ]
-    assert reproduction.above_the_truth(found, truth) == 2
-    assert reproduction.above_the_truth(truth, truth) == 0
+    assert truth.above(found, votes) == 2
+    assert truth.above(votes, votes) == 0
 
 
 @pytest.mark.slow
@@ -256,6 +262,38 @@ def test_a_page_names_what_lies_above_the_truth(tmp_path, monkeypatch):
     last = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in lines if "|" in line}
     assert last["serial 1A"] == last["*paper*"] == "0 of 3"
     assert last["standard 30"] == ""
+    captions = [line for line in lines if line.startswith("serial 3A, sigma 0.5: certified radii of 3 images")]
+    number = last["*reference-code*"].split()[0]
+    assert [caption.split("Above it: ")[1] for caption in captions] == [
+        f"0 (sound), 0 (paper), {number} (reference-code), which is not a valid bound."
+    ]
+    assert (tmp_path / "bounds" / "truth-0.5-serial-3A.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_radii_stand_in_the_column_of_what_is_possible(monkeypatch):
+    """Columns grow; one without an upper end reaches the top."""
+    drawn = []
+    monkeypatch.setattr(figures, "_render", lambda draw, style, kind: drawn.append(draw) or b"")
+    possible = [(0.5, np.inf), (0.0, 0.0), (0.25, 0.75), (0.25, 0.5)]
+    sound, paper, released = ([x + shift for x in (0.4, 0.0, 0.2, 0.1)] for shift in (0.0, 0.01, 1.0))
+    figures.beside_truth("name", "caption", possible, {"a": sound, "b": paper, "c": released})
+    axes = Figure().add_subplot()
+    drawn[0](axes)
+    top = 1.05 * max(released)
+    columns = [
+        (bar.get_x() + bar.get_width() / 2, bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches
+    ]
+    np.testing.assert_allclose(columns, [(0, 0, 0), (1, 0.25, 0.5), (2, 0.25, 0.75), (3, 0.5, top)])
+    order = [1, 3, 2, 0]
+    for line, radii in zip(axes.lines, (sound, paper, released), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), [(i, radii[place]) for i, place in enumerate(order)])
+
+
+def test_figures_are_refused_before_the_work(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert reproduce(monkeypatch, "bounds", "--scale", "smoke", "--out", tmp_path / "out") == 2
+    assert "pip install 'deqsmooth[plot]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def _certificate(index, **change):

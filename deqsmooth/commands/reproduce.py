@@ -18,9 +18,11 @@ from deqsmooth import (
     config,
     data,
     experiments,
+    figures,
     flags,
     provenance,
     reproduction,
+    results,
     scales,
     serialization,
     writing,
@@ -38,6 +40,8 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
         console.print(_list())
         return 0
     experiment = experiments.find(arguments.name)
+    if experiment.draws:
+        figures.check()
     given = _given(experiment, arguments)
     scale = scales.scale(arguments.scale, arguments.dataset)
     split = config.Selection(dataset=arguments.dataset).split
@@ -61,7 +65,7 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
                 memory = None
                 if experiment.measures_memory:
                     memory = _measure(checkpoint, dataset, selection, settings, path)
-                rows.append(reproduction.Row(row, path, tuple(found), memory, model))
+                rows.append(results.Row(row, path, tuple(found), memory, model))
         title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
         groups[title] = rows
     command = shlex.join(["deqsmooth-reproduce", *sys.argv[1:]])
@@ -88,7 +92,7 @@ def _names(values) -> str:
     return ", ".join(map(str, values))
 
 
-def _models(experiment, arguments, scale, sigma, console) -> Iterator[tuple[reproduction.Trained, pathlib.Path]]:
+def _models(experiment, arguments, scale, sigma, console) -> Iterator[tuple[results.Trained, pathlib.Path]]:
     """The models of an experiment and their folders; trains those that are not there yet."""
     recipe = scales.recipe(arguments.dataset, scale, arguments.data_dir)
     for name, settings in experiment.models(recipe).items():
@@ -99,7 +103,7 @@ def _models(experiment, arguments, scale, sigma, console) -> Iterator[tuple[repr
         if not (workdir / "model").exists():
             console.print(f"{name}, sigma {sigma:g}: training")
             train.run(flags.Train(settings=settings, workdir=workdir, resume=True), console)
-        yield reproduction.Trained(name, workdir / "metrics.jsonl"), workdir / "model"
+        yield results.Trained(name, workdir / "metrics.jsonl"), workdir / "model"
 
 
 def _applicable(rows, checkpoint, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:
