@@ -8,6 +8,7 @@ radius refutes the certificate.
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -72,9 +73,10 @@ def attack(
     radii: Sequence[float],
     how: config.Attack,
 ) -> Iterator[attempts.Attempt]:
-    """Attacks the images of certificates at every radius.
+    """Attacks the images of certificates at every radius, from the least.
 
-    The smoothed class of an attacked image is predicted from noise that the attack has not seen.
+    The smoothed class of an attacked image is predicted from noise that the attack has not seen. If it is not the
+    image's own, the attack stands for those within the larger radii, too.
 
     Args:
       checkpoint: the model that the certificates are about.
@@ -85,7 +87,7 @@ def attack(
       how: settings of the attack.
 
     Yields:
-      What came of each attack, image by image.
+      What came of each attack; those on an image in the order of the radii.
 
     Raises:
       ValueError: the certificates are not those of independent sampling, or a class is not known.
@@ -103,33 +105,36 @@ def attack(
     programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
     ascend_all, classify_all = _programs(checkpoint, settings, how)
     num_images = _IMAGES * distributed.mesh().size
-    for begin in range(0, len(found), num_images):
-        chunk = found[begin : begin + num_images]
-        indices = np.array([certificate.index for certificate in chunk])
+    waiting = collections.deque((certificate, sorted(radii)) for certificate in found)
+    while waiting:
+        turn = [waiting.popleft() for _ in range(min(num_images, len(waiting)))]
+        indices = np.array([certificate.index for certificate, _ in turn])
         images = certification.checked(checkpoint, dataset.take(indices.tolist())[0], voting)
         rows = {
             "images": images,
             "index": indices.astype(np.uint32),
-            "labels": np.array([certificate.label for certificate in chunk], np.int32),
+            "labels": np.array([certificate.label for certificate, _ in turn], np.int32),
+            "radii": np.array([left[0] for _, left in turn], np.float32),
         }
-        outcome: list[list[attempts.Attempt]] = [[] for _ in chunk]
-        for radius in radii:
-            radii_now = np.full(len(chunk), radius, np.float32)
-            changed = np.asarray(ascend_all(checkpoint.variables, {**rows, "radii": radii_now}))
-            if smoothed:
-                votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
-                predicted = [one.label for one in votes]
-            else:
-                predicted = np.asarray(classify_all(checkpoint.variables, changed)).tolist()
-            distances = np.linalg.norm((changed.astype(float) - images).reshape(len(chunk), -1), axis=1).tolist()
-            for own, *one in zip(outcome, chunk, distances, predicted, strict=True):
-                own.append(_attempt(radius, how.target, *one))
-        for own in outcome:
-            yield from own
+        changed = ascend_all(rows)
+        if smoothed:
+            votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
+            predicted = [one.label for one in votes]
+        else:
+            predicted = classify_all(changed).tolist()
+        distances = np.linalg.norm((changed.astype(float) - images).reshape(len(turn), -1), axis=1).tolist()
+        going_on = []
+        for (certificate, left), distance, label in zip(turn, distances, predicted, strict=True):
+            is_changed = label not in (None, certificate.label)
+            for radius in left if is_changed else left[:1]:
+                yield _attempt(radius, how.target, certificate, distance, label)
+            if not is_changed and left[1:]:
+                going_on.append((certificate, left[1:]))
+        waiting.extendleft(reversed(going_on))
 
 
 def _programs(checkpoint, settings, how):
-    """Compiled functions of the variables: rows -> attacked images, images -> classes of the base classifier."""
+    """Compiled functions: rows -> attacked images, images -> classes of the base classifier."""
     classify = classify_fn(checkpoint, settings, how.gradient_budget)
     num_draws = how.draws if how.target == "smoothed" else 1
     sigma = settings.sigma if how.target == "smoothed" else 0.0
@@ -147,8 +152,16 @@ def _programs(checkpoint, settings, how):
         return jnp.argmax(classify(variables, images), -1)
 
     def compiled(on_block):
-        run = functools.partial(distributed.map_blocks, on_block, block=_IMAGES, mesh=distributed.mesh())
-        return jax.jit(jax.default_matmul_precision("highest")(run))
+        mesh = distributed.mesh()
+        on_rows = functools.partial(distributed.map_blocks, on_block, block=_IMAGES, mesh=mesh)
+        run = jax.jit(jax.default_matmul_precision("highest")(on_rows))
+
+        def call(rows):
+            num_rows = len(jax.tree.leaves(rows)[0])
+            filled = distributed.fill(rows, _IMAGES * mesh.size)
+            return np.asarray(run(checkpoint.variables, filled))[:num_rows]
+
+        return call
 
     return compiled(attack_block), compiled(classify_block)
 

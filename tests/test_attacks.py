@@ -108,11 +108,28 @@ def test_wide_attacks_succeed_and_none_refutes_a_certificate(small, found, targe
     assert len(found) >= 3
     how = dataclasses.replace(HOW, target=target)
     outcome = list(attacks.attack(small, found, SETTINGS, data.load("digits"), [0.02, 4.0], how))
-    assert [(x.index, x.budget) for x in outcome] == [(c.index, r) for c in found for r in (0.02, 4.0)]
+    assert sorted((x.index, x.budget) for x in outcome) == [(c.index, r) for c in found for r in (0.02, 4.0)]
     assert all(x.distance <= x.budget for x in outcome) and not any(x.refutes for x in outcome)
     wide = [x for x in outcome if x.budget == 4.0]
     assert sum(x.prediction not in (None, x.certified) for x in wide) >= len(wide) / 2
     assert all(x.distance > 0.02 for x in wide)
+
+
+def test_an_attack_that_changes_the_class_stands_for_larger_radii(small, found):
+    """And only then is there no other: the others are those that are made at their radius alone."""
+    digits, radii = data.load("digits"), [4.0, 3.0, 0.02]
+    outcome = list(attacks.attack(small, found, SETTINGS, digits, radii, HOW))
+    alone = {r: {x.index: x for x in attacks.attack(small, found, SETTINGS, digits, [r], HOW)} for r in radii}
+    stood_for = 0
+    for certificate in found:
+        own = [x for x in outcome if x.index == certificate.index]
+        assert [x.budget for x in own] == sorted(radii)
+        for place, one in enumerate(own):
+            changed = [x for x in own[:place] if x.prediction not in (None, x.label)]
+            stood_for += bool(changed)
+            expected = changed[0] if changed else alone[one.budget][one.index]
+            assert dataclasses.replace(one, budget=expected.budget) == expected
+    assert 0 < stood_for < len(outcome) / 2
 
 
 def test_a_false_certificate_is_refuted(small, found):
