@@ -199,6 +199,8 @@ def test_every_noise_has_its_model(monkeypatch, capsys, tmp_path):
     assert "no model is shipped for data set digits at sigma 1" in capsys.readouterr().err
     assert reproduce(monkeypatch, *arguments, "--checkpoint", tmp_path) == 2
     assert "there must be one for each sigma, and these are 0.25, 1.0" in capsys.readouterr().err
+    assert reproduce(monkeypatch, "acr", "--sigma", "0.5", "0.5", "--out", tmp_path / "out") == 2
+    assert "sigma is 0.5, 0.5; it must be without repetition" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -41,6 +41,7 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
     radii = arguments.radii or [r for r in report.radii(source.settings.sigma, largest) if r > 0]
     for radius in radii:
         checks.holds(radius > 0, "radii", radius, "positive")
+    checks.holds(len(set(radii)) == len(radii), "radii", radii, "without repetition")
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-{arguments.attack.target}-attack.jsonl")
     header = {
         "kind": attempts.KIND,

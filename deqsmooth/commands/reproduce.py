@@ -15,6 +15,7 @@ import rich.table
 from deqsmooth import (
     certification,
     checkpoints,
+    checks,
     config,
     data,
     experiments,
@@ -77,6 +78,7 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
 def _given(experiment, arguments) -> list[pathlib.Path | None]:
     """Folder of the model of each noise; None where the experiment trains models of its own."""
     folders, sigmas = arguments.checkpoint, arguments.sigma
+    checks.holds(len(set(sigmas)) == len(sigmas), "sigma", _names(sigmas), "without repetition")
     if experiment.models is not None:
         if folders:
             raise ValueError(f"checkpoint is {_names(folders)}; {experiment.name} trains models of its own")
