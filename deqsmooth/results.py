@@ -149,7 +149,7 @@ def _beside_truth(
     return figures.beside_truth(
         f"truth-{sigma:g}-{name.replace(' ', '-')}",
         f"{name}, sigma {sigma:g}: certified radii of {len(possible)} images, beside what {trials:,} independent "
-        "votes of the same classifier leave possible. Above it: "
+        "votes of the same classifier, on the same noise, leave possible. Above it: "
         + ", ".join(f"{truth.above(found, votes)} ({bound})" for bound, found in bounds.items())
         + f", which is {certificates.NOT_VALID}.",
         possible,
