@@ -103,8 +103,8 @@ def attack(
     voting = certification.plain(settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed)
     shape = checkpoint.model.image_shape
     programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
-    ascend_all, classify_all = _programs(checkpoint, settings, how)
     num_images = _IMAGES * distributed.mesh().size
+    ascend_all, classify_all = _programs(checkpoint, settings, how, num_images)
     waiting = collections.deque((certificate, sorted(radii)) for certificate in found)
     while waiting:
         turn = [waiting.popleft() for _ in range(min(num_images, len(waiting)))]
@@ -133,8 +133,11 @@ def attack(
         waiting.extendleft(reversed(going_on))
 
 
-def _programs(checkpoint, settings, how):
-    """Compiled functions: rows -> attacked images, images -> classes of the base classifier."""
+def _programs(checkpoint, settings, how, num_images):
+    """Functions: rows -> attacked images, images -> classes of the base classifier.
+
+    Each is compiled once, for a number of images, up to which it takes any.
+    """
     classify = classify_fn(checkpoint, settings, how.gradient_budget)
     num_draws = how.draws if how.target == "smoothed" else 1
     sigma = settings.sigma if how.target == "smoothed" else 0.0
@@ -152,14 +155,12 @@ def _programs(checkpoint, settings, how):
         return jnp.argmax(classify(variables, images), -1)
 
     def compiled(on_block):
-        mesh = distributed.mesh()
-        on_rows = functools.partial(distributed.map_blocks, on_block, block=_IMAGES, mesh=mesh)
+        on_rows = functools.partial(distributed.map_blocks, on_block, block=_IMAGES, mesh=distributed.mesh())
         run = jax.jit(jax.default_matmul_precision("highest")(on_rows))
 
         def call(rows):
             num_rows = len(jax.tree.leaves(rows)[0])
-            filled = distributed.fill(rows, _IMAGES * mesh.size)
-            return np.asarray(run(checkpoint.variables, filled))[:num_rows]
+            return np.asarray(run(checkpoint.variables, distributed.fill(rows, num_images)))[:num_rows]
 
         return call
 
