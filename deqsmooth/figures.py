@@ -170,7 +170,8 @@ def beside_truth(
     order = np.lexsort(np.transpose(possible))
     lower, upper = np.transpose(possible)[:, order]
     places = np.arange(len(order))
-    top = 1.05 * max(x for values in (lower, upper, *bounds.values()) for x in values if np.isfinite(x))
+    largest = max(x for values in (lower, upper, *bounds.values()) for x in values if np.isfinite(x)) or 1.0
+    top = 1.05 * largest
 
     def draw(axes):
         grey = axes.xaxis.label.get_color()
