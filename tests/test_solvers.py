@@ -240,6 +240,33 @@ def test_singular_steps_fall_back_to_plain_iteration_and_are_counted():
     np.testing.assert_allclose(solution.value[0], 4e6)
 
 
+def test_after_singular_steps_broyden_begins_anew():
+    (a,), (b,) = tanh_problem(1, 6)
+    b[0] = 5.0
+
+    def f(z, xp=np):
+        # A constant residual on the way to the contraction, which stays on the other side.
+        return xp.where(z[0] < 2.5, z + 1, xp.tanh(a @ z) + b)
+
+    solution = solvers.build("broyden", 9).solve(lambda z: f(z[0], jnp)[None], jnp.zeros((1, 6)))
+    assert solution.num_fallbacks.tolist() == [2]
+    expected = reference_broyden(f, np.full(6, 2.0), 7)
+    # As for the published iterates above.
+    np.testing.assert_allclose(solution.value[0], expected, atol=2e-5)
+
+
+@pytest.mark.usefixtures("optimised")
+def test_broyden_keeps_one_state_an_evaluation():
+    z = jnp.zeros((8, 64, 64))
+
+    def reserved(budget):
+        solve = jax.jit(lambda z: solvers.build("broyden", budget).solve(lambda z: jnp.tanh(z) + 1, z).value)
+        return solve.lower(z).compile().memory_analysis().temp_size_in_bytes
+
+    # The small matrices of inner products are the rest; a copy of the steps would be as much again.
+    assert reserved(30) - reserved(10) < 1.1 * 20 * z.nbytes
+
+
 def test_jaxopt_converges_every_lane_by_itself_to_the_same_fixed_point():
     a, b = tanh_problem()
     a *= np.linspace(0.05, 1, len(a))[:, None, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ class Anderson:
       stride: distance of the rows that the weights are found from.
     """
 
+    unrolled: ClassVar[int] = 8
     history: int = 6
     ridge: float = 1e-4
     stride: int = 1

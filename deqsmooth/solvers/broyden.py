@@ -1,71 +1,108 @@
-"""Broyden's good method: a quasi-Newton step with a low-rank estimate of the inverse Jacobian."""
+"""Broyden's good method: a quasi-Newton step whose estimate of the Jacobian follows from the steps alone."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from deqsmooth import types
 from deqsmooth.solvers import lanes
 
 
 class Memory(NamedTuple):
-    """The inverse Jacobian estimate -I + sum_i left_i right_i^T, and the last step.
+    """The steps s_0, s_1, ... so far, and what is known of their inner products.
 
     Attributes:
-      left: vectors left_i, each leaf [budget - 1, lanes, ...]; zero where not yet set.
-      right: vectors right_i, in the same layout.
-      residual: f(z) - z at the iterate before.
-      step: the step taken from it.
+      steps: each leaf [lanes, budget - 1, ...]; zero where not yet taken.
+      gram: inner products of the steps [lanes, budget - 1, budget - 1].
+      inverse: lower triangular; makes the coefficients of a step from the inner products of the earlier steps with
+        the residual [lanes, budget - 1, budget - 1].
     """
 
-    left: Any
-    right: Any
-    residual: types.State
-    step: types.State
+    steps: Any
+    gram: jax.Array
+    inverse: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Broyden:
     """A `loop.Method`: good Broyden on g(z) = f(z) - z (Broyden 1965), full memory, unit steps.
 
-    The inverse Jacobian starts at -I, so that one evaluation gives f(z). A lane whose rank-one
-    update is singular or whose step is not finite drops that update and takes f(z) instead.
+    The inverse Jacobian starts at -I, so that one evaluation gives f(z). After full steps it is a product of
+    factors I + s_{i+1} s_i^T / |s_i|^2, and the next step takes one pass over the earlier ones for inner products
+    and one for their sum (Kelley 1995, "Iterative Methods for Linear and Nonlinear Equations", section 7.3):
+
+        c_i = s_i^T (g + sum_{j<i} c_j s_{j+1}) / |s_i|^2,
+        s_k = (g + sum_{i<k-1} c_i s_{i+1}) / (1 - c_{k-1}).
+
+    A lane whose step is not finite takes f(z) instead and begins its estimate anew.
     """
 
+    unrolled: ClassVar[int] = 1
+
     def init(self, z: types.State, budget: int) -> Memory:
-        blank = jax.tree.map(jnp.zeros_like, z)
-        return Memory(lanes.zeros(budget - 1, z), lanes.zeros(budget - 1, z), blank, blank)
+        first, size = jax.tree.leaves(z)[0], budget - 1
+        steps = jax.tree.map(lambda x: jnp.zeros((len(x), size, *x.shape[1:]), x.dtype), z)
+        nothing = jnp.zeros((len(first), size, size), lanes.widen(first).dtype)
+        return Memory(steps, nothing, nothing)
 
     def update(
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
     ) -> tuple[types.State, Memory, jax.Array]:
+        steps, gram, inverse = memory
+        num_lanes, size, _ = gram.shape
+        if not size:
+            return fz, memory, jnp.zeros(num_lanes, bool)
+        slots = jnp.arange(size)
         residual = jax.tree.map(jnp.subtract, fz, z)
-        left, right, singular = memory.left, memory.right, jnp.bool_(False)
-        if len(jax.tree.leaves(left)[0]):
-            change = jax.tree.map(jnp.subtract, residual, memory.residual)
-            right_new = _apply(right, left, memory.step)
-            missing = jax.tree.map(jnp.subtract, memory.step, _apply(left, right, change))
-            denominator = lanes.dot(right_new, change)
-            left_new = jax.tree.map(lambda x: x / lanes.align(denominator, x), missing)
-            sound = lanes.is_finite(left_new) & lanes.is_finite(right_new)
-            # Before the first step there is nothing to update from; its slot is the last one, still zero.
-            first, keep = step == 0, sound & (step > 0)
-            blank = jax.tree.map(jnp.zeros_like, z)
-            left = lanes.put(left, step - 1, lanes.select(keep, left_new, blank))
-            right = lanes.put(right, step - 1, lanes.select(keep, right_new, blank))
-            singular = ~sound & ~first
-        proposed = jax.tree.map(jnp.negative, _apply(left, right, residual))
-        usable = lanes.is_finite(proposed) & ~singular
+        products = _products(steps, residual)
+        coefficients = jnp.sum(inverse * products[:, None], -1)
+        # Coefficient i belongs to step i + 1; the last one to the step that is looked for.
+        weights = jnp.where(slots == 0, 0.0, jnp.roll(coefficients, 1, -1))
+        scale = 1 / (1 - jnp.sum(jnp.where(slots == step - 1, coefficients, 0.0), -1))
+        proposed = jax.tree.map(
+            lambda x, y: (lanes.align(scale, x) * (x + y)).astype(x.dtype), residual, _combine(weights, steps)
+        )
+        usable = lanes.is_finite(proposed)
         taken = lanes.select(usable, proposed, residual)
         after = lanes.select(usable, jax.tree.map(jnp.add, z, proposed), fz)
-        # At the fixed point itself there is no step that could be singular.
-        return after, Memory(left, right, residual, taken), ~usable & (lanes.dot(residual, residual) > 0)
+
+        square = lanes.dot(taken, taken)[:, None]
+        row = scale[:, None] * (products + jnp.sum(gram * weights[:, None], -1))
+        row = jnp.where(slots == step, square, jnp.where(usable[:, None], row, 0.0))
+        inverse = jnp.where(usable[:, None, None], inverse, 0.0)
+        following = jnp.where(slots == size - 1, 0.0, jnp.roll(row, -1, -1))
+        known = jnp.sum(following[..., None] * inverse, 1)
+        known = jnp.where(square > 0, ((slots == step) + known) / square, 0.0)
+        renewed = Memory(
+            jax.tree.map(lambda all, x: all.at[:, step].set(x, mode="drop"), steps, taken),
+            gram.at[:, step].set(row, mode="drop").at[:, :, step].set(row, mode="drop"),
+            inverse.at[:, step].set(known, mode="drop"),
+        )
+        return after, renewed, ~usable
 
 
-def _apply(left, right, x):
-    """(-I + sum_i left_i right_i^T) x by lane."""
-    return jax.tree.map(jnp.subtract, lanes.combine(lanes.dots(right, x), left), x)
+# Batches of matrices times vectors: any other sum over the steps XLA's CPU backend fuses into all that reads it,
+# makes again for each, and copies the steps before one is written.
+
+
+def _products(steps, x):
+    """Inner products of the steps [lanes, size, ...] with a state, by lane [lanes, size]."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda s, x: _einsum("lsd,ld->ls", s, x), steps, x)))
+
+
+def _combine(weights, steps):
+    """Sum of the steps, weighted by lane; weights are [lanes, size]."""
+    return jax.tree.map(lambda s: _einsum("lsd,ls->ld", s, weights).reshape(s[:, 0].shape), steps)
+
+
+def _einsum(subscripts, steps, x):
+    """Of a leaf of the steps as [lanes, size, entries], in float32 at least."""
+    steps = steps.reshape(*steps.shape[:2], -1)
+    dtype = jnp.promote_types(steps.dtype, jnp.float32)
+    x = x.reshape(len(x), -1)
+    return jnp.einsum(subscripts, steps, x, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)

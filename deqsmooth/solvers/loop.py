@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,16 @@ from jax import lax
 from deqsmooth import types
 from deqsmooth.solvers import lanes
 
-_UNROLL_UP_TO = 8
-
 
 @runtime_checkable
 class Method(Protocol):
-    """A rule for the next iterate. Implementations are frozen dataclasses."""
+    """A rule for the next iterate. Implementations are frozen dataclasses.
+
+    Attributes:
+      unrolled: budget up to which a solve is compiled without a loop.
+    """
+
+    unrolled: ClassVar[int]
 
     def init(self, z: types.State, budget: int) -> Any:
         """The memory of a solve of `budget` evaluations that starts at `z`."""
@@ -113,7 +117,7 @@ class Solver:
             return after, memory, lanes.relative_residual(z, fz), num_fallbacks + fell_back
 
         carry = (z, self.method.init(z, self.budget), nothing.astype(jnp.float32), nothing)
-        unroll = self.budget <= _UNROLL_UP_TO
+        unroll = self.budget <= self.method.unrolled
         value, _, residual, num_fallbacks = lax.fori_loop(0, self.budget, step, carry, unroll=unroll)
         return types.Solution(value, residual, nothing + self.budget, num_fallbacks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 @dataclasses.dataclass(frozen=True)
 class Picard:
     """A `loop.Method` without memory: after k evaluations the iterate is f^k(z)."""
+
+    unrolled: ClassVar[int] = 8
 
     def init(self, z, budget):
         return ()
