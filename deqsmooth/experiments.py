@@ -134,8 +134,8 @@ def _audit(scale: Scale) -> Rows:
 def _warm_up(scale: Scale) -> Rows:
     changes: dict[str, dict] = {f"warm-up {steps}": {"warmup_budget": steps} for steps in (30, 10, 5, 1)}
     changes |= {f"warm-up 10, {solver}": {"warmup_solver": solver} for solver in ("plain", "broyden")}
-    length = -(-scale.num_estimation // scale.lanes)
-    changes |= {f"warm-up 10, every {n} samples": {"warmup_interval": n} for n in (10, 3) if n < length}
+    chain_length = -(-scale.num_estimation // scale.lanes)
+    changes |= {f"warm-up 10, every {n} samples": {"warmup_interval": n} for n in (10, 3) if n < chain_length}
     return {
         f"serial {budget}A, {name}": _settings("srs-mdeq-3a", scale, budget=budget, **change)
         for budget in (3, 1)

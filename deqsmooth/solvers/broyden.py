@@ -54,9 +54,9 @@ class Broyden:
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
     ) -> tuple[types.State, Memory, jax.Array]:
         steps, gram, inverse = memory
-        num_lanes, size, _ = gram.shape
+        size = gram.shape[-1]
         if not size:
-            return fz, memory, jnp.zeros(num_lanes, bool)
+            return fz, memory, jnp.bool_(False)
         slots = jnp.arange(size)
         residual = jax.tree.map(jnp.subtract, fz, z)
         products = _products(steps, residual)
