@@ -247,29 +247,20 @@ def resolve(settings: config.Smoothing) -> config.Smoothing:
     """Settings with the numbers that depend on the devices filled in, and with how looks share alpha.
 
     Raises:
-      ValueError: the number of lanes was given and is no multiple of the number of devices, or the block is
-        `auto`, which `fit` resolves.
+      ValueError: the block is `auto`, which `fit` resolves.
     """
     if settings.block == "auto":
         raise ValueError("block is 'auto'; how much fits depends on the classifier")
-    num_devices = distributed.mesh().size
-    lanes = settings.lanes
-    if lanes is None:
-        lanes = _DEFAULT_LANES
-    elif lanes % num_devices:
-        raise ValueError(
-            f"lanes is {lanes}; it must be a multiple of the number of devices, {num_devices} "
-            f"(left out, {_DEFAULT_LANES} lanes are spread over any number)"
-        )
+    lanes = settings.lanes or _DEFAULT_LANES
     block = settings.block or default_block()
-    rows = block * num_devices
+    rows = block * distributed.mesh().size
     if settings.refills:
         # At the end of a call lanes wait for the last solves: it should be far from the beginning.
         rows *= _ROWS_PER_LANE
     elif settings.sampler == "independent":
         # A call of short solves takes more samples, so that what surrounds it is small beside it.
         rows *= max(1, _EVALUATIONS_PER_ROW // settings.budget)
-    images_per_batch = settings.images_per_batch or max(1, -(-rows // lanes))
+    images_per_batch = settings.images_per_batch or max(1, rows // lanes)
     spending = settings.spending or (looks.PROPORTIONAL if settings.looks else None)
     return dataclasses.replace(
         settings, lanes=lanes, block=block, images_per_batch=images_per_batch, spending=spending

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,8 +48,6 @@ def replay(
     chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
     if settings.bound == "paired":
         raise ValueError("the certificates were made from others; it is those that can be drawn again")
-    if settings.sampler == "independent":
-        settings = dataclasses.replace(settings, lanes=None)
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
     exact = header["device"] == jax.local_devices()[0].device_kind and header["versions"] == provenance.versions()

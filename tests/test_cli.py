@@ -134,7 +134,6 @@ BAD = [
     (("--alpha", "1.5"), "alpha is 1.5"),
     (("--num-audit", "20000"), "num_audit is 20000"),
     (("--num-estimation", "9", "--num-audit", "5"), "num_estimation is 9"),
-    (("--lanes", "7"), "lanes is 7; it must be a multiple of the number of devices, 2"),
     (("--dataset", "digit"), "did you mean 'digits'?"),
     (("--solver", "andersen"), "did you mean 'anderson'?"),
     (("--checkpoint", "missing"), "checkpoint missing does not exist"),

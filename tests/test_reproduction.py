@@ -210,6 +210,15 @@ def test_every_noise_has_its_model(monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_every_row_of_every_noise_is_checked_before_the_first_is_run(monkeypatch, capsys, tmp_path):
+    """Here the model of the second noise takes other images."""
+    folders = [checkpoints.shipped("digits", 0.25), checkpoints.shipped("cifar10", 0.5)]
+    arguments = ("acr", "--scale", "smoke", "--sigma", "0.25", "0.5", "--checkpoint", *folders)
+    assert reproduce(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
+    assert "images have shape (8, 8, 1); the model takes (32, 32, 3)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_every_noise_is_certified_with_its_model(monkeypatch, tmp_path):
     sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]

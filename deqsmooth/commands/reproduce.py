@@ -7,7 +7,8 @@ import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import rich.console
 import rich.table
@@ -32,8 +33,19 @@ from deqsmooth.commands import attack, train
 from deqsmooth.commands.certify import follow
 
 
+class _Subject(NamedTuple):
+    """A model and the rows that are run with it, by name; `trained` is None for one that was given."""
+
+    trained: results.Trained | None
+    folder: pathlib.Path
+    checkpoint: checkpoints.Checkpoint
+    rows: dict[str, config.Smoothing]
+
+
 def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
     """Trains models and certifies rows that are not there yet, and writes the page.
+
+    All rows of a model are checked before the first is certified; of models that are given, before any.
 
     The exit status is 1 if an attack refutes a certificate.
     """
@@ -52,13 +64,19 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
     selection = config.Selection(
         dataset=arguments.dataset, data_dir=arguments.data_dir, stride=stride, max_images=num_images
     )
-    groups, status = {}, 0
+    image, rows = dataset[0][0], experiment.rows(scale)
+    subjects: list[Iterable[_Subject]] = []
     for sigma, one in zip(arguments.sigma, given, strict=True):
-        rows = []
-        models = _models(experiment, arguments, scale, sigma, console) if one is None else [(None, one)]
-        for model, folder in models:
-            checkpoint = checkpoints.load(folder)
-            for row, settings in _applicable(experiment.rows(scale), checkpoint, sigma, model, console):
+        if one is None:
+            models = _models(experiment, arguments, scale, sigma, console)
+            subjects.append(_subjects(models, rows, sigma, image, console))
+        else:
+            subjects.append(list(_subjects([(None, one)], rows, sigma, image, console)))
+    groups, status = {}, 0
+    for sigma, of_sigma in zip(arguments.sigma, subjects, strict=True):
+        done = []
+        for trained, folder, checkpoint, chosen in of_sigma:
+            for row, settings in chosen.items():
                 console.print(f"{row}, sigma {sigma:g}")
                 path = _certify(checkpoint, dataset, selection, settings, arguments.out / "records", console)
                 found = _attack(experiment, path, folder, scale, arguments.data_dir, console)
@@ -66,9 +84,9 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
                 memory = None
                 if experiment.measures_memory:
                     memory = _measure(checkpoint, dataset, selection, settings, path)
-                rows.append(results.Row(row, path, tuple(found), memory, model))
+                done.append(results.Row(row, path, tuple(found), memory, trained))
         title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
-        groups[title] = rows
+        groups[title] = done
     command = shlex.join(["deqsmooth-reproduce", *sys.argv[1:]])
     page = reproduction.write(experiment, command, groups, arguments.out / experiment.name)
     console.print(f"page: {page}")
@@ -106,6 +124,16 @@ def _models(experiment, arguments, scale, sigma, console) -> Iterator[tuple[resu
             console.print(f"{name}, sigma {sigma:g}: training")
             train.run(flags.Train(settings=settings, workdir=workdir, resume=True), console)
         yield results.Trained(name, workdir / "metrics.jsonl"), workdir / "model"
+
+
+def _subjects(models, rows, sigma, image, console) -> Iterator[_Subject]:
+    """Models with the rows that each is run with, all of which can certify the image."""
+    for trained, folder in models:
+        checkpoint = checkpoints.load(folder)
+        applicable = dict(_applicable(rows, checkpoint, sigma, trained, console))
+        for settings in applicable.values():
+            certification.checked(checkpoint, image[None], settings)
+        yield _Subject(trained, folder, checkpoint, applicable)
 
 
 def _applicable(rows, checkpoint, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:

@@ -52,7 +52,7 @@ class Smoothing:
       bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound. Independent:
         `paired` where the votes are those of another classifier; see `recertification`.
       lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
-        chains, which is part of the result. A number given here must divide by the devices.
+        chains, which is part of the result.
       images_per_batch: serial: images solved side by side. Independent: how many times `lanes` samples, of any
         images, make one call. By default as many as keep every device busy.
       block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere. What a
