@@ -22,7 +22,7 @@ _LOOKS: tuple[tuple[float, ...], ...] = ((), (0.1,), (0.05, 0.2), (0.02, 0.1, 0.
 _AUDITS = (100, 400, 1000, 4000)
 _AUDIT_SHARES = (0.25, 0.5, 0.75)
 _SERIAL_BUDGETS = (1, 3)
-_ZERO_BUDGETS = (3, 5, 8, 30)
+_ZERO_BUDGETS = {"anderson": (3, 5, 8, 30), "plain": (3, 5, 8)}
 _LEARNED_BUDGETS = (1, 2, 3)
 _AS_BY_DEFAULT: dict[str, Any] = {"seed": 0, "images_per_batch": None, "block": None, "lanes": None}
 
@@ -49,24 +49,30 @@ class Pilot(NamedTuple):
     seconds: float
 
 
-class Plan(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
     """Settings, and what is expected of them.
 
     Attributes:
       settings: of the certificates.
-      certified: expected share of images that are right with the wanted radius.
+      reached: expected share of runs that give an image of the pilot its class and the wanted radius [images].
       evaluations: expected cell evaluations an image.
       seconds: expected seconds an image, on the pilot's machine.
     """
 
     settings: config.Smoothing
-    certified: float
+    reached: np.ndarray
     evaluations: float
     seconds: float
 
+    @property
+    def certified(self) -> float:
+        """Expected certified accuracy at the wanted radius."""
+        return float(np.mean(self.reached))
+
 
 def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -> list[config.Smoothing]:
-    """Settings of the pilot for every sampler, start and budget that a plan can use."""
+    """Settings of the pilot for every sampler, start, solver and budget that a plan can use."""
     common: dict[str, Any] = {
         "sigma": settings.sigma,
         "alpha": settings.alpha,
@@ -75,12 +81,16 @@ def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -
         "dtype": settings.dtype,
         "seed": settings.seed,
     }
-    plain: dict[str, Any] = {**common, "sampler": "independent"}
+    independent: dict[str, Any] = {**common, "sampler": "independent"}
     if not certification.solves(checkpoint):
-        return [config.Smoothing(**plain)]
-    chosen = [config.Smoothing(**plain, budget=k) for k in _ZERO_BUDGETS]
+        return [config.Smoothing(**independent)]
+    chosen = [
+        config.Smoothing(**independent, solver=solver, budget=k)
+        for solver, budgets in _ZERO_BUDGETS.items()
+        for k in budgets
+    ]
     if checkpoint.start is not None:
-        chosen += [config.Smoothing(**plain, start="learned", budget=k) for k in _LEARNED_BUDGETS]
+        chosen += [config.Smoothing(**independent, start="learned", budget=k) for k in _LEARNED_BUDGETS]
     common["num_audit"] = settings.pilot_audit
     return chosen + [config.Smoothing(**common, budget=k) for k in _SERIAL_BUDGETS]
 
@@ -123,21 +133,37 @@ def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
                 **_AS_BY_DEFAULT,
             )
             if chosen.cap >= settings.radius:
-                certified, samples = _simulate(found, chosen, settings)
-                yield _plan(found, chosen, certified, found.evaluations * (_NUM_SELECTION + samples))
+                reached, samples = _simulate(found, chosen, settings)
+                yield _plan(found, chosen, reached, found.evaluations * (_NUM_SELECTION + samples))
 
 
-def choose(found: Iterable[Plan], slack: float) -> Plan | None:
-    """The plan of least seconds among those nearly as good as the best; None if none is expected to certify."""
-    found = list(found)
-    best = max((plan.certified for plan in found), default=0.0)
-    if best <= 0:
+def choose(found: Iterable[Iterable[Plan]], slack: float) -> Plan | None:
+    """The plan of least seconds among those nearly as good as the best; None if none is expected to certify.
+
+    A pilot has few images, and one of them must not decide between classifiers: one whose best plan is behind by
+    no more than slack and the standard error of the difference is as good as the best classifier (the rule of one
+    standard error, Breiman et al. 1984). Between plans of one classifier nothing but the slack is forgiven.
+
+    Args:
+      found: plans of every classifier, from pilots of the same images.
+      slack: difference of expected certified accuracy that is forgiven.
+    """
+    groups = [own for own in map(list, found) if own]
+    tops = [max(own, key=lambda plan: plan.certified) for own in groups]
+    best = max(tops, key=lambda plan: plan.certified, default=None)
+    if best is None or best.certified <= 0:
         return None
-    return min((plan for plan in found if plan.certified >= best - slack), key=lambda plan: plan.seconds)
+    good: list[Plan] = []
+    for own, top in zip(groups, tops, strict=True):
+        behind = best.reached - top.reached
+        is_as_good = np.mean(behind) <= slack + np.std(behind) / np.sqrt(len(behind))
+        goal = (top if is_as_good else best).certified
+        good += [plan for plan in own if plan.certified >= goal - slack]
+    return min(good, key=lambda plan: plan.seconds)
 
 
-def _plan(found, settings, certified, evaluations) -> Plan:
-    return Plan(settings, certified, evaluations, evaluations * found.seconds)
+def _plan(found, settings, reached, evaluations) -> Plan:
+    return Plan(settings, reached, float(evaluations), evaluations * found.seconds)
 
 
 def _shares(rng, counts, trials):
@@ -145,8 +171,8 @@ def _shares(rng, counts, trials):
     return rng.beta(counts + 0.5, trials - counts + 0.5, (_NUM_PATHS, len(counts)))
 
 
-def _simulate(found, chosen, settings) -> tuple[float, float]:
-    """Expected certified accuracy at the radius, and samples of the estimation."""
+def _simulate(found, chosen, settings) -> tuple[np.ndarray, float]:
+    """Expected share of runs that reach the radius [images], and samples of the estimation."""
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     asked = statistics.share(settings.radius, settings.sigma)
@@ -159,7 +185,7 @@ def _simulate(found, chosen, settings) -> tuple[float, float]:
         count += rng.binomial(look - before, share)
         reached |= ~done & (count >= goals[look])
         done |= reached | (count + looks[-1] - look < goals[looks[-1]])
-    return float(np.mean(reached * found.correct)), float(np.mean(spent))
+    return np.mean(reached * found.correct, 0), float(np.mean(spent))
 
 
 def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
@@ -189,4 +215,4 @@ def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
                 surviving = np.floor(count * (1 - np.array(table)[mismatches]))
                 reached = surviving >= statistics.least_count(size, settings.alpha - chosen.alpha_audit, asked)
                 lanes = dataclasses.replace(chosen, lanes=found.settings.lanes)
-                yield _plan(found, chosen, float(np.mean(reached * found.correct)), lanes.evaluations)
+                yield _plan(found, chosen, np.mean(reached * found.correct, 0), lanes.evaluations)

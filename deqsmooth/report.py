@@ -141,10 +141,11 @@ def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
 
 
 def classifier(settings: config.Smoothing, solves: bool) -> str:
-    """A sampler with its start and budget, in two words."""
+    """A sampler with its start and budget, in two words, and its solver if that is not Anderson mixing."""
     if not solves:
         return "the network"
-    return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}"
+    solver = "" if settings.solver == "anderson" else f", {settings.solver}"
+    return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}{solver}"
 
 
 def plans(
@@ -160,15 +161,15 @@ def plans(
     """
     shown = table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
     for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
-        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        shown.add_column(heading, justify="right" if heading else "left")
     for own in found:
-        plan = best if best in own else planning.choose(own, settings.slack)
+        plan = best if best in own else planning.choose([own], settings.slack)
         if plan is None:
             continue
         smoothing = plan.settings
         shown.add_row(
             classifier(smoothing, solves),
-            ",".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
+            ", ".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
             f"{smoothing.num_audit}" if smoothing.num_audit else "",
             f"{plan.evaluations:,.0f}",
             f"{plan.seconds:.2f}",

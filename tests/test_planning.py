@@ -1,10 +1,12 @@
 """Plans: what they expect, against closed forms and against what comes true."""
 
 import dataclasses
+import io
 import itertools
 
 import numpy as np
 import pytest
+import rich.console
 from scipy import stats
 
 from deqsmooth import certification, checkpoints, config, data, planning, report, statistics
@@ -78,14 +80,34 @@ def test_audited_plans_pay_for_warm_up_and_audit_and_fear_mismatches():
     assert by_audit[1000] > by_audit[100]
 
 
-def test_the_cheapest_of_those_nearly_as_good_is_chosen():
-    def plan(certified, seconds):
-        return planning.Plan(pilot().settings, certified, 1.0, seconds)
+def test_every_classifier_of_a_plan_has_a_name_of_its_own():
+    chosen = planning.classifiers(checkpoints.load(checkpoints.shipped("digits", 0.5)), SETTINGS)
+    names = {report.classifier(one, True) for one in chosen}
+    assert len(names) == len(set(chosen)) == len(chosen)
+    assert {"zero 5", "zero 5, plain", "learned 1", "serial 3"} <= names
 
-    found = [plan(0.5, 9.0), plan(0.495, 2.0), plan(0.45, 1.0), plan(0.492, 3.0)]
-    assert planning.choose(found, 0.01) == found[1]
-    assert planning.choose(found, 0.0) == found[0]
-    assert planning.choose([plan(0.0, 1.0)], 0.01) is None and planning.choose([], 0.01) is None
+
+def plan(reached, seconds):
+    return planning.Plan(pilot().settings, np.array(reached, float), 1.0, seconds)
+
+
+def test_the_cheapest_of_those_nearly_as_good_is_chosen():
+    found = [plan([0.5], 9.0), plan([0.495], 2.0), plan([0.45], 1.0), plan([0.492], 3.0)]
+    assert planning.choose([found], 0.01) == found[1]
+    assert planning.choose([found], 0.0) == found[0]
+    assert planning.choose([found[:1], [], found[1:]], 0.01) == found[1]
+    assert planning.choose([[plan([0.0], 1.0)]], 0.01) is None and planning.choose([[], []], 0.01) is None
+
+
+def test_one_image_does_not_decide_between_classifiers_and_two_do():
+    best, other = plan([1] * 12 + [0] * 12, 9.0), plan([1] * 11 + [0] * 13, 2.0)
+    assert planning.choose([[best], [other]], 0.01) == other
+    assert planning.choose([[best, other]], 0.01) == best
+    assert planning.choose([[best], [plan([1] * 10 + [0] * 14, 2.0)]], 0.01) == best
+    # What is as good as the best may be nothing but the slack behind itself.
+    assert planning.choose([[best], [other, plan([1] * 10 + [0] * 14, 1.0)]], 0.01) == other
+    # A little behind on every image is no chance.
+    assert planning.choose([[best], [plan([0.9] * 12 + [0] * 12, 2.0)]], 0.01) == best
 
 
 def test_what_was_expected_comes_true():
@@ -104,6 +126,16 @@ def test_what_was_expected_comes_true():
     # 16 images whose shares are known from 200 votes: one image more or less.
     assert certified == pytest.approx(best.certified, abs=1.5 / 16)
     assert np.mean([c.evaluations for c in made]) == pytest.approx(best.evaluations, rel=0.35)
+
+
+def test_a_narrow_terminal_shows_plans_whole():
+    sizes = {"looks": (1000, 5000, 15000, 50000), "stop_radius": 0.5, "num_estimation": 50000}
+    chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in ("anderson", "plain")]
+    found = [planning.Plan(one, np.array([0.5]), 2e6, 60.0) for one in chosen]
+    console = rich.console.Console(width=80, record=True, file=io.StringIO())
+    console.print(report.plans([[plan] for plan in found], found[0], SETTINGS, True))
+    shown = console.export_text()
+    assert "zero 2, plain" in shown and "2,000,000" in shown and "…" not in shown
 
 
 def test_the_flags_of_a_plan_give_its_settings():

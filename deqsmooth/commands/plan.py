@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import rich.console
 
 from deqsmooth import certification, checkpoints, config, data, flags, planning, progress, report, rounding
@@ -33,7 +31,7 @@ def run(arguments: flags.Plan, console: rich.console.Console) -> int:
             pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
             progress.advance(shown, f"pilot, {report.classifier(one, solves)}")
     found = [list(planning.plans(one, settings)) for one in pilots]
-    best = planning.choose(itertools.chain(*found), settings.slack)
+    best = planning.choose(found, settings.slack)
     if best is None:
         console.print(report.no_plan(pilots, settings))
         return 1

@@ -18,7 +18,8 @@ class Planning:
       sigma: standard deviation of the noise, in the same unit.
       alpha: probability that a certificate is false, at most.
       max_samples: largest number of samples of an image.
-      slack: by how much the expected certified accuracy may fall behind the best that was found.
+      slack: by how much the expected certified accuracy may fall behind the best that was found; see
+        `planning.choose`.
       pilot_images: how many images the pilot certifies, evenly spaced.
       pilot_samples: with how many samples each.
       pilot_audit: of which so many are audited, for serial sampling.
