@@ -133,7 +133,7 @@ def test_a_narrow_terminal_shows_plans_whole():
     chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in ("anderson", "plain")]
     found = [planning.Plan(one, np.array([0.5]), 2e6, 60.0) for one in chosen]
     console = rich.console.Console(width=80, record=True, file=io.StringIO())
-    console.print(report.plans([[plan] for plan in found], found[0], SETTINGS, True))
+    console.print(report.plans([[one] for one in found], found[0], SETTINGS, True))
     shown = console.export_text()
     assert "zero 2, plain" in shown and "2,000,000" in shown and "…" not in shown
 

@@ -67,15 +67,13 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
     image, rows = dataset[0][0], experiment.rows(scale)
     subjects: list[Iterable[_Subject]] = []
     for sigma, one in zip(arguments.sigma, given, strict=True):
-        if one is None:
-            models = _models(experiment, arguments, scale, sigma, console)
-            subjects.append(_subjects(models, rows, sigma, image, console))
-        else:
-            subjects.append(list(_subjects([(None, one)], rows, sigma, image, console)))
+        models = _models(experiment, arguments, scale, sigma, console) if one is None else [(None, one)]
+        of_sigma = _subjects(models, rows, sigma, image, console)
+        subjects.append(of_sigma if one is None else list(of_sigma))
     groups, status = {}, 0
-    for sigma, of_sigma in zip(arguments.sigma, subjects, strict=True):
+    for sigma, own in zip(arguments.sigma, subjects, strict=True):
         done = []
-        for trained, folder, checkpoint, chosen in of_sigma:
+        for trained, folder, checkpoint, chosen in own:
             for row, settings in chosen.items():
                 console.print(f"{row}, sigma {sigma:g}")
                 path = _certify(checkpoint, dataset, selection, settings, arguments.out / "records", console)
