@@ -2,7 +2,7 @@
 
 import sys
 
-from deqsmooth import cli
+from deqsmooth.commands import main
 
 if __name__ == "__main__":
-    sys.exit(cli.train())
+    sys.exit(main.train())

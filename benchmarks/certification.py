@@ -20,7 +20,12 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, checks, config, distributed, report, rounding, statistics
+from deqsmooth import config, devices
+from deqsmooth.certificates import rounding
+from deqsmooth.config import checks
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.statistics import bounds
 
 _LEAST_SPAN = 20.0
 
@@ -102,7 +107,7 @@ def table(rows, radii, title) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}x",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            rounding.down(statistics.average_certified_radius(correct, reached), 3),
+            rounding.down(bounds.average_certified_radius(correct, reached), 3),
             *(rounding.percent(x) for x in accuracies(found, radii)),
         )
     return shown
@@ -150,13 +155,13 @@ def mean(found, name) -> float:
 def accuracies(found, radii) -> list[float]:
     """Certified accuracy at each radius."""
     correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
-    return [statistics.certified_accuracy(correct, reached, radius) for radius in radii]
+    return [bounds.certified_accuracy(correct, reached, radius) for radius in radii]
 
 
 def main() -> None:
     """Runs every row, then writes table and plot."""
     arguments = tyro.cli(Benchmark)
-    distributed.start()
+    devices.start()
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     checkpoint = ds.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma))
@@ -166,7 +171,7 @@ def main() -> None:
         row: record.certify(row, settings, selection, checkpoint, dataset, out)
         for row, settings in settings_by_row(arguments).items()
     }
-    radii = report.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
+    radii = terminal.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
     console = rich.console.Console(record=True, width=160)
     console.print(table(rows, radii, f"{name}, {len(next(iter(rows.values())))} images"))
     (out / "table.txt").write_text(console.export_text())

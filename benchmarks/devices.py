@@ -22,7 +22,8 @@ import rich.console
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import certification, distributed, sampling
+from deqsmooth import devices
+from deqsmooth.smoothing import certification, sampler
 
 _WEAK = 3
 
@@ -61,8 +62,8 @@ def main() -> None:
                 for num in sizes:
                     total = arguments.images if scaling == "strong" else _WEAK * num
                     shares = ["0/1"] if kind == "devices" else [f"{i}/{num}" for i in range(num)]
-                    devices = num if kind == "devices" else 1
-                    rows.append({kind: num, **_together([_start(total, share, devices) for share in shares])})
+                    num_devices = num if kind == "devices" else 1
+                    rows.append({kind: num, **_together([_start(total, share, num_devices) for share in shares])})
                     file.write(json.dumps({"scaling": scaling, **rows[-1]}) + "\n")
                     file.flush()
                 console.print(evaluation.table(f"{scaling} scaling over {kind}", rows))
@@ -72,18 +73,18 @@ def main() -> None:
 def measure(total: int, share: str) -> dict[str, float]:
     """Certifies a share of the images, and says what was computed for it."""
     begun = time.perf_counter()
-    distributed.start()
-    number, count = distributed.share(share)
+    devices.start()
+    number, count = devices.share(share)
     calls = []
 
-    class Counted(sampling.Programs):
+    class Counted(sampler.Programs):
         def __call__(self, *arguments, **options):
             called = time.perf_counter()
             votes = super().__call__(*arguments, **options)
             calls.append(time.perf_counter() - called)
             return votes
 
-    sampling.Programs = Counted
+    sampler.Programs = Counted
     dataset, checkpoint = ds.load_dataset("digits"), ds.load_checkpoint("digits", 0.5)
     indices = range(0, 8 * total, 8)[number::count]
     settings = ds.Smoothing(sampler="independent", num_estimation=2000)
@@ -91,7 +92,7 @@ def measure(total: int, share: str) -> dict[str, float]:
     ready = time.perf_counter()
     found = list(ds.certify_dataset(checkpoint, dataset, list(indices), settings, programs=programs))
     spent = time.perf_counter() - ready
-    rows = programs.settings.block * distributed.mesh().size
+    rows = programs.settings.block * devices.mesh().size
     batch = programs.settings.images_per_batch * programs.settings.lanes
     return {
         "images": len(found),
@@ -104,10 +105,10 @@ def measure(total: int, share: str) -> dict[str, float]:
     }
 
 
-def _start(total, share, devices):
+def _start(total, share, num_devices):
     return subprocess.Popen(
         [sys.executable, __file__, "--worker", str(total), share],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(num_devices)},
         stdout=subprocess.PIPE,
         text=True,
     )

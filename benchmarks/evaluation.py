@@ -24,8 +24,11 @@ from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 import deqsmooth as ds
-from deqsmooth import certification, checkpoints, distributed, equilibrium, models, noise, presets, solvers, starts
-from deqsmooth.smoothing import noisy
+from deqsmooth import devices, models, solvers
+from deqsmooth.config import presets
+from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.smoothing import certification, noise
+from deqsmooth.smoothing.kernels import noisy
 
 _SIGMA = 0.5
 _SHORT, _LONG = 10, 30
@@ -68,7 +71,7 @@ class Benchmark:
 def main() -> None:
     """Measures everything, and writes lines and tables."""
     arguments = tyro.cli(Benchmark)
-    distributed.start()
+    devices.start()
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = jax.local_devices()[0].device_kind.replace(" ", "-").lower()
     console = rich.console.Console(record=True, width=130)
@@ -99,7 +102,7 @@ def main() -> None:
 
 def machine(arguments):
     """Rates of a large matrix product, by dtype, and of a large copy."""
-    mesh = distributed.mesh()
+    mesh = devices.mesh()
     n = arguments.matrix
     kinds = {
         "float32": ("float32", "highest"),
@@ -113,21 +116,19 @@ def machine(arguments):
         left, right = (jax.random.normal(key, (n, n), jnp.float32).astype(dtype) for key in keys)
         with jax.default_matmul_precision(precision):
             multiply = jax.jit(
-                lambda right, left: distributed.map_blocks(
-                    lambda x, rows: rows @ x, right, left, n // mesh.size, mesh
-                )
+                lambda right, left: devices.map_blocks(lambda x, rows: rows @ x, right, left, n // mesh.size, mesh)
             )
             spent = timing.seconds(multiply, right, left, repeats=arguments.repeats)
         yield {"what": f"matrix product {n}, {name}", "seconds": spent, "tflops": 2 * n**3 / spent / 1e12}
     x = jnp.zeros((mesh.size, arguments.copy_mib * 2**18 // mesh.size))
-    add = jax.jit(functools.partial(distributed.map_blocks, lambda one, rows: rows + one, block=1, mesh=mesh))
+    add = jax.jit(functools.partial(devices.map_blocks, lambda one, rows: rows + one, block=1, mesh=mesh))
     spent = timing.seconds(add, jnp.float32(1), x, repeats=arguments.repeats)
     yield {"what": f"copy of {arguments.copy_mib} MiB", "seconds": spent, "gbs": 2 * x.nbytes / spent / 1e9}
 
 
 def cell(name, dtype, lanes, arguments):
     """One evaluation of a cell in a loop of them: the difference of a long and a short loop."""
-    mesh = distributed.mesh()
+    mesh = devices.mesh()
     model, variables, images = _model(name, dtype, lanes * mesh.size * arguments.rounds)
 
     def run(budget):
@@ -137,7 +138,7 @@ def cell(name, dtype, lanes, arguments):
             z = lax.fori_loop(0, budget, lambda _, z: model.cell(params, z, u), model.initial_state(u))
             return sum(jnp.sum(x, tuple(range(1, x.ndim))) for x in jax.tree.leaves(z))
 
-        program = _highest(lambda v, x: distributed.map_blocks(on_block, v, x, lanes, mesh))
+        program = _highest(lambda v, x: devices.map_blocks(on_block, v, x, lanes, mesh))
         return timing.seconds(program, variables, images, repeats=arguments.repeats)
 
     spent = (run(_LONG) - run(_SHORT)) / (_LONG - _SHORT) / arguments.rounds
@@ -146,7 +147,7 @@ def cell(name, dtype, lanes, arguments):
 
 def sample(name, dtype, arguments):
     """What a sample of a certification consists of, from programs that do more and more of it."""
-    mesh = distributed.mesh()
+    mesh = devices.mesh()
     num = arguments.samples
     model, variables, images = _model(name, dtype, 1)
     settings = {
@@ -171,7 +172,7 @@ def sample(name, dtype, arguments):
             keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * block)
             return classify(variables, noisy(images[jnp.zeros_like(rows)], keys, rows, _SIGMA))
 
-        run = _highest(lambda v, x: distributed.map_blocks(on_block, (v, x), rows, block, mesh))
+        run = _highest(lambda v, x: devices.map_blocks(on_block, (v, x), rows, block, mesh))
         return lambda: run(variables, images)
 
     def around(variables, images):
@@ -183,7 +184,7 @@ def sample(name, dtype, arguments):
 
     def solve(solver):
         def classify(variables, images):
-            output = equilibrium.classify(
+            output = base_classifier.classify(
                 model, variables, solvers.build(solver, _LONG), images, starts.zero(model)
             )
             return jnp.argmax(output.logits, -1)

@@ -14,7 +14,10 @@ import pathlib
 import jax
 import tyro
 
-from deqsmooth import checkpoints, distributed, models, presets, sampling
+from deqsmooth import devices, models
+from deqsmooth.config import presets
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import sampler
 
 _GIB = 2**30
 
@@ -52,7 +55,7 @@ def main() -> None:
         settings = dataclasses.replace(
             settings, images_per_batch=1, block=settings.lanes, solver=arguments.solver or settings.solver
         )
-        programs = sampling.Programs(checkpoint, settings, distributed.mesh(dividing=1), size.image_shape)
+        programs = sampler.Programs(checkpoint, settings, devices.mesh(dividing=1), size.image_shape)
         line = json.dumps(
             {
                 "model": arguments.model,

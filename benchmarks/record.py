@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import deqsmooth as ds
-from deqsmooth import provenance
+from deqsmooth.smoothing import provenance
 
 
 def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Certificate]:

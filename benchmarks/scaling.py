@@ -21,7 +21,9 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import certification, checkpoints, distributed, models
+from deqsmooth import devices, models
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification
 
 _MIB = 2**20
 _VARIED = ("samples", "lanes", "side_by_side", "block", "resolution", "budget")
@@ -58,7 +60,7 @@ def main() -> None:
     """Measures every variation, and writes lines and a table."""
     arguments = tyro.cli(Benchmark)
     base = {varied: getattr(arguments, varied)[0] for varied in _VARIED}
-    distributed.start()
+    devices.start()
     # What is read from the cache was not compiled.
     jax.config.update("jax_enable_compilation_cache", False)
     arguments.out.mkdir(parents=True, exist_ok=True)

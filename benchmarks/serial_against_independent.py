@@ -20,7 +20,11 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, config, distributed, report, rounding, statistics
+from deqsmooth import config, devices
+from deqsmooth.certificates import rounding
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.statistics import bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Benchmark:
 def main() -> None:
     """Runs every row and writes the table."""
     arguments = tyro.cli(Benchmark)
-    distributed.start()
+    devices.start()
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     checkpoint = ds.load(checkpoints.shipped(arguments.dataset, arguments.sigma))
@@ -87,7 +91,7 @@ def table(rows, arguments) -> rich.table.Table:
         title=f"{arguments.dataset}, sigma {arguments.sigma:g}, {len(baseline)} images, "
         f"alpha {baseline[0].alpha:g}, audit {arguments.num_audit:,}"
     )
-    radii = report.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
+    radii = terminal.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
     for heading in ("", "N", "evaluations", "ratio", "s/image", "ratio", "mismatch %", "ACR"):
         shown.add_column(heading, justify="right" if heading else "left")
     for radius in radii:
@@ -107,8 +111,8 @@ def table(rows, arguments) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(baseline, 'seconds') / mean(found, 'seconds'):.2f}",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            rounding.down(statistics.average_certified_radius(correct, reached), 3),
-            *(rounding.percent(statistics.certified_accuracy(correct, reached, radius)) for radius in radii),
+            rounding.down(bounds.average_certified_radius(correct, reached), 3),
+            *(rounding.percent(bounds.certified_accuracy(correct, reached, radius)) for radius in radii),
         )
     return shown
 

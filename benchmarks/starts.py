@@ -20,7 +20,9 @@ import rich.table
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import checkpoints, distributed, equilibrium, models, noise, solvers, starts
+from deqsmooth import devices, models, solvers
+from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.smoothing import noise
 
 _BLOCK = 100
 
@@ -57,7 +59,7 @@ class Benchmark:
 def main() -> None:
     """Measures every combination and writes lines and table."""
     arguments = tyro.cli(Benchmark)
-    distributed.start()
+    devices.start()
     folder = arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma)
     checkpoint = ds.load(folder)
     dataset = ds.load_dataset(arguments.dataset, "test", arguments.data_dir)
@@ -110,7 +112,7 @@ def labeller(checkpoint, arguments, images):
     }
     place = np.tile(np.arange(len(images), dtype=np.int32), arguments.num_draws)
     rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
-    mesh = distributed.mesh()
+    mesh = devices.mesh()
 
     def labels_of(start, solver, budget):
         solve = solvers.build(solver, budget)
@@ -119,12 +121,12 @@ def labeller(checkpoint, arguments, images):
             variables, images = shared
             keys = jnp.stack([noise.phase_key(0, 0, noise.SELECTION)] * _BLOCK)
             noisy = images[rows["place"]] + arguments.sigma * noise.gaussian(keys, rows["draw"], images.shape[1:])
-            output = equilibrium.classify(model, variables, solve, noisy, begins[start](variables))
+            output = base_classifier.classify(model, variables, solve, noisy, begins[start](variables))
             return jnp.argmax(output.logits, -1)
 
         @jax.jit
         def run(variables, images):
-            return distributed.map_blocks(on_block, (variables, images), rows, _BLOCK, mesh)
+            return devices.map_blocks(on_block, (variables, images), rows, _BLOCK, mesh)
 
         return np.asarray(run(variables, images))
 

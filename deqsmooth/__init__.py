@@ -19,50 +19,50 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from deqsmooth.architecture import ConvModel as ConvModel
-    from deqsmooth.architecture import MdeqModel as MdeqModel
-    from deqsmooth.architecture import ResnetModel as ResnetModel
-    from deqsmooth.certificates import Certificate as Certificate
-    from deqsmooth.certificates import read as read
-    from deqsmooth.certification import certify as certify
-    from deqsmooth.certification import certify_dataset as certify_dataset
-    from deqsmooth.checkpoints import Checkpoint as Checkpoint
-    from deqsmooth.checkpoints import load as load
-    from deqsmooth.checkpoints import load_shipped as load_checkpoint  # noqa: F401
-    from deqsmooth.checkpoints import shipped as shipped
+    from deqsmooth.certificates.jsonl import Writer as Writer
+    from deqsmooth.certificates.record import Certificate as Certificate
+    from deqsmooth.certificates.record import read as read
     from deqsmooth.config import Selection as Selection
     from deqsmooth.config import Smoothing as Smoothing
     from deqsmooth.config import Training as Training
+    from deqsmooth.config.architecture import ConvModel as ConvModel
+    from deqsmooth.config.architecture import MdeqModel as MdeqModel
+    from deqsmooth.config.architecture import ResnetModel as ResnetModel
     from deqsmooth.data import Dataset as Dataset
     from deqsmooth.data import load as load_dataset  # noqa: F401
     from deqsmooth.models import build as build
-    from deqsmooth.prediction import predict as predict
+    from deqsmooth.models.checkpoints import Checkpoint as Checkpoint
+    from deqsmooth.models.checkpoints import load as load
+    from deqsmooth.models.checkpoints import load_shipped as load_checkpoint  # noqa: F401
+    from deqsmooth.models.checkpoints import shipped as shipped
+    from deqsmooth.smoothing.certification import certify as certify
+    from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
+    from deqsmooth.smoothing.prediction import predict as predict
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
-    from deqsmooth.writing import Writer as Writer
 
 _HOMES = {
-    "Certificate": "certificates.Certificate",
-    "Checkpoint": "checkpoints.Checkpoint",
-    "ConvModel": "architecture.ConvModel",
+    "Certificate": "certificates.record.Certificate",
+    "Checkpoint": "models.checkpoints.Checkpoint",
+    "ConvModel": "config.architecture.ConvModel",
     "Dataset": "data.Dataset",
-    "MdeqModel": "architecture.MdeqModel",
+    "MdeqModel": "config.architecture.MdeqModel",
     "Model": "types.Model",
-    "ResnetModel": "architecture.ResnetModel",
+    "ResnetModel": "config.architecture.ResnetModel",
     "Selection": "config.Selection",
     "Smoothing": "config.Smoothing",
     "Solution": "types.Solution",
     "Training": "config.Training",
-    "Writer": "writing.Writer",
+    "Writer": "certificates.jsonl.Writer",
     "build": "models.build",
-    "certify": "certification.certify",
-    "certify_dataset": "certification.certify_dataset",
-    "load": "checkpoints.load",
-    "load_checkpoint": "checkpoints.load_shipped",
+    "certify": "smoothing.certification.certify",
+    "certify_dataset": "smoothing.certification.certify_dataset",
+    "load": "models.checkpoints.load",
+    "load_checkpoint": "models.checkpoints.load_shipped",
     "load_dataset": "data.load",
-    "predict": "prediction.predict",
-    "read": "certificates.read",
-    "shipped": "checkpoints.shipped",
+    "predict": "smoothing.prediction.predict",
+    "read": "certificates.record.read",
+    "shipped": "models.checkpoints.shipped",
 }
 
 __all__ = list(_HOMES)
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
     """A public name from its module, which is imported when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'deqsmooth' has no attribute {name!r}")
-    home, attribute = _HOMES[name].split(".")
+    home, attribute = _HOMES[name].rsplit(".", 1)
     return getattr(importlib.import_module(f"deqsmooth.{home}"), attribute)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from deqsmooth import checks, config
+from deqsmooth import config
+from deqsmooth.config import checks
 
 _DIGITS_NUM_TEST = 360
 _DIGITS_SPLIT_SEED = 0

@@ -19,17 +19,11 @@ jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from deqsmooth import (  # noqa: E402
-    architecture,
-    certification,
-    checkpoints,
-    config,
-    data,
-    distributed,
-    models,
-    provenance,
-    writing,
-)
+from deqsmooth import config, data, devices, models  # noqa: E402
+from deqsmooth.certificates import jsonl  # noqa: E402
+from deqsmooth.config import architecture  # noqa: E402
+from deqsmooth.models import checkpoints  # noqa: E402
+from deqsmooth.smoothing import certification, provenance  # noqa: E402
 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
 INDEPENDENT = config.Smoothing(
@@ -58,7 +52,7 @@ def write_run(path, checkpoint, settings, stride):
     dataset = data.load("digits")
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     indices = list(selection.indices(len(dataset)))
-    with writing.Writer(path, header) as writer:
+    with jsonl.Writer(path, header) as writer:
         for certificate in certification.certify_dataset(checkpoint, dataset, indices, settings):
             writer.write(certificate)
     return path
@@ -79,16 +73,16 @@ def optimised():
 
 
 @pytest.fixture
-def devices(monkeypatch):
+def use_devices(monkeypatch):
     """Function that restricts the mesh to the first devices."""
 
     def restrict(num):
-        full = distributed.mesh
+        full = devices.mesh
 
         def mesh(dividing=None):
             local = full(dividing).devices[:num]
             return jax.sharding.Mesh(local, ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
 
-        monkeypatch.setattr(distributed, "mesh", mesh)
+        monkeypatch.setattr(devices, "mesh", mesh)
 
     return restrict

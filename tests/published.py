@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from deqsmooth import conversion, models
+from deqsmooth import models
+from deqsmooth.models import pytorch
 
 
 def state_dict(size, seed=0):
@@ -11,7 +12,7 @@ def state_dict(size, seed=0):
     rng = np.random.default_rng(seed)
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
     state = {}
-    for name, path in conversion.names(size).items():
+    for name, path in pytorch.names(size).items():
         leaf = template
         for key in path:
             leaf = leaf[key]

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deqsmooth import ascent, attacks, certification, config, data, equilibrium, sampling, starts
+from deqsmooth import config, data
+from deqsmooth.models import base_classifier, starts
+from deqsmooth.smoothing import ascent, attacks, certification, sampler
 
 HOW = config.Attack(steps=12, restarts=2, draws=4, num_estimation=200, alpha=0.01)
 SETTINGS = config.Smoothing(
@@ -74,8 +76,8 @@ def test_the_classifier_is_that_of_the_certificates_and_its_gradient_that_of_unr
     settings = dataclasses.replace(SETTINGS, budget=60, solver="plain")
     images = jax.random.uniform(jax.random.key(5), (3, 8, 8, 1))
     classify = attacks.classify_fn(small, settings, gradient_budget=60)
-    expected = equilibrium.classify(
-        small.model, small.variables, sampling.solver_of(settings), images, starts.zero(small.model)
+    expected = base_classifier.classify(
+        small.model, small.variables, sampler.solver_of(settings), images, starts.zero(small.model)
     )
     np.testing.assert_allclose(jax.jit(classify)(small.variables, images), expected.logits, atol=1e-6)
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth import certification, config, data, distributed, equilibrium, noise, sampling, solvers, statistics
+from deqsmooth import config, data, devices, solvers
+from deqsmooth.models import base_classifier
+from deqsmooth.smoothing import certification, noise, sampler
+from deqsmooth.statistics import bounds
 
 INDEPENDENT = config.Smoothing(
     sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
@@ -43,7 +46,7 @@ def labels_of(small, image, index, phase, samples, budget=4, sigma=0.5):
     solver = solvers.build("anderson", budget)
     classify = jax.jit(
         functools.partial(
-            equilibrium.classify, small.model, small.variables, solver, start=small.model.initial_state
+            base_classifier.classify, small.model, small.variables, solver, start=small.model.initial_state
         )
     )
     return np.argmax(classify(image + sigma * draws).logits, -1)
@@ -57,7 +60,7 @@ def test_independent_counts_are_those_of_solving_each_sample_alone(small, images
         assert c.counts_selection == tuple(np.bincount(votes, minlength=11))
         assert c.selected == np.argmax(c.counts_selection)
         assert c.count == c.counts[c.selected]
-        assert c.p_lower == statistics.clopper_pearson_lower(c.count, 90, 0.001)
+        assert c.p_lower == bounds.clopper_pearson_lower(c.count, 90, 0.001)
         assert len(set(c.counts)) > 2
 
 
@@ -70,10 +73,10 @@ def test_independent_counts_are_those_of_solving_each_sample_alone(small, images
     ],
 )  # fmt: skip
 def test_independent_counts_do_not_depend_on_how_they_are_computed(
-    small, images, devices, num_devices, lanes, images_per_batch
+    small, images, use_devices, num_devices, lanes, images_per_batch
 ):
     expected = essence(certify(small, images, INDEPENDENT), "lanes")
-    devices(num_devices)
+    use_devices(num_devices)
     found = certify(small, images, INDEPENDENT, lanes=lanes, images_per_batch=images_per_batch)
     assert essence(found, "lanes") == expected
 
@@ -81,12 +84,12 @@ def test_independent_counts_do_not_depend_on_how_they_are_computed(
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("num_devices", "lanes", "images_per_batch"), [(1, 7, 3), (3, 25, 1), (8, None, None)])
 def test_nor_do_those_of_solves_that_stop_by_themselves(
-    small, images, devices, num_devices, lanes, images_per_batch
+    small, images, use_devices, num_devices, lanes, images_per_batch
 ):
     tolerance = {"budget": 20, "tolerance": 1e-2, "block": 6}
     expected = certify(small, images, INDEPENDENT, **tolerance)
     assert all(90 + 20 < c.evaluations < 19 * (90 + 20) for c in expected)
-    devices(num_devices)
+    use_devices(num_devices)
     found = certify(small, images, INDEPENDENT, lanes=lanes, images_per_batch=images_per_batch, **tolerance)
     assert essence(found, "lanes") == essence(expected, "lanes")
 
@@ -95,11 +98,11 @@ def test_nor_do_those_of_solves_that_stop_by_themselves(
 @pytest.mark.parametrize(
     "start", ["previous", *(pytest.param(start, marks=pytest.mark.slow) for start in ("first", "clean"))]
 )
-def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, devices, start):
+def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, use_devices, start):
     # One program serves both phases where they have as many samples. Neither 3 nor 8 divides 13.
     settings = dataclasses.replace(SERIAL, start=start, num_selection=SERIAL.num_estimation, lanes=13)
     expected = essence(certify(small, images, settings))
-    devices(3)
+    use_devices(3)
     assert essence(certify(small, images, settings, images_per_batch=2)) == expected
     alone = list(certification.certify(small, images[3:4], settings, indices=[3]))
     assert essence(alone) == expected[3:4]
@@ -112,18 +115,18 @@ def test_a_census_counts_exactly_the_votes_that_the_reference_does_not_confirm(s
         # Every serial vote for the class was audited, so confirmed votes are a subset of the reference's own.
         assert c.count - c.mismatches <= kept.sum()
         assert c.mismatches > 0
-        assert c.p_lower == statistics.clopper_pearson_lower(c.count - c.mismatches, 90, 0.0005)
+        assert c.p_lower == bounds.clopper_pearson_lower(c.count - c.mismatches, 90, 0.0005)
 
 
 def test_an_audit_draws_votes_for_the_class_at_random(small, images):
     settings = dataclasses.replace(SERIAL, num_audit=10, alpha=0.1, alpha_audit=0.05)
     (c,) = certification.certify(small, images[:1], settings)
     assert c.num_audit == 10 < c.count
-    expected = statistics.lower_bound(
+    expected = bounds.lower_bound(
         c.count, 90, alpha_count=0.05, mismatches=c.mismatches, audited=10, alpha_audit=0.05
     )
     assert c.p_lower == expected
-    assert c.radius == statistics.radius(expected, 0.5)
+    assert c.radius == bounds.radius(expected, 0.5)
     assert (c.prediction is None) == (expected <= 0.5)
     assert c.warning is None
     (c,) = certification.certify(small, images[:1], dataclasses.replace(SERIAL, bound="reference-code"))
@@ -197,13 +200,13 @@ def test_a_chain_that_is_warmed_up_for_every_sample_votes_as_the_solver_of_both_
 
 def test_ten_images_are_traced_once(small, monkeypatch):
     made = []
-    original = sampling.Programs
+    original = sampler.Programs
 
     def remember(*arguments):
         made.append(original(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(sampling, "Programs", remember)
+    monkeypatch.setattr(sampler, "Programs", remember)
     images = np.asarray(jax.random.uniform(jax.random.key(4), (10, 8, 8, 1)))
     assert len(certify(small, images, SERIAL, images_per_batch=4)) == 10
     # Selection, estimation, audit.
@@ -314,14 +317,14 @@ def test_the_largest_block_that_fits_is_found(small, images, monkeypatch, capsys
         return max(one.memory().values())
 
     assert needed(25) > needed(12)
-    monkeypatch.setattr(distributed, "memory", lambda: needed(25) - 1)
+    monkeypatch.setattr(devices, "memory", lambda: needed(25) - 1)
     assert certification.fit(small, settings, shape, 5).block == 12
     assert essence(certify(small, images, settings)) == essence(certify(small, images, INDEPENDENT, block=12))
-    monkeypatch.setattr(distributed, "memory", lambda: 1000)
+    monkeypatch.setattr(devices, "memory", lambda: 1000)
     with pytest.raises(
         ValueError, match=r"block is 'auto'; even 1 needs [0-9,]+ bytes of a device that has 1,000"
     ):
         next(certification.certify(small, images, settings))
     monkeypatch.undo()
     assert certification.fit(small, settings, shape, 5).block == certification.default_block() == 100
-    assert 2**20 < distributed.memory() < 2**50
+    assert 2**20 < devices.memory() < 2**50

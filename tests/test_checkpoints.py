@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from deqsmooth import architecture, checkpoints, config, models
+from deqsmooth import config, models
+from deqsmooth.config import architecture
+from deqsmooth.models import checkpoints
 
 SETTINGS = config.Training(model=SMALL, sigma=0.25)
 

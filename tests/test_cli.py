@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from deqsmooth import certificates
+from deqsmooth.certificates import record
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
@@ -49,7 +49,7 @@ def run(*arguments, **options):
 
 
 def essence(path):
-    header, found = certificates.read(path)
+    header, found = record.read(path)
     return header, [{name: x for name, x in vars(c).items() if name != "seconds"} for c in found]
 
 
@@ -154,19 +154,21 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda x: " ".join(x) if isinstance(x, tuple) else "")
 def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkeypatch, capsys, tmp_path):
     """In this process, which starts faster; the devices are the tests' eight, shown as two."""
-    from deqsmooth import certification, cli, distributed
+    from deqsmooth import devices
+    from deqsmooth.commands import main
+    from deqsmooth.smoothing import certification
 
     monkeypatch.chdir(tmp_path)
     shipped = str(ROOT / "deqsmooth" / "shipped" / "digits-0.5")
     arguments = [shipped if x == "SHIPPED" else x for x in arguments]
     np.savez("photos.npz", images=np.zeros((2, 32, 32, 3), np.uint8), labels=np.zeros(2, int))
     monkeypatch.setattr(sys, "argv", ["certify.py", *arguments])
-    mesh = distributed.mesh()
+    mesh = devices.mesh()
     two = type(mesh)(mesh.devices[:2], mesh.axis_names, axis_types=mesh.axis_types)
-    monkeypatch.setattr(distributed, "mesh", lambda dividing=None: two)
+    monkeypatch.setattr(devices, "mesh", lambda dividing=None: two)
     monkeypatch.setattr(certification, "certify", lambda *a, **k: pytest.fail("work was begun"))
     try:
-        status = cli.certify()
+        status = main.certify()
     except SystemExit as exit:
         status = exit.code
     captured = capsys.readouterr()

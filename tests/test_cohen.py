@@ -3,7 +3,8 @@
 import pytest
 from test_certificates import certificate
 
-from deqsmooth import cohen, statistics
+from deqsmooth.certificates import cohen
+from deqsmooth.statistics import bounds
 
 LINES = """idx	label	predict	radius	correct	time
 0	3	-1	0.0	0	15.3
@@ -21,7 +22,7 @@ def test_a_file_is_read(tmp_path):
         cohen.Published(20, 7, 7, 0.613, True, 14.25),
         cohen.Published(40, 1, 5, 0.2, False, 3660.0),
     ]
-    acr = statistics.average_certified_radius([x.correct for x in found], [x.radius for x in found])
+    acr = bounds.average_certified_radius([x.correct for x in found], [x.radius for x in found])
     assert acr == pytest.approx(0.613 / 3)
 
 

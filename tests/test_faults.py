@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from test_cli import ROOT, cache, essence, run, start, wait_for_lines  # noqa: F401
 
-from deqsmooth import certificates, cli, commands, data, distributed, flags, merging, verification
+from deqsmooth import commands, data, devices
+from deqsmooth.certificates import merging, record, verification
+from deqsmooth.commands import flags, main
 
 QUICK = (
     "--sampler",
@@ -43,7 +45,7 @@ def test_processes_that_share_the_images_make_the_same_certificates(tmp_path, ca
     parts = sorted(tmp_path.glob("run.*-of-2.jsonl"))
     assert len(parts) == 2 and merging.merge(parts, tmp_path / "merged.jsonl") == 9
     (header, expected), (merged_header, merged) = (
-        certificates.read(tmp_path / name) for name in ("whole.jsonl", "merged.jsonl")
+        record.read(tmp_path / name) for name in ("whole.jsonl", "merged.jsonl")
     )
     assert merged_header == header
     assert [dataclasses.replace(c, seconds=0.0) for c in merged] == [
@@ -53,7 +55,7 @@ def test_processes_that_share_the_images_make_the_same_certificates(tmp_path, ca
 
 def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["certify.py", *arguments])
-    return cli.certify()
+    return main.certify()
 
 
 @pytest.mark.parametrize("share", ["2/2", "1", "-1/2", "a/b", "0/0"])
@@ -66,8 +68,8 @@ def test_a_process_without_an_image_has_nothing_to_do(tmp_path, monkeypatch, cap
     arguments = (*QUICK, "--max-images", "2", "--share", "2/3", "--out", str(tmp_path / "run.jsonl"))
     assert call(monkeypatch, *arguments) == 0
     assert "0 images of digits" in capsys.readouterr().out
-    assert certificates.read(tmp_path / "run.2-of-3.jsonl")[1] == []
-    assert distributed.share(None) == (0, 1)
+    assert record.read(tmp_path / "run.2-of-3.jsonl")[1] == []
+    assert devices.share(None) == (0, 1)
 
 
 def test_too_little_memory_is_said_with_what_to_lower(monkeypatch, capsys):

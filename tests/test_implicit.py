@@ -7,12 +7,12 @@ import pytest
 
 from deqsmooth import solvers
 from deqsmooth.models import layers
-from deqsmooth.solvers import implicit
+from deqsmooth.solvers import gradients
 
 ATTACHMENTS = {
-    "neumann": lambda cell: implicit.neumann(cell, 200),
-    "gmres": lambda cell: implicit.gmres(cell, 40, 1e-12),
-    "normal-cg": lambda cell: implicit.normal_cg(cell, 400, 1e-14),
+    "neumann": lambda cell: gradients.neumann(cell, 200),
+    "gmres": lambda cell: gradients.gmres(cell, 40, 1e-12),
+    "normal-cg": lambda cell: gradients.normal_cg(cell, 400, 1e-14),
 }
 
 
@@ -51,7 +51,7 @@ def loss(z):
     return jnp.sum(jnp.sin(z[0])) + jnp.sum(z[1] ** 2)
 
 
-def gradients(attach, params, u):
+def gradients_of(attach, params, u):
     z = jax.lax.stop_gradient(unrolled(params, u))
     return jax.jit(jax.grad(lambda params, u: loss(attach(params, z, u)), argnums=(0, 1)))(params, u)
 
@@ -61,7 +61,7 @@ def test_implicit_gradients_are_those_of_the_unrolled_iteration(name):
     params, u = problem()
     expected = jax.grad(lambda params, u: loss(unrolled(params, u)), argnums=(0, 1))(params, u)
     for x, y in zip(
-        jax.tree.leaves(gradients(ATTACHMENTS[name](cell), params, u)), jax.tree.leaves(expected), strict=True
+        jax.tree.leaves(gradients_of(ATTACHMENTS[name](cell), params, u)), jax.tree.leaves(expected), strict=True
     ):
         # The iteration has converged to float64; what remains is the tolerance of the linear solve.
         np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9)
@@ -70,18 +70,18 @@ def test_implicit_gradients_are_those_of_the_unrolled_iteration(name):
 @pytest.mark.parametrize(("solver", "budget"), [("anderson", 40), ("broyden", 25)])
 def test_the_linear_system_may_be_solved_as_the_equilibrium_is(solver, budget):
     params, u = problem()
-    expected = gradients(ATTACHMENTS["gmres"](cell), params, u)
+    expected = gradients_of(ATTACHMENTS["gmres"](cell), params, u)
     # Our solvers work in float32.
     with jax.enable_x64(False):
         params, u = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), (params, u))
-        found = gradients(implicit.fixed_point(cell, solvers.build(solver, budget)), params, u)
+        found = gradients_of(gradients.fixed_point(cell, solvers.build(solver, budget)), params, u)
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_implicit_gradients_agree_with_finite_differences():
     params, u = problem()
-    gradient = gradients(ATTACHMENTS["gmres"](cell), params, u)[0]["kernel"]
+    gradient = gradients_of(ATTACHMENTS["gmres"](cell), params, u)[0]["kernel"]
     direction = jax.random.normal(jax.random.key(5), gradient.shape, jnp.float64)
     step = 1e-5
 
@@ -97,7 +97,7 @@ def test_the_gradient_of_a_linear_cell_has_its_closed_form():
     a = jnp.asarray([[0.5, 0.2], [-0.1, 0.3]], jnp.float64)
     u = jnp.asarray([[1.0, 2.0]], jnp.float64)
     z = jnp.linalg.solve(jnp.eye(2) - a, u.T).T
-    attach = implicit.gmres(lambda a, z, u: z @ a.T + u, 2, 1e-14)
+    attach = gradients.gmres(lambda a, z, u: z @ a.T + u, 2, 1e-14)
     d_a, d_u = jax.grad(lambda a, u: jnp.sum(attach(a, z, u)), argnums=(0, 1))(a, u)
     adjoint = jnp.linalg.solve(jnp.eye(2) - a.T, jnp.ones(2))
     np.testing.assert_allclose(d_u[0], adjoint, rtol=1e-12)
@@ -108,8 +108,8 @@ def test_one_step_is_the_gradient_of_one_evaluation_and_one_neumann_term():
     params, u = problem()
     z = unrolled(params, u)
     expected = jax.grad(lambda params, u: loss(cell(params, z, u)), argnums=(0, 1))(params, u)
-    for attach in (implicit.one_step(cell), implicit.neumann(cell, 1)):
-        for x, y in zip(jax.tree.leaves(gradients(attach, params, u)), jax.tree.leaves(expected), strict=True):
+    for attach in (gradients.one_step(cell), gradients.neumann(cell, 1)):
+        for x, y in zip(jax.tree.leaves(gradients_of(attach, params, u)), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
 
 
@@ -123,13 +123,13 @@ def test_phantom_gradients_are_those_of_damped_steps_and_approach_the_implicit_o
             x = jax.tree.map(lambda x, fx: 0.7 * x + 0.3 * fx, x, cell(params, x, u))
         return loss(x)
 
-    found = gradients(implicit.phantom(cell, 3, 0.3), params, u)
+    found = gradients_of(gradients.phantom(cell, 3, 0.3), params, u)
     for x, y in zip(
         jax.tree.leaves(found), jax.tree.leaves(jax.grad(damped, argnums=(0, 1))(params, u)), strict=True
     ):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
-    exact = gradients(ATTACHMENTS["gmres"](cell), params, u)
-    many = gradients(implicit.phantom(cell, 200, 0.5), params, u)
+    exact = gradients_of(ATTACHMENTS["gmres"](cell), params, u)
+    many = gradients_of(gradients.phantom(cell, 200, 0.5), params, u)
     for x, y in zip(jax.tree.leaves(many), jax.tree.leaves(exact), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-9)
 
@@ -139,9 +139,9 @@ def test_each_lane_has_its_own_linear_system(name):
     """A lane's gradient is what it is alone, also beside a lane whose system is much harder."""
     params, u = problem(2)
     u = u * jnp.asarray([0.01, 3.0])[:, None, None, None]
-    both = gradients(ATTACHMENTS[name](cell), params, u)[1]
+    both = gradients_of(ATTACHMENTS[name](cell), params, u)[1]
     for lane in range(2):
-        alone = gradients(ATTACHMENTS[name](cell), params, u[lane : lane + 1])[1]
+        alone = gradients_of(ATTACHMENTS[name](cell), params, u[lane : lane + 1])[1]
         np.testing.assert_allclose(both[lane : lane + 1], alone, rtol=1e-9, atol=1e-12)
 
 
@@ -164,13 +164,13 @@ def test_the_penalty_estimates_the_squared_norm_of_the_jacobian_and_is_different
     z = unrolled(params, u)
     exact = np.array([jnp.sum(j**2) / len(j) for j in jacobians(params, z, u)])
     keys = jax.random.split(jax.random.key(2), (2000, 3))
-    estimates = jax.lax.map(lambda keys: implicit.jacobian_penalty(cell, params, z, u, keys), keys)
+    estimates = jax.lax.map(lambda keys: gradients.jacobian_penalty(cell, params, z, u, keys), keys)
     # Each of the 4000 vectors has a relative standard deviation below sqrt(2); four of them.
     np.testing.assert_allclose(jnp.mean(estimates, 0), exact, rtol=4 * np.sqrt(2 / 4000))
 
     def penalty(scale):
         scaled = {**params, "kernel": params["kernel"] * scale}
-        return jnp.sum(implicit.jacobian_penalty(cell, scaled, z, u, keys[0]))
+        return jnp.sum(gradients.jacobian_penalty(cell, scaled, z, u, keys[0]))
 
     difference = (penalty(1 + 1e-6) - penalty(1 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(penalty)(1.0), difference, rtol=1e-6)
@@ -182,7 +182,7 @@ def test_the_spectral_radius_is_the_largest_eigenvalue_of_each_lane():
     exact = [np.abs(np.linalg.eigvals(np.asarray(j))).max() for j in jacobians(params, z, u)]
     keys = jax.random.split(jax.random.key(3), 3)
     # Power iteration: the error falls like the eigenvalue gap to the power of the steps.
-    found = implicit.spectral_radius(cell, params, z, u, keys, 400)
+    found = gradients.spectral_radius(cell, params, z, u, keys, 400)
     np.testing.assert_allclose(found, exact, rtol=0.02)
 
 
@@ -193,4 +193,4 @@ def test_the_spectral_radius_of_a_rotation_is_its_scale():
 
     z = jnp.zeros((4, 2), jnp.float64)
     keys = jax.random.split(jax.random.key(0), 4)
-    np.testing.assert_allclose(implicit.spectral_radius(rotate, 1.0, z, z, keys), 0.8, rtol=1e-9)
+    np.testing.assert_allclose(gradients.spectral_radius(rotate, 1.0, z, z, keys), 0.8, rtol=1e-9)

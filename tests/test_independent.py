@@ -5,7 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from deqsmooth import certification, checkpoints, config, data, looks, sampling, statistics
+from deqsmooth import config, data
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification, sampler
+from deqsmooth.statistics import bounds, looks
 
 LOOKS = config.Smoothing(
     sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
@@ -44,7 +47,7 @@ def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run
         assert found["num_estimation"] == look
         assert found["counts"] == whole[look][index]["counts"]
         assert found["counts_selection"] == whole[look][index]["counts_selection"]
-        assert found["p_lower"] == statistics.clopper_pearson_lower(count, look, 0.01 * look / 550)
+        assert found["p_lower"] == bounds.clopper_pearson_lower(count, look, 0.01 * look / 550)
         assert found["evaluations"] == 2 * (20 + look)
         assert found["looks"] == LOOKS.looks and found["alpha_count"] == LOOKS.look_alphas[look]
     assert {found["num_estimation"] for found in stopped.values()} == {50, 100, 400}
@@ -62,13 +65,13 @@ def test_certificates_do_not_depend_on_the_schedule(model, images, change):
 def test_every_call_is_full_while_images_are_left(model, images, monkeypatch):
     """What images that stop leave free is used by those that come."""
     calls = []
-    call = sampling.Programs.__call__
+    call = sampler.Programs.__call__
 
     def counted(self, pixels, *arguments, **options):
         calls.append(len(pixels))
         return call(self, pixels, *arguments, **options)
 
-    monkeypatch.setattr(sampling.Programs, "__call__", counted)
+    monkeypatch.setattr(sampler.Programs, "__call__", counted)
     found = certify(model, images, LOOKS, stop_gain=GAIN, images_per_batch=4)
     units = sum(
         2 + 4 + (look > 50) * 4 + (look > 100) * 19 for look in (c["num_estimation"] for c in found.values())
@@ -93,7 +96,7 @@ def test_settings_of_looks_are_checked():
     # Unanimous votes at their part of alpha: 400 of the 550 samples of all the looks, or a third.
     for spending, part in ((None, 400 / 550), ("equal", 1 / 3)):
         settings = dataclasses.replace(LOOKS, spending=spending)
-        expected = statistics.radius(statistics.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
+        expected = bounds.radius(bounds.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
         assert settings.cap == pytest.approx(expected, rel=1e-12)
 
 
@@ -116,7 +119,7 @@ def wrong_probability(p, alphas, **rule):
         seen, log = look, {}
         for count, weight in after.items():
             if looks.is_last(count, look, alphas, sigma=0.5, **rule):
-                lower = statistics.clopper_pearson_lower(count, look, alpha)
+                lower = bounds.clopper_pearson_lower(count, look, alpha)
                 wrong += weight * (lower > p and lower > 0.5)
             else:
                 log[count] = weight

@@ -9,7 +9,8 @@ import pytest
 from scipy import special, stats
 from test_training import SETTINGS
 
-from deqsmooth import config, losses
+from deqsmooth import config
+from deqsmooth.training import losses
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 4, 5)).astype(np.float32)

@@ -10,7 +10,9 @@ import numpy as np
 import published
 import pytest
 
-from deqsmooth import architecture, checkpoints, conversion, models, parity, presets
+from deqsmooth import models
+from deqsmooth.config import architecture, presets
+from deqsmooth.models import checkpoints, parity, pytorch
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZES = [
@@ -50,7 +52,7 @@ def test_a_converted_model_computes_what_the_second_implementation_computes(size
     state = published.state_dict(size)
     prefixed = {f"module.{name}": x for name, x in state.items()}
     prefixed["module.stage0.1.num_batches_tracked"] = np.array(3)
-    comparisons = parity.compare(conversion.convert(prefixed, size), size, vectors(size, state))
+    comparisons = parity.compare(pytorch.convert(prefixed, size), size, vectors(size, state))
     assert len(comparisons) == 1 + len(size.channels) + 2 * 4
     failed = [c for c in comparisons if not c.passed]
     assert not failed
@@ -62,29 +64,29 @@ def test_a_wrong_mapping_is_noticed():
     recorded = vectors(size, state)
     a, b = "fullstage.branches.0.blocks.0.gn2.bias", "fullstage.branches.0.blocks.0.gn3.bias"
     swapped = {**state, a: state[b], b: state[a]}
-    assert not all(c.passed for c in parity.compare(conversion.convert(swapped, size), size, recorded))
+    assert not all(c.passed for c in parity.compare(pytorch.convert(swapped, size), size, recorded))
     with pytest.raises(ValueError, match="no array 'x1'"):
-        parity.compare(conversion.convert(state, size), size, {"x": recorded["x"]})
+        parity.compare(pytorch.convert(state, size), size, {"x": recorded["x"]})
 
 
 @pytest.mark.parametrize("size", SIZES, ids=range(len(SIZES)))
 def test_every_variable_has_one_name(size):
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
     paths = [tuple(k.key for k in key) for key, _ in jax.tree_util.tree_leaves_with_path(template)]
-    assert sorted(conversion.names(size).values()) == sorted(paths)
+    assert sorted(pytorch.names(size).values()) == sorted(paths)
 
 
 def test_foreign_state_dicts_are_refused_by_name():
     size = SIZES[0]
     state = published.state_dict(size)
     with pytest.raises(ValueError, match=r"1 missing: classifier\.bias"):
-        conversion.convert({name: x for name, x in state.items() if name != "classifier.bias"}, size)
+        pytorch.convert({name: x for name, x in state.items() if name != "classifier.bias"}, size)
     with pytest.raises(ValueError, match="1 unexpected: extra"):
-        conversion.convert({**state, "extra": np.zeros(1)}, size)
+        pytorch.convert({**state, "extra": np.zeros(1)}, size)
     with pytest.raises(ValueError, match=r"1 wrongly shaped: classifier\.bias: \(3,\) for \(10,\)"):
-        conversion.convert({**state, "classifier.bias": np.zeros(3)}, size)
+        pytorch.convert({**state, "classifier.bias": np.zeros(3)}, size)
     with pytest.raises(ValueError, match="ConvModel has no PyTorch counterpart"):
-        conversion.convert(state, architecture.ConvModel())
+        pytorch.convert(state, architecture.ConvModel())
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_the_command_converts_checks_and_writes_a_model(tmp_path):
     assert (status, errors) == (0, "") and "passed" in output
     found = checkpoints.load(tmp_path / "model")
     assert found.size == size and found.training is None
-    jax.tree.map(np.testing.assert_array_equal, found.variables, conversion.convert(state, size))
+    jax.tree.map(np.testing.assert_array_equal, found.variables, pytorch.convert(state, size))
 
     recorded["logits_naive_2"] = recorded["logits_naive_2"] + 1e-3
     np.savez(tmp_path / "vectors.npz", **recorded)
@@ -156,7 +158,7 @@ def test_pytorch_files_are_read_with_weights_only(tmp_path):
     torch.save(state, tmp_path / "bare.pth")
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "record.pth.tar")
     for name in ("bare.pth", "record.pth.tar"):
-        np.testing.assert_array_equal(conversion.read(tmp_path / name)["a.weight"], np.arange(6.0).reshape(2, 3))
+        np.testing.assert_array_equal(pytorch.read(tmp_path / name)["a.weight"], np.arange(6.0).reshape(2, 3))
     torch.save({"harm": print}, tmp_path / "code.pth")
     with pytest.raises(ValueError, match="no PyTorch file of weights"):
-        conversion.read(tmp_path / "code.pth")
+        pytorch.read(tmp_path / "code.pth")

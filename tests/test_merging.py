@@ -5,11 +5,12 @@ import sys
 import pytest
 from test_verification import rewritten
 
-from deqsmooth import certificates, merging, serialization, verification, writing
+from deqsmooth.certificates import jsonl, merging, record, verification
+from deqsmooth.config import serialization
 
 
 def write(path, header, found):
-    with writing.Writer(path, header) as writer:
+    with jsonl.Writer(path, header) as writer:
         for certificate in found:
             writer.write(certificate)
     return path
@@ -18,13 +19,13 @@ def write(path, header, found):
 @pytest.fixture
 def parts(run, tmp_path):
     """A run as two machines would have written it, with an image that both have."""
-    header, found = certificates.read(run)
+    header, found = record.read(run)
     return [write(tmp_path / "a.jsonl", header, found[4::-1]), write(tmp_path / "b.jsonl", header, found[4:])]
 
 
 def test_parts_make_the_whole_byte_for_byte(run, parts, tmp_path):
     assert merging.merge(parts, tmp_path / "whole.jsonl") == 9
-    header, found = certificates.read(run)
+    header, found = record.read(run)
     ordered = write(tmp_path / "ordered.jsonl", header, sorted(found, key=lambda c: c.index))
     assert (tmp_path / "whole.jsonl").read_bytes() == ordered.read_bytes()
     assert verification.verify(tmp_path / "whole.jsonl").differences == []
@@ -60,7 +61,7 @@ def test_what_does_not_belong_together_is_refused(parts, tmp_path, monkeypatch, 
 
 
 def test_another_run_is_refused(parts, tmp_path):
-    header, found = certificates.read(parts[0])
+    header, found = record.read(parts[0])
     entries = {name: x for name, x in header.items() if name != "sha256"} | {"device": "another"}
     entries |= {"sha256": serialization.digest(entries)}
     other = write(tmp_path / "other.jsonl", entries, found)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import toy
 
-from deqsmooth import architecture, models, solvers, starts, types
+from deqsmooth import models, solvers, types
+from deqsmooth.config import architecture
+from deqsmooth.models import starts
 
 TINY = architecture.MdeqModel(image_shape=(8, 8, 3), channels=(8, 16), head_channels=(2, 3), final_channels=6)
 

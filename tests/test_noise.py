@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from deqsmooth import noise
+from deqsmooth.smoothing import noise
 
 
 def draws(seed, image, phase, samples, shape=(8, 8, 1)):

@@ -9,14 +9,15 @@ import sys
 import pytest
 from test_verification import rewritten
 
-from deqsmooth import cohen, page, runs, verification
+from deqsmooth.certificates import cohen, verification
+from deqsmooth.reports import html, runs
 
 TSV = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 
 
 def main(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["deqsmooth-report", *map(str, arguments)])
-    return page.main()
+    return html.main()
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_a_report_says_what_the_files_say(run, published, tmp_path, monkeypatch,
 
 def test_reports_of_the_same_files_are_the_same(run, tmp_path):
     for name in ("one", "two"):
-        page.write(runs.read([run]), tmp_path / name)
+        html.write(runs.read([run]), tmp_path / name)
     for path in (tmp_path / "one").glob("*.[hmts]*"):
         assert path.read_text() == (tmp_path / "two" / path.name).read_text()
 

@@ -9,7 +9,11 @@ import pytest
 import rich.console
 from scipy import stats
 
-from deqsmooth import certification, checkpoints, config, data, planning, report, statistics
+from deqsmooth import config, data
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.smoothing import certification, planning
+from deqsmooth.statistics import bounds
 
 SETTINGS = config.Planning(radius=0.5, max_samples=5000)
 COUNTS = np.array([400, 396, 380, 350, 300, 90])
@@ -24,10 +28,10 @@ def pilot(**change):
 
 @pytest.mark.parametrize(("trials", "alpha", "radius"), [(100, 0.001, 0.5), (5000, 0.0003, 0.9), (20, 0.05, 0.1)])
 def test_the_least_count_is_the_first_that_certifies(trials, alpha, radius):
-    least = statistics.least_count(trials, alpha, statistics.share(radius, 0.5))
+    least = bounds.least_count(trials, alpha, bounds.share(radius, 0.5))
 
     def reaches(count):
-        return statistics.radius(statistics.clopper_pearson_lower(count, trials, alpha), 0.5) >= radius
+        return bounds.radius(bounds.clopper_pearson_lower(count, trials, alpha), 0.5) >= radius
 
     assert reaches(least) and not reaches(least - 1)
 
@@ -36,7 +40,7 @@ def test_what_is_expected_without_looks_is_the_tail_of_a_beta_binomial():
     for plan in planning.plans(pilot(), SETTINGS):
         size = plan.settings.num_estimation
         if plan.settings.looks is None:
-            goal = statistics.least_count(size, 0.001, statistics.share(0.5, 0.5))
+            goal = bounds.least_count(size, 0.001, bounds.share(0.5, 0.5))
             tails = stats.betabinom.sf(goal - 1, size, COUNTS + 0.5, 400 - COUNTS + 0.5)
             # A mean of 1,000 paths of six images: four standard errors at most 0.03.
             assert plan.certified == pytest.approx(np.mean(tails * CORRECT), abs=0.03)
@@ -82,7 +86,7 @@ def test_audited_plans_pay_for_warm_up_and_audit_and_fear_mismatches():
 
 def test_every_classifier_of_a_plan_has_a_name_of_its_own():
     chosen = planning.classifiers(checkpoints.load(checkpoints.shipped("digits", 0.5)), SETTINGS)
-    names = {report.classifier(one, True) for one in chosen}
+    names = {terminal.classifier(one, True) for one in chosen}
     assert len(names) == len(set(chosen)) == len(chosen)
     assert {"zero 5", "zero 5, plain", "learned 1", "serial 3"} <= names
 
@@ -122,7 +126,7 @@ def test_what_was_expected_comes_true():
     )
     indices = np.linspace(0, len(dataset) - 1, 16).astype(int)
     made = list(certification.certify_dataset(checkpoint, dataset, indices, best.settings))
-    certified = statistics.certified_accuracy([c.correct for c in made], [c.radius for c in made], 0.5)
+    certified = bounds.certified_accuracy([c.correct for c in made], [c.radius for c in made], 0.5)
     # 16 images whose shares are known from 200 votes: one image more or less.
     assert certified == pytest.approx(best.certified, abs=1.5 / 16)
     assert np.mean([c.evaluations for c in made]) == pytest.approx(best.evaluations, rel=0.35)
@@ -133,7 +137,7 @@ def test_a_narrow_terminal_shows_plans_whole():
     chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in ("anderson", "plain")]
     found = [planning.Plan(one, np.array([0.5]), 2e6, 60.0) for one in chosen]
     console = rich.console.Console(width=80, record=True, file=io.StringIO())
-    console.print(report.plans([[one] for one in found], found[0], SETTINGS, True))
+    console.print(terminal.plans([[one] for one in found], found[0], SETTINGS, True))
     shown = console.export_text()
     assert "zero 2, plain" in shown and "2,000,000" in shown and "…" not in shown
 
@@ -143,7 +147,7 @@ def test_the_flags_of_a_plan_give_its_settings():
         sampler="independent", start="learned", budget=1, sigma=0.25, num_estimation=2000, looks=(200, 2000),
         stop_radius=0.5,
     )  # fmt: skip
-    assert report.as_flags({"dataset": "digits", "data_dir": None}, chosen) == (
+    assert terminal.as_flags({"dataset": "digits", "data_dir": None}, chosen) == (
         "--dataset digits --sigma 0.25 --start learned --budget 1 --num-estimation 2000 --looks 200,2000 "
         "--stop-radius 0.5 --sampler independent"
     )

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from test_cli import QUICK, cache, essence, run, start, wait_for_lines  # noqa: F401
 
-from deqsmooth import cli, config, data, distributed, merging, models, training
+from deqsmooth import config, data, devices, models
+from deqsmooth.certificates import merging
+from deqsmooth.commands import main
+from deqsmooth.training import model_training
 
 TRAINING = {
     "epochs": 2, "pretraining_epochs": 1.0, "pretraining_budget": 2, "budget": 2, "gradient": "one-step",
@@ -76,7 +79,7 @@ def test_processes_that_train_together_are_one_and_are_saved_when_one_is_to_go(t
 
     settings = config.Training(**TRAINING, model=dataclasses.replace(config.Training().model, channels=8))
     splits = data.load("digits", "train"), data.load("digits", "test")
-    whole = list(training.fit(models.build(settings.model, distributed.AXIS), settings, *splits))
+    whole = list(model_training.fit(models.build(settings.model, devices.AXIS), settings, *splits))
     losses = {
         line["update"]: line["loss"]
         for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
@@ -92,7 +95,7 @@ def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, c
 
     monkeypatch.setattr("sys.argv", ["certify.py", "--distributed"])
     monkeypatch.setattr("jax.distributed.initialize", initialize)
-    assert cli.certify() == 2
+    assert main.certify() == 2
     errors = capsys.readouterr().err
     assert "coordinator_address should be defined" in errors and "JAX_NUM_PROCESSES" in errors
 
@@ -100,4 +103,4 @@ def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, c
 def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 3)
     with pytest.raises(ValueError, match="batch_size is 256; it must be a multiple of the processes, 3"):
-        distributed.mesh_of_all(256)
+        devices.mesh_of_all(256)

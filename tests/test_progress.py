@@ -5,7 +5,7 @@ import io
 import pytest
 import rich.console
 
-from deqsmooth import progress
+from deqsmooth.commands import progress
 
 
 @pytest.mark.parametrize("before", [0, 20])

@@ -8,7 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from deqsmooth import certification, checkpoints, config, data, models, presets, training
+from deqsmooth import config, data, models
+from deqsmooth.config import presets
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification
+from deqsmooth.training import model_training
 
 DATA_DIR = os.environ.get("DEQSMOOTH_TFDS_DIR")
 pytestmark = [
@@ -29,7 +33,7 @@ def test_a_published_model_trains_on_cifar10():
         presets.TRAINING["mdeq-small"], batch_size=8, epochs=1, pretraining_epochs=0.0, jacobian_frequency=0.0
     )
     train, test = (data.load("cifar10", split, DATA_DIR) for split in ("train", "test"))
-    found = list(itertools.islice(training.fit(models.build(settings.model), settings, train, test), 4))
+    found = list(itertools.islice(model_training.fit(models.build(settings.model), settings, train, test), 4))
     losses = [float(p.metrics.loss) for p in found]
     assert np.isfinite(losses).all() and losses[-1] < 10
 

@@ -8,19 +8,11 @@ from scipy import stats
 from test_certification import labels_of
 from test_verification import rewritten
 
-from deqsmooth import (
-    certificates,
-    certification,
-    cli,
-    config,
-    data,
-    noise,
-    provenance,
-    recertification,
-    statistics,
-    verification,
-    writing,
-)
+from deqsmooth import config, data
+from deqsmooth.certificates import jsonl, record, verification
+from deqsmooth.commands import main
+from deqsmooth.smoothing import certification, noise, provenance, recertification
+from deqsmooth.statistics import bounds
 
 BEFORE = config.Smoothing(
     sampler="independent",
@@ -53,7 +45,7 @@ def test_pairs_are_those_of_solving_each_sample_alone(small, digits, found):
         votes = [labels_of(small, image, old.index, noise.AUDIT, range(60), budget=k) for k in (4, 1)]
         lost = (votes[0] == old.selected) & (votes[1] != old.selected)
         assert new.mismatches == lost.sum() and new.evaluations == 60 * (4 + 1)
-        left = statistics.clopper_pearson_lower(old.count, 200, 0.015)
+        left = bounds.clopper_pearson_lower(old.count, 200, 0.015)
         left -= stats.beta.ppf(1 - 0.005, lost.sum() + 1, 60 - lost.sum())
         assert new.p_lower == pytest.approx(max(0.0, left), rel=1e-12)
         assert (new.counts, new.label, new.budget) == (old.counts, old.label, 1)
@@ -66,7 +58,7 @@ def test_the_same_network_loses_nothing_but_the_price_of_the_pairs(small, digits
     for old, new in zip(found, again, strict=True):
         assert new.mismatches == 0
         price = 1 - 0.002 ** (1 / 100)
-        lower = statistics.clopper_pearson_lower(old.count, 200, 0.018)
+        lower = bounds.clopper_pearson_lower(old.count, 200, 0.018)
         assert new.p_lower == pytest.approx(max(0.0, lower - price))
     assert max(new.p_lower for new in again) > 0
 
@@ -78,7 +70,7 @@ def test_a_false_bound_is_as_rare_as_alpha(share, lost):
         stats.binom.pmf(count, 40, share) * stats.binom.pmf(differing, 30, lost)
         for count in range(41)
         for differing in range(31)
-        if statistics.paired_lower(count, 40, differing, 30, 0.02, 0.08) > share - lost
+        if bounds.paired_lower(count, 40, differing, 30, 0.02, 0.08) > share - lost
     )
     assert missed <= 0.1
 
@@ -111,7 +103,7 @@ def run(small, digits, found, tmp_path_factory):
     before = provenance.header(small, selection, BEFORE, digits.identity)
     header = provenance.header(small, selection, settings, digits.identity, before)
     path = tmp_path_factory.mktemp("paired") / "run.jsonl"
-    with writing.Writer(path, header) as writer:
+    with jsonl.Writer(path, header) as writer:
         for certificate in recertification.recertify(found, (small, BEFORE), (small, settings), digits):
             writer.write(certificate)
     return path
@@ -128,12 +120,10 @@ def test_they_verify_and_name_what_they_come_from(run):
 )
 def test_what_was_tampered_with_is_found(run, tmp_path, change):
     def tamper(header, records):
-        for record in records:
-            record |= change
+        for line in records:
+            line |= change
 
-    changed = [
-        record for record in certificates.read(run)[1] if any(getattr(record, k) != v for k, v in change.items())
-    ]
+    changed = [one for one in record.read(run)[1] if any(getattr(one, k) != v for k, v in change.items())]
     found = verification.verify(rewritten(run, tmp_path / "changed.jsonl", tamper)).differences
     assert changed and len({difference.line for difference in found}) == len(changed)
 
@@ -156,7 +146,7 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
     def command(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        return getattr(cli, name)()
+        return getattr(main, name)()
 
     assert command("certify", *sampler, *common, "--out", "old.jsonl") == 0
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
@@ -164,9 +154,9 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     whole = (tmp_path / "new.jsonl").read_text()
     (tmp_path / "new.jsonl").write_text("".join(whole.splitlines(keepends=True)[:2]))
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
-    again = certificates.read("new.jsonl")[1]
+    again = record.read("new.jsonl")[1]
     assert [dataclasses.replace(c, seconds=0.0) for c in again] == [
-        dataclasses.replace(c, seconds=0.0) for c in certificates.parse(tmp_path / "whole", whole).certificates
+        dataclasses.replace(c, seconds=0.0) for c in record.parse(tmp_path / "whole", whole).certificates
     ]
     assert verification.verify("new.jsonl").differences == []
     broken = (tmp_path / "old.jsonl").read_text().replace('"label": ', '"label": 1')

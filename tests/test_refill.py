@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import toy
 
-from deqsmooth import equilibrium, refill, smoothing, solvers, starts
+from deqsmooth import solvers
+from deqsmooth.models import base_classifier, starts
+from deqsmooth.smoothing import continuous_batching, kernels
 
 NUM_ROWS = 37
 
@@ -29,7 +31,7 @@ def refilled(case, solver, images, num_lanes, model=None):
 
     @jax.jit
     def run(images):
-        return refill.run(
+        return continuous_batching.run(
             model, case.variables, solver, starts.zero(model), lambda rows: images[rows], len(images), num_lanes
         )
 
@@ -43,8 +45,8 @@ def test_every_row_is_solved_as_if_it_were_alone(case, name, num_lanes):
     solver = solvers.build(name, 25, 1e-4)
     found = refilled(case, solver, case.images, num_lanes)
     alone = jax.jit(
-        lambda images: smoothing.info(
-            equilibrium.classify(case.model, case.variables, solver, images, starts.zero(case.model))
+        lambda images: kernels.info(
+            base_classifier.classify(case.model, case.variables, solver, images, starts.zero(case.model))
         )
     )(case.images)
     assert len(set(alone.num_evaluations.tolist())) > 3

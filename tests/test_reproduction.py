@@ -14,33 +14,22 @@ from scipy import stats
 from test_certificates import certificate
 from test_verification import rewritten
 
-from deqsmooth import (
-    certificates,
-    certification,
-    checkpoints,
-    cli,
-    config,
-    evidence,
-    experiments,
-    figures,
-    presets,
-    provenance,
-    reproduction,
-    results,
-    rounding,
-    scales,
-    serialization,
-    statistics,
-    truth,
-    writing,
-)
+from deqsmooth import config
+from deqsmooth.certificates import bound, jsonl, record, rounding, truth
+from deqsmooth.commands import main
+from deqsmooth.config import presets, serialization
+from deqsmooth.experiments import definitions, page, results, scales
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import figures
+from deqsmooth.smoothing import certification, provenance
+from deqsmooth.statistics import bounds
 
-NAMES = list(experiments.EXPERIMENTS)
+NAMES = list(definitions.EXPERIMENTS)
 
 
 def reproduce(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["deqsmooth-reproduce", *map(str, arguments)])
-    return cli.reproduce()
+    return main.reproduce()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +37,7 @@ def reproduce(monkeypatch, *arguments):
     "scale", [scales.scale(*one) for one in (*((name, "digits") for name in scales.SCALES), ("small", "cifar10"))]
 )
 def test_every_row_is_one_that_can_certify(name, scale):
-    experiment = experiments.find(name)
+    experiment = definitions.find(name)
     rows = experiment.rows(scale)
     assert len(set(rows.values())) == len(rows)
     # As long as the chain an interval does nothing, and the row is another one again.
@@ -61,11 +50,11 @@ def test_every_row_is_one_that_can_certify(name, scale):
 def test_the_main_rows_at_full_scale_are_the_paper_s():
     scale = scales.SCALES["full"]
     assert scale.num_images == 500
-    rows = experiments.find("main-cifar10").rows(scale)
+    rows = definitions.find("main-cifar10").rows(scale)
     for row, name in (("standard 30", "mdeq-30a"), ("serial 1N", "srs-mdeq-1n"), ("serial 3A", "srs-mdeq-3a")):
         assert rows[row] == presets.SMOOTHING[name]
     # Shared rows are certified once: experiments name them alike.
-    assert experiments.find("acr").rows(scale)["serial 3A"] == rows["serial 3A"]
+    assert definitions.find("acr").rows(scale)["serial 3A"] == rows["serial 3A"]
 
 
 @pytest.mark.slow
@@ -74,16 +63,16 @@ def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeyp
     arguments = (name, "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
     assert reproduce(monkeypatch, *arguments) == 0
     assert f"page: {tmp_path}" in capsys.readouterr().out.replace("\n", "")
-    page = (tmp_path / name / "README.md").read_text()
-    experiment = experiments.find(name)
+    text = (tmp_path / name / "README.md").read_text()
+    experiment = definitions.find(name)
     rows = experiment.rows(scales.SCALES["smoke"])
     records = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
     if experiment.models is None:
-        assert all(f"| {row} |" in page for row in rows)
+        assert all(f"| {row} |" in text for row in rows)
         assert len(records) == len(rows) * (1 + len(experiment.attacks) + experiment.measures_memory)
     else:
         models = experiment.models(scales.recipe("digits", scales.SCALES["smoke"], None))
-        assert all(f"| {model} | " in page for model in models) and "under noise %" in page
+        assert all(f"| {model} | " in text for model in models) and "under noise %" in text
         assert len(list((tmp_path / "models").iterdir())) == len(models)
     (tmp_path / name / "finding.md").write_text("As was to be expected.")
     assert reproduce(monkeypatch, *arguments) == 0
@@ -93,34 +82,34 @@ def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeyp
 
 def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
     """Here from the raw lines; of serial votes also under the formulas that were published."""
-    experiment = experiments.find("acr")
-    page = reproduction.write(experiment, "a command", {"the table": [results.Row("a row", run)]}, tmp_path)
+    experiment = definitions.find("acr")
+    written = page.write(experiment, "a command", {"the table": [results.Row("a row", run)]}, tmp_path)
     header, *lines = map(json.loads, run.read_text().splitlines())
     serial = header["smoothing"]["sampler"] == "serial"
-    cells = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+    cells = [line.strip("| ").split(" | ") for line in written.read_text().splitlines() if line.startswith("| ")]
     by_name = {line[0]: line for line in cells}
     evaluations = sum(line["evaluations"] for line in lines) / len(lines)
     assert by_name["a row"][1] == f"{evaluations:,.0f}"
-    for name, bound in (("a row", "exact"), ("*paper*", "paper"), ("*reference-code*", "reference-code")):
+    for name, formula in (("a row", "exact"), ("*paper*", "paper"), ("*reference-code*", "reference-code")):
         if not serial and name != "a row":
             assert name not in by_name
             continue
         radii, right = [], []
         for line in lines:
             if serial:
-                p = statistics.audited_lower(
+                p = bounds.audited_lower(
                     line["count"], sum(line["counts"]), line["mismatches"], line["num_audit"],
-                    line["alpha_audit"], line["alpha"] - line["alpha_audit"], bound,
+                    line["alpha_audit"], line["alpha"] - line["alpha_audit"], formula,
                 )  # fmt: skip
             else:
                 p = line["p_lower"]
-            radii.append(statistics.radius(p, 0.5))
+            radii.append(bounds.radius(p, 0.5))
             right.append(p > 0.5 and line["selected"] == line["label"])
         values = by_name[name][4:]
         assert values[1] == rounding.down(sum(radii) / 9, 3)
         assert values[0] == rounding.down(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9, 3)
         assert values[2] == rounding.percent(sum(right) / 9)
-    assert f"`{run.name}`" in page.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
+    assert f"`{run.name}`" in written.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
 
 
 def test_a_page_is_made_of_what_verifies(run, tmp_path):
@@ -130,7 +119,7 @@ def test_a_page_is_made_of_what_verifies(run, tmp_path):
     changed = rewritten(run, tmp_path / "changed.jsonl", more_votes)
     rows = {"the table": [results.Row("a row", changed)]}
     with pytest.raises(ValueError, match="a page is made of what verifies"):
-        reproduction.write(experiments.find("acr"), "a command", rows, tmp_path / "page")
+        page.write(definitions.find("acr"), "a command", rows, tmp_path / "page")
     assert not (tmp_path / "page").exists()
 
 
@@ -140,7 +129,7 @@ def test_every_model_is_one_that_can_be_trained(dataset, scale):
     """The first as the recipe says; the others differ from it, and from each other."""
     recipe = scales.recipe(dataset, scales.scale(scale, dataset), None)
     assert recipe.dataset == dataset and recipe.epochs >= 1
-    for experiment in experiments.EXPERIMENTS.values():
+    for experiment in definitions.EXPERIMENTS.values():
         if experiment.models is not None:
             models = experiment.models(recipe)
             assert next(iter(models.values())) == recipe and len(set(models.values())) == len(models) >= 2
@@ -153,14 +142,14 @@ def test_gaps_are_the_bound_less_the_truth():
     found = [
         _certificate(i, count=50, num_audit=20, mismatches=m, alpha_audit=0.01) for i, m in enumerate((0, 2, 20))
     ]
-    bounds = []
+    largest = []
     for one in found:
         possible = [
             wrong for wrong in range(one.mismatches, 50 - 20 + one.mismatches + 1)
             if stats.hypergeom.cdf(one.mismatches, 50, wrong, 20) > 0.01
         ]  # fmt: skip
-        bounds.append(max(possible))
-    assert truth.gaps(found, {0: 0, 1: 7, 2: 50}) == [bounds[0], bounds[1] - 7, 0]
+        largest.append(max(possible))
+    assert truth.gaps(found, {0: 0, 1: 7, 2: 50}) == [largest[0], largest[1] - 7, 0]
 
 
 def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
@@ -170,12 +159,12 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
         settings = dataclasses.replace(SERIAL, num_estimation=num_estimation, num_audit=num_audit)
         header = provenance.header(small, config.Selection(dataset="digits"), settings, "")
         path, votes = tmp_path / f"{name}.jsonl", np.array([num_estimation, *[0] * 10])
-        fields = evidence.fields(
+        fields = bound.fields(
             settings, True, selected=0, counts_selection=np.array([20, *[0] * 10]), counts=votes,
             residual=np.zeros(num_estimation), evaluations=1, fallbacks=0,
             audit={"audited": num_audit, "mismatches": 1, "residual": np.zeros(num_audit)},
         )  # fmt: skip
-        with writing.Writer(path, header) as writer:
+        with jsonl.Writer(path, header) as writer:
             writer.write(certification.certificate(0, 0, fields, 1.0))
         return results.Row(name, path)
 
@@ -183,8 +172,8 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
     all_of_48 = row("all of 48", 48, 48)
 
     def gaps(*rows):
-        page = reproduction.write(experiments.find("audit"), "a command", {"the table": rows}, tmp_path / "page")
-        _, *after = page.read_text().split("Bound on wrong votes less their number, in percent of ")
+        written = page.write(definitions.find("audit"), "a command", {"the table": rows}, tmp_path / "page")
+        _, *after = written.read_text().split("Bound on wrong votes less their number, in percent of ")
         tables = [text.split("\n\n")[1].splitlines()[2:] for text in after]
         return [[line.split(" | ")[0].removeprefix("| ") for line in lines] for lines in tables]
 
@@ -224,7 +213,7 @@ def test_every_noise_is_certified_with_its_model(monkeypatch, tmp_path):
     sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]
     arguments = ("acr", "--scale", "smoke", "--sigma", *sigmas, "--checkpoint", *folders, "--out", tmp_path)
     assert reproduce(monkeypatch, *arguments) == 0
-    headers = [certificates.read(path)[0] for path in (tmp_path / "records").iterdir()]
+    headers = [record.read(path)[0] for path in (tmp_path / "records").iterdir()]
     found = {(header["smoothing"]["sigma"], header["training"]["sigma"]) for header in headers}
     assert found == {(0.25, 0.5), (0.5, 0.25)}
 
@@ -247,9 +236,9 @@ def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_
         results.Row("a", run, memory=tmp_path / "memory.json", model=trained[0]),
         results.Row("b", other, model=trained[1]),
     ]
-    page = reproduction.write(experiments.find("jacobian"), "a command", {"the table": rows}, tmp_path).read_text()
-    assert "| first |  | 9 | 90.0 | 45.0 |" in page and "| second | draws 7 | 9 | 90.0 | 45.0 |" in page
-    assert "| a | 3.0 | 0.5 |" in page
+    text = page.write(definitions.find("jacobian"), "a command", {"the table": rows}, tmp_path).read_text()
+    assert "| first |  | 9 | 90.0 | 45.0 |" in text and "| second | draws 7 | 9 | 90.0 | 45.0 |" in text
+    assert "| a | 3.0 | 0.5 |" in text
 
 
 def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):

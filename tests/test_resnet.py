@@ -7,17 +7,10 @@ import numpy as np
 import published
 import pytest
 
-from deqsmooth import (
-    architecture,
-    certification,
-    checkpoints,
-    config,
-    conversion,
-    models,
-    parity,
-    presets,
-    provenance,
-)
+from deqsmooth import config, models
+from deqsmooth.config import architecture, presets
+from deqsmooth.models import checkpoints, parity, pytorch
+from deqsmooth.smoothing import certification, provenance
 
 SIZES = {
     "basic": architecture.ResnetModel(image_shape=(16, 16, 3), blocks=(2, 1, 2), channels=(4, 6, 8)),
@@ -45,7 +38,7 @@ def test_a_converted_network_computes_what_the_second_implementation_computes(si
     state = published.state_dict(size)
     prefixed = {f"{prefix}{name}": x for name, x in state.items()}
     prefixed[f"{prefix}bn1.num_batches_tracked"] = np.array(3)
-    found = parity.compare(conversion.convert(prefixed, size), size, vectors(size, state))
+    found = parity.compare(pytorch.convert(prefixed, size), size, vectors(size, state))
     assert [c.quantity for c in found] == ["logits", "logits: labels"]
     assert all(c.passed for c in found)
 
@@ -54,14 +47,14 @@ def test_a_wrong_mapping_is_noticed():
     size = SIZES["basic"]
     state = published.state_dict(size)
     a, b = "layer1.0.bn1.bias", "layer1.0.bn2.bias"
-    swapped = conversion.convert({**state, a: state[b], b: state[a]}, size)
+    swapped = pytorch.convert({**state, a: state[b], b: state[a]}, size)
     assert not all(c.passed for c in parity.compare(swapped, size, vectors(size, state)))
 
 
 def test_every_variable_has_one_name(size):
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
     paths = [tuple(k.key for k in key) for key, _ in jax.tree_util.tree_leaves_with_path(template)]
-    assert sorted(conversion.names(size).values()) == sorted(paths)
+    assert sorted(pytorch.names(size).values()) == sorted(paths)
 
 
 @pytest.mark.parametrize(("name", "count"), [("resnet110", 1_730_714), ("resnet50", 25_557_032)])
@@ -94,7 +87,7 @@ def baseline(tmp_path_factory):
     """A checkpoint that was written and read."""
     size = SIZES["basic"]
     folder = tmp_path_factory.mktemp("models") / "resnet"
-    checkpoints.save(folder, conversion.convert(published.state_dict(size), size), size)
+    checkpoints.save(folder, pytorch.convert(published.state_dict(size), size), size)
     return checkpoints.load(folder)
 
 

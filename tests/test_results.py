@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from deqsmooth import certificates, rounding, statistics
+from deqsmooth.certificates import record, rounding
+from deqsmooth.statistics import bounds
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = re.compile(r"<!-- records: (\S+) -->\n(\|.*)\n.*\n((?:\|.*\n)+)")
@@ -30,13 +31,13 @@ def expected(found, first):
         "s/image": f"{mean(found, 'seconds'):.2f}",
         "less": f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}",
         "mismatch %": "",
-        "ACR": rounding.down(statistics.average_certified_radius(correct, radii), 3),
+        "ACR": rounding.down(bounds.average_certified_radius(correct, radii), 3),
     }
     audited = sum(c.num_audit for c in found)
     if audited:
         said["mismatch %"] = f"{100 * sum(c.mismatches for c in found) / audited:.1f}"
     for radius in ("0", "0.25", "0.5", "0.75", "1"):
-        said[radius] = rounding.percent(statistics.certified_accuracy(correct, radii, float(radius)))
+        said[radius] = rounding.percent(bounds.certified_accuracy(correct, radii, float(radius)))
     return said
 
 
@@ -51,7 +52,7 @@ def test_tables_say_what_their_records_say(page):
         for line in lines.splitlines():
             name, *shown = cells(line)
             file = name.split(":")[0].replace(",", "").replace(" ", "-") + ".jsonl"
-            _, found = certificates.read(path.parent / folder / file)
+            _, found = record.read(path.parent / folder / file)
             first = first or found
             said = expected(found, first) | ({"fewer": "1", "less": "1"} if found is first else {})
             shown_by_heading = dict(zip(headings, shown, strict=True))

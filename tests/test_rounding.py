@@ -1,6 +1,6 @@
 """Rounding, against integer arithmetic."""
 
-from deqsmooth import rounding
+from deqsmooth.certificates import rounding
 
 
 def test_printed_numbers_never_state_more_than_the_value():

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from deqsmooth import config, schedules
+from deqsmooth import config
+from deqsmooth.training import schedules
 
 SETTINGS = config.Training(
     epochs=10,

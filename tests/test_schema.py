@@ -6,7 +6,7 @@ import pathlib
 import jsonschema
 import pytest
 
-from deqsmooth import schema
+from deqsmooth.certificates import schema
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from deqsmooth import architecture, config, serialization
+from deqsmooth import config
+from deqsmooth.config import architecture, serialization
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import toy
 
-from deqsmooth import equilibrium, noise, smoothing, solvers, starts
+from deqsmooth import solvers
+from deqsmooth.models import base_classifier, starts
+from deqsmooth.smoothing import kernels, noise
 
 SIGMA, STEPS, LANES = 0.5, 5, 4
 
@@ -34,11 +36,11 @@ def kernel_of(deq, start, budget=2, warm_up=4):
     model, variables = deq
 
     def solve(images, budget, start):
-        return equilibrium.classify(model, variables, solvers.build("anderson", budget), images, start)
+        return base_classifier.classify(model, variables, solvers.build("anderson", budget), images, start)
 
     if start == "zero":
-        return smoothing.independent(lambda images: solve(images, budget, starts.zero(model)))
-    return smoothing.serial(
+        return kernels.independent(lambda images: solve(images, budget, starts.zero(model)))
+    return kernels.serial(
         lambda images: solve(images, warm_up, starts.zero(model)),
         lambda images, z: solve(images, budget, starts.state(z)),
         start,
@@ -52,7 +54,7 @@ def kernel_of(deq, start, budget=2, warm_up=4):
 def test_the_scan_is_the_loop_it_stands_for(deq, setting, start, interval):
     images, keys, samples, noisy = setting
     kernel = kernel_of(deq, start)._replace(interval=interval)
-    info, warm_up = jax.jit(functools.partial(smoothing.run, kernel, sigma=SIGMA))(images, keys, samples)
+    info, warm_up = jax.jit(functools.partial(kernels.run, kernel, sigma=SIGMA))(images, keys, samples)
 
     model, variables = deq
     params, cell = model.bind(variables), model.cell
@@ -79,7 +81,7 @@ def test_the_scan_is_the_loop_it_stands_for(deq, setting, start, interval):
 def test_a_lane_that_is_not_finite_never_votes_and_harms_no_other(deq, setting):
     images, keys, samples, _ = setting
     for start in ("zero", "previous", "first", "clean"):
-        run = jax.jit(functools.partial(smoothing.run, kernel_of(deq, start), sigma=SIGMA))
+        run = jax.jit(functools.partial(kernels.run, kernel_of(deq, start), sigma=SIGMA))
         sound, _ = run(images, keys, samples)
         broken, _ = run(images.at[1, 0, 0, 0].set(jnp.nan), keys, samples)
         assert (broken.votes[:, 1] == 10).all()
@@ -94,9 +96,9 @@ def test_a_chain_recovers_from_one_draw_that_is_not_finite():
         value = jnp.where(jnp.mean(images, (1, 2, 3)) > 0.4, jnp.inf, z + 1.0)
         nothing = jnp.zeros(len(images), jnp.int32)
         solution = solvers.loop.types.Solution(value, jnp.zeros(len(images)), nothing + 1, nothing)
-        return equilibrium.Output(value[:, None] * jnp.asarray([1.0, 0.0]), solution)
+        return base_classifier.Output(value[:, None] * jnp.asarray([1.0, 0.0]), solution)
 
-    kernel = smoothing.serial(
+    kernel = kernels.serial(
         lambda images: classify(jnp.zeros_like(images), jnp.zeros(len(images))), classify, "previous"
     )
     state, _ = kernel.init(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2, 1)))
@@ -109,7 +111,7 @@ def test_a_chain_recovers_from_one_draw_that_is_not_finite():
 
 def test_infinite_logits_are_invalid_too():
     logits = jnp.asarray([[0.0, jnp.inf], [-jnp.inf, 0.0], [jnp.nan, 0.0], [0.0, 1.0]])
-    kernel = smoothing.independent(lambda images: equilibrium.explicit(lambda images: logits, images))
+    kernel = kernels.independent(lambda images: base_classifier.explicit(lambda images: logits, images))
     _, info = kernel.step((), jnp.zeros((4, 2, 2, 1)))
     assert info.votes.tolist() == [2, 2, 2, 1]
     assert info.num_evaluations.tolist() == [1, 1, 1, 1]

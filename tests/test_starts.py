@@ -13,21 +13,12 @@ import scipy.special
 import toy
 from conftest import SMALL
 
-from deqsmooth import (
-    architecture,
-    certification,
-    checkpoints,
-    cli,
-    config,
-    data,
-    equilibrium,
-    models,
-    noise,
-    provenance,
-    solvers,
-    start_training,
-    starts,
-)
+from deqsmooth import config, data, models, solvers
+from deqsmooth.commands import main
+from deqsmooth.config import architecture
+from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.smoothing import certification, noise, provenance
+from deqsmooth.training import start_training
 
 SETTINGS = config.StartTraining(
     sigma=0.25,
@@ -94,7 +85,7 @@ def test_counts_are_those_of_each_sample_alone_however_they_are_computed(started
     }[name]
     solver = solvers.build("plain", 1)
     classify = jax.jit(
-        functools.partial(equilibrium.classify, started.model, started.variables, solver, start=begin)
+        functools.partial(base_classifier.classify, started.model, started.variables, solver, start=begin)
     )
     for index, image in enumerate(images):
         key = noise.phase_key(0, index, noise.ESTIMATION)
@@ -166,7 +157,7 @@ def test_fine_tuning_adds_the_cross_entropy_of_the_labels_and_reaches_the_model(
     begin = starts.learned(models.build_start(SETTINGS.network, started.model), params["network"])
     solver = solvers.build("plain", 1)
     classify = jax.jit(
-        functools.partial(equilibrium.classify, started.model, started.variables, solver, start=begin)
+        functools.partial(base_classifier.classify, started.model, started.variables, solver, start=begin)
     )
     log_probabilities = scipy.special.log_softmax(np.asarray(classify(noisy).logits), axis=-1)
     entropy = -np.mean(log_probabilities[np.arange(16), labels])
@@ -184,7 +175,7 @@ def test_the_command_learns_a_start_and_then_fine_tunes_both(small, tmp_path, mo
     def train(begin, to, *more):
         words = [*flags.split(), "--checkpoint", tmp_path / begin, "--workdir", tmp_path / to, *more]
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-        return cli.train()
+        return main.train()
 
     checkpoints.save(tmp_path / "given", small.variables, small.size, small.training)
     assert train("given", "tuned", "--network.width", 8, "--fine-tune", 1) == 2
@@ -208,7 +199,7 @@ def test_the_constant_start_is_a_mean_of_equilibria(small, splits):
     images, _ = splits[0].take(range(400))
     noisy = images + 0.25 * jax.random.normal(jax.random.key(8), images.shape)
     solver = solvers.build("anderson", 6)
-    output = equilibrium.classify(small.model, small.variables, solver, noisy, starts.zero(small.model))
+    output = base_classifier.classify(small.model, small.variables, solver, noisy, starts.zero(small.model))
     states = np.asarray(jax.tree.leaves(output.solution.value)[0])
     (found,) = jax.tree.leaves(mean)
     # Means of 400 and of 2,000 samples: five standard errors, and no entry far off on average.

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 from test_certificates import certificate
 
-from deqsmooth import cohen, statements, statistics
+from deqsmooth.certificates import cohen, statements
+from deqsmooth.statistics import bounds
 
 
 def line(index, correct, radius, label=1):
@@ -31,7 +32,7 @@ def test_certified_accuracy_and_its_interval():
 def test_the_sign_test_counts_outcomes_as_rare(wins, losses):
     tosses = [sum(toss) for toss in itertools.product([0, 1], repeat=wins + losses)]
     as_rare = [abs(sum_ - (wins + losses) / 2) >= abs(wins - losses) / 2 for sum_ in tosses]
-    assert statistics.sign_test(wins, losses) == pytest.approx(np.mean(as_rare))
+    assert bounds.sign_test(wins, losses) == pytest.approx(np.mean(as_rare))
 
 
 def test_runs_are_compared_on_the_images_that_both_have():
@@ -74,12 +75,12 @@ def test_radii_at_once_are_those_of_alpha_divided():
     )  # fmt: skip
     radii = statements.simultaneous_radii([plain, looked, before, serial])
     for place, alpha in enumerate((0.01 / 4, 0.008 / 4, 0.005 / 4)):
-        assert radii[place] == statistics.radius(statistics.clopper_pearson_lower(960, 1000, alpha), 0.5)
-    lower = statistics.audited_lower(960, 1000, 2, 300, 0.005 / 4, 0.005 / 4, "exact")
-    assert radii[3] == statistics.radius(lower, 0.5)
-    alone = statistics.audited_lower(960, 1000, 2, 300, 0.005, 0.005, "exact")
-    assert statements.simultaneous_radii([serial]) == [statistics.radius(alone, 0.5)]
+        assert radii[place] == bounds.radius(bounds.clopper_pearson_lower(960, 1000, alpha), 0.5)
+    lower = bounds.audited_lower(960, 1000, 2, 300, 0.005 / 4, 0.005 / 4, "exact")
+    assert radii[3] == bounds.radius(lower, 0.5)
+    alone = bounds.audited_lower(960, 1000, 2, 300, 0.005, 0.005, "exact")
+    assert statements.simultaneous_radii([serial]) == [bounds.radius(alone, 0.5)]
     # A report shows a file that does not verify, too.
     changed = dataclasses.replace(before, num_estimation=990)
-    lower = statistics.clopper_pearson_lower(960, 990, 0.005)
-    assert statements.simultaneous_radii([changed]) == [statistics.radius(lower, 0.5)]
+    lower = bounds.clopper_pearson_lower(960, 990, 0.005)
+    assert statements.simultaneous_radii([changed]) == [bounds.radius(lower, 0.5)]

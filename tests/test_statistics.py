@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth import statistics
+from deqsmooth.statistics import bounds
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.5])
@@ -16,9 +16,9 @@ def test_clopper_pearson_is_that_of_scipy(k, n, alpha):
         else None
     )
     if interval is not None:
-        assert statistics.clopper_pearson_lower(k, n, alpha) == pytest.approx(interval.low, rel=1e-9)
-        assert statistics.clopper_pearson_upper(k, n, alpha) == pytest.approx(interval.high, rel=1e-9)
-    lower = statistics.clopper_pearson_lower(k, n, alpha)
+        assert bounds.clopper_pearson_lower(k, n, alpha) == pytest.approx(interval.low, rel=1e-9)
+        assert bounds.clopper_pearson_upper(k, n, alpha) == pytest.approx(interval.high, rel=1e-9)
+    lower = bounds.clopper_pearson_lower(k, n, alpha)
     # The bound is where seeing this many successes or more has probability alpha.
     assert lower == 0 if k == 0 else stats.binom.sf(k - 1, n, lower) == pytest.approx(alpha, rel=1e-6)
 
@@ -26,7 +26,7 @@ def test_clopper_pearson_is_that_of_scipy(k, n, alpha):
 @pytest.mark.parametrize("alpha", [0.001, 0.05])
 def test_clopper_pearson_misses_at_most_alpha_of_the_time(alpha):
     n = 50
-    lower = np.array([statistics.clopper_pearson_lower(k, n, alpha) for k in range(n + 1)])
+    lower = np.array([bounds.clopper_pearson_lower(k, n, alpha) for k in range(n + 1)])
     for p in np.linspace(0.01, 0.99, 99):
         miss = stats.binom.pmf(np.arange(n + 1), n, p)[lower > p].sum()
         assert miss <= alpha * (1 + 1e-9)
@@ -41,12 +41,12 @@ def test_hypergeometric_bound_is_the_largest_plausible_number(population, drawn,
             for total in range(marked, population - (drawn - marked) + 1)
             if stats.hypergeom(population, total, drawn).cdf(marked) > alpha
         ]
-        assert statistics.hypergeometric_upper(marked, drawn, population, alpha) == max(plausible)
+        assert bounds.hypergeometric_upper(marked, drawn, population, alpha) == max(plausible)
 
 
 def test_hypergeometric_bound_misses_at_most_alpha_of_the_time():
     population, drawn, alpha = 40, 15, 0.05
-    upper = [statistics.hypergeometric_upper(m, drawn, population, alpha) for m in range(drawn + 1)]
+    upper = [bounds.hypergeometric_upper(m, drawn, population, alpha) for m in range(drawn + 1)]
     for total in range(population + 1):
         probabilities = stats.hypergeom(population, total, drawn).pmf(np.arange(drawn + 1))
         assert probabilities[np.array(upper) < total].sum() <= alpha * (1 + 1e-9)
@@ -64,7 +64,7 @@ def miscoverage(bound, p, n, audited, alpha, wrongly):
         count = right + wrong
         drawn = min(audited, count)
         for mismatches in range(min(drawn, wrong) + 1):
-            lower = statistics.audited_lower(count, n, mismatches, drawn, alpha / 2, alpha / 2, bound)
+            lower = bounds.audited_lower(count, n, mismatches, drawn, alpha / 2, alpha / 2, bound)
             if lower > p:
                 draw = stats.hypergeom(count, wrong, drawn).pmf(mismatches) if count else 1.0
                 miss += stats.binom.pmf(right, n, p) * draw
@@ -99,7 +99,7 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
     cases, times = np.unique(np.stack([right, wrong, mismatches]), axis=1, return_counts=True)
     for (y, w, m), repeated in zip(cases.T.tolist(), times.tolist(), strict=True):
         for bound in failed:
-            lower = statistics.audited_lower(y + w, n, m, audited, alpha / 2, alpha / 2, bound)
+            lower = bounds.audited_lower(y + w, n, m, audited, alpha / 2, alpha / 2, bound)
             failed[bound] += repeated * (lower > p)
     assert failed["exact"] == 0
     # The numbers of another simulation of the same chains; four binomial standard deviations.
@@ -111,12 +111,12 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
     ("audited", "expected"), [(400, 0.995), (800, 1.120), (1600, 1.231), (4000, 1.368), (8000, 1.477)]
 )
 def test_the_largest_radius_of_an_audited_run(audited, expected):
-    lower = statistics.lower_bound(10_000, 10_000, alpha_count=0.0005, audited=audited, alpha_audit=0.0005)
-    assert statistics.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
+    lower = bounds.lower_bound(10_000, 10_000, alpha_count=0.0005, audited=audited, alpha_audit=0.0005)
+    assert bounds.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
 
 
 def test_the_largest_radius_of_a_standard_run():
-    assert statistics.radius(statistics.lower_bound(10_000, 10_000, alpha_count=0.001), 0.5) == pytest.approx(
+    assert bounds.radius(bounds.lower_bound(10_000, 10_000, alpha_count=0.001), 0.5) == pytest.approx(
         1.6, abs=1e-3
     )
 
@@ -124,34 +124,34 @@ def test_the_largest_radius_of_a_standard_run():
 def test_exact_is_a_little_tighter_than_the_papers_bound():
     for mismatches in (0, 3, 20):
         exact, paper = (
-            statistics.audited_lower(7000, 10_000, mismatches, 400, 0.0005, 0.0005, bound)
+            bounds.audited_lower(7000, 10_000, mismatches, 400, 0.0005, 0.0005, bound)
             for bound in ("exact", "paper")
         )
         assert paper < exact < paper + 0.005
 
 
 def test_an_audit_of_everything_counts_exactly_and_one_of_nothing_certifies_nothing():
-    census = statistics.audited_lower(900, 1000, 50, 900, 0.0005, 0.0005, "exact")
-    assert census == statistics.clopper_pearson_lower(850, 1000, 0.0005)
+    census = bounds.audited_lower(900, 1000, 50, 900, 0.0005, 0.0005, "exact")
+    assert census == bounds.clopper_pearson_lower(850, 1000, 0.0005)
     for bound in ("exact", "paper"):
-        assert statistics.audited_lower(900, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
-        assert statistics.audited_lower(0, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
+        assert bounds.audited_lower(900, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
+        assert bounds.audited_lower(0, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
 
 
 def test_radius_inverts_the_normal_distribution_and_is_zero_up_to_one_half():
-    assert statistics.radius(stats.norm.cdf(1.5), 0.25) == pytest.approx(0.375, rel=1e-12)
-    assert statistics.radius(0.5, 1.0) == statistics.radius(0.2, 1.0) == 0.0
+    assert bounds.radius(stats.norm.cdf(1.5), 0.25) == pytest.approx(0.375, rel=1e-12)
+    assert bounds.radius(0.5, 1.0) == bounds.radius(0.2, 1.0) == 0.0
 
 
 def test_data_set_figures_by_hand():
     correct, radii = [True, True, False, False], [0.5, 0.25, 0.75, 0.0]
-    assert statistics.certified_accuracy(correct, radii, 0.0) == 0.5
-    assert statistics.certified_accuracy(correct, radii, 0.25) == 0.5
-    assert statistics.certified_accuracy(correct, radii, 0.2500001) == 0.25
-    assert statistics.average_certified_radius(correct, radii) == 0.1875
-    assert statistics.mean_radius(radii) == 0.375
+    assert bounds.certified_accuracy(correct, radii, 0.0) == 0.5
+    assert bounds.certified_accuracy(correct, radii, 0.25) == 0.5
+    assert bounds.certified_accuracy(correct, radii, 0.2500001) == 0.25
+    assert bounds.average_certified_radius(correct, radii) == 0.1875
+    assert bounds.mean_radius(radii) == 0.375
 
 
 def test_an_unknown_bound_is_refused():
     with pytest.raises(ValueError, match="'exakt'"):
-        statistics.audited_lower(9, 10, 0, 5, 0.1, 0.1, "exakt")
+        bounds.audited_lower(9, 10, 0, 5, 0.1, 0.1, "exakt")

@@ -3,7 +3,7 @@
 import html.parser
 import re
 
-from deqsmooth import tables
+from deqsmooth.reports import tables
 
 TABLE = tables.Table("50 % & <more>", ("name", "r_1"), (("a|b", "1.5"), ("<i>x\\y", "#2 {3} ~^$")))
 

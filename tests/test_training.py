@@ -11,18 +11,10 @@ import pytest
 import toy
 from conftest import SMALL
 
-from deqsmooth import (
-    architecture,
-    checkpoints,
-    config,
-    data,
-    distributed,
-    metrics,
-    models,
-    schedules,
-    training,
-    updates,
-)
+from deqsmooth import config, data, devices, models
+from deqsmooth.config import architecture
+from deqsmooth.models import checkpoints
+from deqsmooth.training import loop, metrics, model_training, schedules
 
 SETTINGS = config.Training(
     sigma=0.25,
@@ -49,7 +41,7 @@ def splits():
 
 
 def fit(splits, settings=SETTINGS, state=None):
-    return training.fit(models.build(settings.model), settings, *splits, state)
+    return model_training.fit(models.build(settings.model), settings, *splits, state)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +52,7 @@ def whole(splits):
 
 def test_it_learns(whole):
     evaluations = [p.evaluation for p in whole if p.evaluation is not None]
-    assert len(whole) == updates.num_updates(SETTINGS, 1437) == 23
+    assert len(whole) == loop.num_updates(SETTINGS, 1437) == 23
     assert [int(p.state.update) for p in whole] == list(range(1, 24))
     assert len(evaluations) == 2 and evaluations[-1].noisy_accuracy > 0.5 > 0.1
     assert evaluations[-1].clean_accuracy >= evaluations[-1].noisy_accuracy - 0.05
@@ -77,7 +69,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
             if progress.evaluation is not None:
                 run.save(progress.state)
     with checkpoints.Run(tmp_path, SETTINGS) as run:
-        state = run.latest(training.init(model, SETTINGS, 1437))
+        state = run.latest(model_training.init(model, SETTINGS, 1437))
     assert int(state.update) == 12
     resumed = list(fit(splits, state=state))
     for ours, theirs in zip(resumed, whole[12:], strict=True):
@@ -116,19 +108,19 @@ def curve(splits, family, num_updates=6, **change):
     """Losses of the first updates, unrolled and solved ones, and the parameters after them."""
     settings = dataclasses.replace(SETTINGS, batch_size=64, pretraining_epochs=0.2, **change)
     build = toy.build if family == "toy" else functools.partial(models.build, SMALL)
-    found = list(itertools.islice(training.fit(build(distributed.AXIS), settings, *splits), num_updates))
+    found = list(itertools.islice(model_training.fit(build(devices.AXIS), settings, *splits), num_updates))
     params = found[-1].state.variables["params"]
     return [float(p.metrics.loss) for p in found], jax.tree.leaves(jax.device_get(params)), params
 
 
 @pytest.mark.parametrize("family", ["conv", pytest.param("toy", marks=pytest.mark.slow)])
-def test_a_training_does_not_depend_on_the_devices(splits, devices, family):
+def test_a_training_does_not_depend_on_the_devices(splits, use_devices, family):
     """Nor on how each takes its share, or where the state lies; batch statistics are those of all devices."""
     parts = 4 if family == "conv" else 1
     found = [curve(splits, family, divide_state=True, rematerialise=True, accumulation=parts)]
     if family == "conv":
         assert {x.sharding.is_fully_replicated for x in jax.tree.leaves(found[0][2])} == {True, False}
-    devices(1)
+    use_devices(1)
     losses, params, _ = curve(splits, family)
     assert losses[-1] < losses[0]
     for other_losses, other_params, _ in found:
@@ -145,29 +137,29 @@ def test_a_divided_state_is_saved_whole(splits, tmp_path):
     with checkpoints.Run(tmp_path, settings) as run:
         run.save(first.state)
     with checkpoints.Run(tmp_path, settings) as run:
-        found = run.latest(training.init(models.build(SMALL), settings, 1437))
+        found = run.latest(model_training.init(models.build(SMALL), settings, 1437))
     jax.tree.map(np.testing.assert_array_equal, found, jax.device_get(first.state))
 
 
 @pytest.mark.slow
 def test_what_is_to_need_less_memory_does(splits):
-    model = models.build(SMALL, distributed.AXIS)
+    model = models.build(SMALL, devices.AXIS)
     images, labels = splits[0].take(range(64))
 
     def needed(**change):
         settings = dataclasses.replace(SETTINGS, batch_size=64, **change)
         step = jax.jit(
             functools.partial(
-                updates.update,
-                loss=functools.partial(training.loss_fn, model=model, settings=settings),
+                loop.update,
+                loss=functools.partial(model_training.loss_fn, model=model, settings=settings),
                 seed=0,
-                transformation=updates.optimiser(settings, 10),
-                mesh=distributed.mesh_of_all(64),
+                transformation=loop.optimiser(settings, 10),
+                mesh=devices.mesh_of_all(64),
                 task=schedules.Task(True, False, 8),
                 accumulation=settings.accumulation,
             )
         )
-        lowered = step.lower(training.init(model, settings, 600), images, labels, NOTHING)
+        lowered = step.lower(model_training.init(model, settings, 600), images, labels, NOTHING)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     # Eight evaluations are kept, or one; eight images a device, or two.
@@ -184,10 +176,10 @@ def test_a_share_that_does_not_divide_is_refused(splits):
 
 def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
     model = toy.build()
-    state = training.init(model, SETTINGS, 600)
+    state = model_training.init(model, SETTINGS, 600)
     keys = jax.random.split(jax.random.key(0), 32)
     images, labels = splits[0].take(range(32))
-    _, (variables, _) = training.loss_fn(
+    _, (variables, _) = model_training.loss_fn(
         state.variables["params"],
         state.variables,
         jax.numpy.asarray(images),
@@ -252,7 +244,7 @@ def test_a_multiscale_model_trains_on_what_tfds_gives():
     assert len(found) == 4
     assert all(np.isfinite(jax.tree.leaves(p.metrics)).all() and p.waited >= 0 for p in found)
     assert found[-1].evaluation.median_residual > 0
-    states = training.init(models.build(settings.model), settings, 16), found[-1].state
+    states = model_training.init(models.build(settings.model), settings, 16), found[-1].state
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
     for collection in ("params", "batch_stats"):
         changed = jax.tree.map(lambda x, y: bool((x != y).any()), *(s.variables[collection] for s in states))
@@ -261,14 +253,14 @@ def test_a_multiscale_model_trains_on_what_tfds_gives():
 
 def test_the_penalty_enters_the_loss_with_its_weight(splits):
     model = models.build(SMALL)
-    state = training.init(model, SETTINGS, 600)
+    state = model_training.init(model, SETTINGS, 600)
     images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(16)))
     keys = jax.random.split(jax.random.key(0), 16)
 
     @jax.jit
     def measure(weight):
         task = schedules.Task(False, True, 3)
-        fn = functools.partial(training.loss_fn, model=model, settings=SETTINGS)
+        fn = functools.partial(model_training.loss_fn, model=model, settings=SETTINGS)
         return fn(
             state.variables["params"], state.variables, images, labels, keys, schedules.Weights(weight, 0.0), task
         )[1][1]
@@ -282,14 +274,14 @@ def test_what_is_trained_on_is_worse_than_noise_alone_and_within_the_radius(spli
     """The same draws are added: the loss grows with the radius, and without one it is that of the draws."""
     model = models.build(SMALL)
     settings = dataclasses.replace(SETTINGS, adversarial_radius=1.0, adversarial_steps=4, draws=2)
-    state = training.init(model, settings, 600)
+    state = model_training.init(model, settings, 600)
     images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(32)))
     keys = jax.random.split(jax.random.key(0), 32)
 
     @jax.jit
     def loss(radius):
         task = schedules.Task(False, False, 3, True)
-        fn = functools.partial(training.loss_fn, model=model, settings=settings)
+        fn = functools.partial(model_training.loss_fn, model=model, settings=settings)
         weights = schedules.Weights(0.0, radius)
         found, (_, measured) = fn(state.variables["params"], state.variables, images, labels, keys, weights, task)
         return found, measured.residual

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from deqsmooth import config, updates
+from deqsmooth import config
+from deqsmooth.training import loop
 
 SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
 
@@ -14,9 +15,9 @@ SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
 def test_epochs_count_whole_updates():
     # 16,000 updates of 96 images are 30.72 epochs of 50,000, although floats make that a little more.
     settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96)
-    assert updates.num_updates(settings, 50_000) == 62_500
-    assert updates.num_updates(settings, 50_000, 30.72) == 16_000
-    assert updates.num_updates(dataclasses.replace(SETTINGS, epochs=3, batch_size=50), 1437) == 87
+    assert loop.num_updates(settings, 50_000) == 62_500
+    assert loop.num_updates(settings, 50_000, 30.72) == 16_000
+    assert loop.num_updates(dataclasses.replace(SETTINGS, epochs=3, batch_size=50), 1437) == 87
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
@@ -25,7 +26,7 @@ def test_the_rate_rises_and_falls_as_it_says(warmup):
     settings = dataclasses.replace(
         SETTINGS, optimiser="sgd", learning_rate=0.5, final_learning_rate=0.01, warmup=warmup, weight_decay=0.0
     )
-    transformation = updates.optimiser(settings, 100)
+    transformation = loop.optimiser(settings, 100)
     params, gradient = jax.numpy.zeros(1), jax.numpy.ones(1)
     state, moved, velocity = transformation.init(params), [], 0.0
     for _ in range(101):

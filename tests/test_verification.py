@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from conftest import INDEPENDENT, write_run
 
-from deqsmooth import certificates, data, replay, serialization, verification, writing
+from deqsmooth import data
+from deqsmooth.certificates import jsonl, record, verification
+from deqsmooth.config import serialization
+from deqsmooth.smoothing import replay
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -21,10 +24,10 @@ def rewritten(run, path, change):
     change(header, records)
     chain = header["sha256"]
     lines = [json.dumps(header)]
-    for record in records:
-        record.pop("chain")
-        chain = certificates.link(chain, record)
-        lines.append(json.dumps({**record, "chain": chain}))
+    for line in records:
+        line.pop("chain")
+        chain = record.link(chain, line)
+        lines.append(json.dumps({**line, "chain": chain}))
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -36,7 +39,7 @@ def found_in(path):
 def test_what_was_written_holds(run, tmp_path):
     checked = verification.verify(run)
     assert len(checked.found) == 9 and checked.differences == []
-    assert (checked.header, checked.found) == certificates.read(run)
+    assert (checked.header, checked.found) == record.read(run)
     assert found_in(rewritten(run, tmp_path / "same.jsonl", lambda header, records: None)) == []
     certified = sum(c.prediction is not None for c in checked.found)
     assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
@@ -49,8 +52,8 @@ def test_a_file_from_before_looks_had_their_own_parts_of_alpha_holds(small, tmp_
     def to_before(header, records):
         del header["smoothing"]["spending"], header["sha256"]
         header["sha256"] = serialization.digest(header)
-        for record in records:
-            del record["alpha_count"]
+        for line in records:
+            del line["alpha_count"]
 
     found = verification.verify(rewritten(path, tmp_path / "before.jsonl", to_before))
     assert found.differences == [] and found.settings.spending == "equal"
@@ -110,12 +113,12 @@ def test_a_part_of_alpha_may_be_missing_only_where_it_follows_from_the_looks(run
 
 def test_votes_moved_between_classes_move_the_radius(run, tmp_path):
     def change(header, records):
-        record = max(records, key=lambda record: record["p_lower"])
-        assert record["p_lower"] > 0
+        line = max(records, key=lambda line: line["p_lower"])
+        assert line["p_lower"] > 0
         # One vote fewer may also be one that the audit cannot have missed.
-        record["counts"][record["selected"]] -= 9
-        record["counts"][(record["selected"] + 1) % 10] += 9
-        record["count"] -= 9
+        line["counts"][line["selected"]] -= 9
+        line["counts"][(line["selected"] + 1) % 10] += 9
+        line["count"] -= 9
 
     (message,) = (x for x in found_in(rewritten(run, tmp_path / "moved.jsonl", change)) if "p_lower" in x)
     assert "it should be" in message
@@ -158,22 +161,22 @@ def test_a_changed_header_is_found(run, tmp_path, name):
 
 
 def test_a_run_goes_on_with_its_chain(run, tmp_path):
-    header, found = certificates.read(run)
+    header, found = record.read(run)
     path = tmp_path / "halves.jsonl"
     for part in (found[:4], found[4:]):
-        with writing.Writer(path, header) as writer:
+        with jsonl.Writer(path, header) as writer:
             for certificate in part:
                 writer.write(certificate)
     assert path.read_bytes() == run.read_bytes()
 
 
 def test_files_of_the_first_schema_are_read_and_checked(run, tmp_path):
-    header, found = certificates.read(run)
+    header, found = record.read(run)
     header = {**header, "schema": 1}
     records = [dataclasses.asdict(c) for c in found]
     path = tmp_path / "old.jsonl"
     path.write_text("".join(json.dumps(x) + "\n" for x in (header, *records)))
-    assert certificates.read(path) == (header, found)
+    assert record.read(path) == (header, found)
     # Only the digest is wrong, since the schema is part of it.
     assert len(found_in(path)) == 1
 

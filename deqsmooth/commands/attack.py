@@ -8,20 +8,13 @@ import sys
 
 import rich.console
 
-from deqsmooth import (
-    attacks,
-    attempts,
-    checkpoints,
-    checks,
-    data,
-    flags,
-    progress,
-    provenance,
-    report,
-    serialization,
-    verification,
-    writing,
-)
+from deqsmooth import data
+from deqsmooth.certificates import attempts, jsonl, verification
+from deqsmooth.commands import flags, progress
+from deqsmooth.config import checks, serialization
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.smoothing import attacks, provenance
 
 
 def run(arguments: flags.Attack, console: rich.console.Console) -> int:
@@ -38,7 +31,7 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
     provenance.agree(source.header, checkpoint, dataset)
     chosen = source.found[: arguments.max_images]
     largest = max(certificate.radius for certificate in chosen)
-    radii = arguments.radii or [r for r in report.radii(source.settings.sigma, largest) if r > 0]
+    radii = arguments.radii or [r for r in terminal.radii(source.settings.sigma, largest) if r > 0]
     for radius in radii:
         checks.holds(radius > 0, "radii", radius, "positive")
     checks.holds(len(set(radii)) == len(radii), "radii", radii, "without repetition")
@@ -50,7 +43,7 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
         "attack": serialization.to_json(arguments.attack),
         "radii": list(radii),
     }
-    with writing.Lines(out, header) as file, progress.bar(console) as shown:
+    with jsonl.Lines(out, header) as file, progress.bar(console) as shown:
         found = [attempts.Attempt(**record) for record in file.records]
         done = {(one.index, one.budget) for one in found}
         left = [one for one in chosen if any((one.index, radius) not in done for radius in radii)]
@@ -61,7 +54,7 @@ def run(arguments: flags.Attack, console: rich.console.Console) -> int:
                 found.append(one)
                 file.append(dataclasses.asdict(one))
                 progress.advance(shown, f"{sum(x.refutes for x in found)} certificates refuted")
-    console.print(report.survivors(found, arguments.attack.target))
+    console.print(terminal.survivors(found, arguments.attack.target))
     refuted = [one for one in found if one.refutes]
     for one in refuted:
         print(

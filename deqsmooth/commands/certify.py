@@ -8,18 +8,13 @@ import sys
 import numpy as np
 import rich.console
 
-from deqsmooth import (
-    certification,
-    checkpoints,
-    checks,
-    data,
-    flags,
-    progress,
-    provenance,
-    report,
-    writing,
-)
-from deqsmooth.commands import predict, shares
+from deqsmooth import data
+from deqsmooth.certificates import jsonl
+from deqsmooth.commands import flags, predict, progress, shares
+from deqsmooth.config import checks
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.smoothing import certification, provenance
 
 _TRIED = 8
 
@@ -49,14 +44,14 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
     out = share.file(out)
-    with writing.Writer(out, header) as writer:
+    with jsonl.Writer(out, header) as writer:
         left = writer.left(indices)
         console.print(
             f"{share.introduction()}{len(indices)} images of {selection.dataset}, "
             f"{len(writer.done)} done, to {out}"
         )
         resolved = certification.resolve(settings)
-        console.print(report.announcement(resolved, certification.solves(checkpoint)))
+        console.print(terminal.announcement(resolved, certification.solves(checkpoint)))
         unreadable = []
 
         def note(entry):
@@ -67,15 +62,17 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
         try:
             if left:
                 programs = certification.prepare(checkpoint, settings, image.shape, len(left))
-                console.print(report.expectation(programs.expected_seconds(image), len(left)))
+                console.print(terminal.expectation(programs.expected_seconds(image), len(left)))
                 coming = certification.certify_dataset(
                     checkpoint, dataset, left, settings, programs, on_unreadable=note
                 )
                 follow(coming, writer, len(indices), console)
         finally:
             if writer.done:
-                console.print(report.certified_accuracy(writer.done, report.radii(settings.sigma, settings.cap)))
-                console.print(report.summary(writer.done))
+                console.print(
+                    terminal.certified_accuracy(writer.done, terminal.radii(settings.sigma, settings.cap))
+                )
+                console.print(terminal.summary(writer.done))
     return 3 if unreadable else 0
 
 
@@ -95,4 +92,4 @@ def follow(coming, writer, total, console):
         progress.begin(shown, "compiling", total, len(writer.done))
         for certificate in coming:
             writer.write(certificate)
-            progress.advance(shown, report.state(writer.done))
+            progress.advance(shown, terminal.state(writer.done))

@@ -6,17 +6,19 @@ import sys
 
 import rich.console
 
-from deqsmooth import checkpoints, conversion, flags, parity, report
+from deqsmooth.commands import flags
+from deqsmooth.models import checkpoints, parity, pytorch
+from deqsmooth.reports import terminal
 
 
 def run(arguments: flags.Convert, console: rich.console.Console) -> int:
     """Converts, checks if asked to, and saves."""
     checkpoints.check_place(arguments.out)
-    variables = conversion.convert(conversion.read(arguments.file), arguments.model)
+    variables = pytorch.convert(pytorch.read(arguments.file), arguments.model)
     failed = []
     if arguments.check is not None:
-        found = parity.compare(variables, arguments.model, conversion.read(arguments.check))
-        console.print(report.comparisons(found))
+        found = parity.compare(variables, arguments.model, pytorch.read(arguments.check))
+        console.print(terminal.comparisons(found))
         failed = [comparison.quantity for comparison in found if not comparison.passed]
     if failed:
         print(f"error: {len(failed)} quantities beyond their limit: {', '.join(failed)}", file=sys.stderr)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import rich.console
 
-from deqsmooth import certification, checkpoints, config, data, flags, planning, progress, report, rounding
+from deqsmooth import config, data
+from deqsmooth.certificates import rounding
+from deqsmooth.commands import flags, progress
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.smoothing import certification, planning
 
 
 def run(arguments: flags.Plan, console: rich.console.Console) -> int:
@@ -29,13 +34,13 @@ def run(arguments: flags.Plan, console: rich.console.Console) -> int:
         progress.begin(shown, "pilot", len(chosen))
         for one in chosen:
             pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
-            progress.advance(shown, f"pilot, {report.classifier(one, solves)}")
+            progress.advance(shown, f"pilot, {terminal.classifier(one, solves)}")
     found = [list(planning.plans(one, settings)) for one in pilots]
     best = planning.choose(found, settings.slack)
     if best is None:
-        console.print(report.no_plan(pilots, settings))
+        console.print(terminal.no_plan(pilots, settings))
         return 1
-    console.print(report.plans(found, best, settings, solves))
+    console.print(terminal.plans(found, best, settings, solves))
     where = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "split", "checkpoint")}
-    console.print(f"\npython certify.py {report.as_flags(where, best.settings)}")
+    console.print(f"\npython certify.py {terminal.as_flags(where, best.settings)}")
     return 0

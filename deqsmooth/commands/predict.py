@@ -7,8 +7,11 @@ import pathlib
 import numpy as np
 import rich.console
 
-from deqsmooth import certification, checkpoints, data, flags, prediction, progress, provenance, writing
-from deqsmooth.commands import shares
+from deqsmooth import data
+from deqsmooth.certificates import jsonl
+from deqsmooth.commands import flags, progress, shares
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification, prediction, provenance
 
 _IMAGES = 64
 
@@ -26,7 +29,7 @@ def run(arguments: flags.Certify, console: rich.console.Console) -> int:
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
     out = arguments.out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)
-    with writing.Lines(out, header) as file, progress.bar(console) as shown:
+    with jsonl.Lines(out, header) as file, progress.bar(console) as shown:
         found = list(file.records)
         done = {record["index"] for record in found}
         left = np.array([index for index in indices.tolist() if index not in done], int)

@@ -7,17 +7,13 @@ import pathlib
 
 import rich.console
 
-from deqsmooth import (
-    checkpoints,
-    data,
-    flags,
-    provenance,
-    recertification,
-    report,
-    verification,
-    writing,
-)
+from deqsmooth import data
+from deqsmooth.certificates import jsonl, verification
+from deqsmooth.commands import flags
 from deqsmooth.commands.certify import follow
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import terminal
+from deqsmooth.smoothing import provenance, recertification
 
 
 def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
@@ -36,7 +32,7 @@ def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
     settings = recertification.settings_after(source.settings, **change, **pairs)
     header = provenance.header(after, selection, settings, dataset.identity, source.header)
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
-    with writing.Writer(out, header) as writer:
+    with jsonl.Writer(out, header) as writer:
         console.print(f"{len(source.found)} certificates, {len(writer.done)} done, to {out}")
         left = set(writer.left(certificate.index for certificate in source.found))
         chosen = [certificate for certificate in source.found if certificate.index in left]
@@ -44,8 +40,8 @@ def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
         follow(coming, writer, len(source.found), console)
         found = writer.done
         if found:
-            console.print(report.certified_accuracy(found, report.radii(settings.sigma, settings.cap)))
-            console.print(report.summary(found))
+            console.print(terminal.certified_accuracy(found, terminal.radii(settings.sigma, settings.cap)))
+            console.print(terminal.summary(found))
             spent, anew = (sum(c.evaluations for c in all) for all in (found, source.found))
             console.print(f"{spent:,} cell evaluations, where the certificates before took {anew:,}")
     return 0

@@ -13,24 +13,15 @@ from typing import NamedTuple
 import rich.console
 import rich.table
 
-from deqsmooth import (
-    certification,
-    checkpoints,
-    checks,
-    config,
-    data,
-    experiments,
-    figures,
-    flags,
-    provenance,
-    reproduction,
-    results,
-    scales,
-    serialization,
-    writing,
-)
-from deqsmooth.commands import attack, train
+from deqsmooth import config, data
+from deqsmooth.certificates import jsonl
+from deqsmooth.commands import attack, flags, train
 from deqsmooth.commands.certify import follow
+from deqsmooth.config import checks, serialization
+from deqsmooth.experiments import definitions, page, results, scales
+from deqsmooth.models import checkpoints
+from deqsmooth.reports import figures
+from deqsmooth.smoothing import certification, provenance
 
 
 class _Subject(NamedTuple):
@@ -52,7 +43,7 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
     if arguments.name == "list":
         console.print(_list())
         return 0
-    experiment = experiments.find(arguments.name)
+    experiment = definitions.find(arguments.name)
     if experiment.draws:
         figures.check()
     given = _given(experiment, arguments)
@@ -86,8 +77,8 @@ def run(arguments: flags.Reproduce, console: rich.console.Console) -> int:
         title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
         groups[title] = done
     command = shlex.join(["deqsmooth-reproduce", *sys.argv[1:]])
-    page = reproduction.write(experiment, command, groups, arguments.out / experiment.name)
-    console.print(f"page: {page}")
+    written = page.write(experiment, command, groups, arguments.out / experiment.name)
+    console.print(f"page: {written}")
     return status
 
 
@@ -151,7 +142,7 @@ def _certify(checkpoint, dataset, selection, settings, records, console) -> path
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     path = records / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     indices = selection.indices(len(dataset))
-    with writing.Writer(path, header) as writer:
+    with jsonl.Writer(path, header) as writer:
         left = writer.left(indices)
         if left:
             coming = certification.certify_dataset(checkpoint, dataset, left, settings)
@@ -183,7 +174,7 @@ def _measure(checkpoint, dataset, selection, settings, path) -> pathlib.Path:
 
 def _list() -> rich.table.Table:
     shown = rich.table.Table("experiment", "question", "models", "rows of each")
-    for experiment in experiments.EXPERIMENTS.values():
+    for experiment in definitions.EXPERIMENTS.values():
         scale = scales.SCALES["small"]
         models = "given"
         if experiment.models is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import NamedTuple
 
-from deqsmooth import checks, distributed, flags
+from deqsmooth import devices
+from deqsmooth.commands import flags
+from deqsmooth.config import checks
 
 
 class Share(NamedTuple):
@@ -29,7 +31,7 @@ class Share(NamedTuple):
 
     def introduction(self) -> str:
         """What this process says of itself before anything else, where there are several."""
-        return "" if self.total == 1 else f"{distributed.who(self.number, self.total)}: "
+        return "" if self.total == 1 else f"{devices.who(self.number, self.total)}: "
 
 
 def own(arguments: flags.Certify) -> Share:
@@ -41,5 +43,5 @@ def own(arguments: flags.Certify) -> Share:
     if arguments.distributed:
         checks.holds(arguments.share is None, "share", arguments.share, "left out with --distributed")
         # Images are shared out, never samples: from here on a slow or lost process delays nobody.
-        distributed.part()
-    return Share(*distributed.share(arguments.share))
+        devices.part()
+    return Share(*devices.share(arguments.share))

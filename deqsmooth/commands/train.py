@@ -7,37 +7,26 @@ import time
 
 import rich.console
 
-from deqsmooth import (
-    checkpoints,
-    config,
-    data,
-    distributed,
-    flags,
-    interruption,
-    metrics,
-    models,
-    progress,
-    start_training,
-    training,
-    types,
-    updates,
-)
+from deqsmooth import config, data, devices, models, types
+from deqsmooth.commands import flags, progress
+from deqsmooth.models import checkpoints
+from deqsmooth.training import interruption, loop, metrics, model_training, start_training
 
 
 def run(arguments: flags.Train, console: rich.console.Console) -> int:
     """Trains a model, or goes on with it."""
     settings = arguments.settings
     _introduce(arguments, console)
-    model = models.build(settings.model, distributed.AXIS)
+    model = models.build(settings.model, devices.AXIS)
     train, test = _splits(arguments)
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
-    pretraining = updates.num_updates(settings, len(train), settings.pretraining_epochs)
+    pretraining = loop.num_updates(settings, len(train), settings.pretraining_epochs)
     checkpoints.check_place(workdir / "model")
     console.print(f"to {workdir}; the first {pretraining} updates are pre-training")
-    begin = training.init(model, settings, len(train))
+    begin = model_training.init(model, settings, len(train))
 
     def fit(state):
-        return training.fit(model, settings, train, test, state)
+        return model_training.fit(model, settings, train, test, state)
 
     with checkpoints.Run(workdir, settings) as run:
         variables = _fit(run, arguments.resume, begin, fit, console)
@@ -88,8 +77,8 @@ def _check_start(settings: config.StartTraining, start: config.StartTraining | N
 def _introduce(arguments: flags.Train | flags.TrainStart, console: rich.console.Console) -> None:
     """Each of several processes says who it is; the first alone goes on to speak."""
     if arguments.distributed:
-        number, count = distributed.share(None)
-        console.print(distributed.who(number, count))
+        number, count = devices.share(None)
+        console.print(devices.who(number, count))
         console.quiet = number > 0
 
 
@@ -101,7 +90,7 @@ def _splits(arguments: flags.Train | flags.TrainStart) -> list[data.Dataset]:
 
 def _fit(run, resume, begin, fit, console):
     """Variables after the last update, of a training that is followed, logged, saved and resumed."""
-    number, _ = distributed.share(None)
+    number, _ = devices.share(None)
     log_file = run.workdir / "metrics.jsonl" if number == 0 else None
     with metrics.Log(log_file) as log, interruption.Interruption() as interrupted:
         state = run.latest(begin)

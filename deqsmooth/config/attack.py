@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from deqsmooth import checks
+from deqsmooth.config import checks
 
 TARGETS = ("smoothed", "base")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from deqsmooth import checks
-from deqsmooth.config import solve
+from deqsmooth.config import checks, solve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from deqsmooth import checks
+from deqsmooth.config import checks
 
 DATASETS = ("digits", "cifar10", "imagenet", "arrays")
 _STRIDES = {"digits": 8, "cifar10": 20, "imagenet": 100, "arrays": 1}

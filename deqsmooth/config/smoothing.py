@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from deqsmooth import checks, looks, serialization, statistics
-from deqsmooth.config import solve
+from deqsmooth.config import checks, serialization, solve
+from deqsmooth.statistics import bounds, looks
 
 SAMPLERS = ("serial", "independent")
 SERIAL_STARTS = ("previous", "first", "clean")
@@ -187,11 +187,11 @@ class Smoothing:
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch: no certificate can be larger."""
         votes = self.num_estimation
-        p_lower = statistics.lower_bound(votes, votes, audited=self.num_audit, **self.parts(votes))
-        return statistics.radius(p_lower, self.sigma)
+        p_lower = bounds.lower_bound(votes, votes, audited=self.num_audit, **self.parts(votes))
+        return bounds.radius(p_lower, self.sigma)
 
     def parts(self, trials: int) -> dict[str, Any]:
-        """Bound of a certificate read after some samples, and its parts of alpha; see `statistics.lower_bound`."""
+        """Bound of a certificate read after some samples, and its parts of alpha; see `bounds.lower_bound`."""
         return {
             "alpha_count": self.look_alphas[trials],
             "alpha_audit": self.alpha_audit or 0.0,

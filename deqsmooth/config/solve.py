@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deqsmooth import checks
+from deqsmooth.config import checks
 
 SOLVERS = ("plain", "anderson", "sketched-anderson", "broyden", "jaxopt")
 DTYPES = ("float32", "tensorfloat32", "bfloat16")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from deqsmooth import architecture, checks, serialization
-from deqsmooth.config import selection, solve
+from deqsmooth.config import architecture, checks, selection, serialization, solve
 
 GRADIENTS = ("one-step", "phantom", "neumann", "anderson", "broyden", "gmres", "normal-cg")
 OPTIMISERS = ("adamw", "sgd")

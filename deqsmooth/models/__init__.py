@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import overload
 
-from deqsmooth import architecture, types
+from deqsmooth import types
+from deqsmooth.config import architecture
 from deqsmooth.models import conv, mdeq, resnet
 from deqsmooth.models.precision import with_cell_dtype
-from deqsmooth.models.start import start as build_start
+from deqsmooth.models.start_network import start as build_start
 
 
 @overload

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from deqsmooth import architecture, types
+from deqsmooth import types
+from deqsmooth.config import architecture
 from deqsmooth.models import layers
 
 

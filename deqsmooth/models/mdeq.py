@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deqsmooth import architecture, types
+from deqsmooth import types
+from deqsmooth.config import architecture
 from deqsmooth.models import layers
 
 _EXPANSION = 5

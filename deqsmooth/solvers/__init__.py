@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from deqsmooth import checks, config
-from deqsmooth.solvers import anderson, broyden, converged, loop, picard
+from deqsmooth import config
+from deqsmooth.config import checks
+from deqsmooth.solvers import anderson, broyden, jaxopt_anderson, loop, picard
 
-Solver = loop.Solver | converged.Converged
+Solver = loop.Solver | jaxopt_anderson.Converged
 
 
 def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
@@ -25,7 +26,11 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     """
     checks.known("solver", name, config.SOLVERS)
     if name == "jaxopt":
-        return converged.Converged(budget) if tolerance is None else converged.Converged(budget, tolerance)
+        return (
+            jaxopt_anderson.Converged(budget)
+            if tolerance is None
+            else jaxopt_anderson.Converged(budget, tolerance)
+        )
     methods: dict[str, loop.Method] = {
         "plain": picard.Picard(),
         "anderson": anderson.Anderson(),

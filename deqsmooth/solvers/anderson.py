@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import types
-from deqsmooth.solvers import lanes
+from deqsmooth.solvers import per_lane
 
 
 class Memory(NamedTuple):
@@ -53,7 +53,7 @@ class Anderson:
         size = min(self.history, budget)
         num_lanes = len(jax.tree.leaves(z)[0])
         gram = jnp.zeros((size, size, num_lanes), jnp.float32)
-        return Memory(lanes.zeros(size, z), lanes.zeros(size, self._rows(z)), gram)
+        return Memory(per_lane.zeros(size, z), per_lane.zeros(size, self._rows(z)), gram)
 
     def update(
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
@@ -61,9 +61,9 @@ class Anderson:
         size = len(memory.gram)
         slot = step % size
         residual = jax.tree.map(jnp.subtract, self._rows(fz), self._rows(z))
-        images = lanes.put(memory.images, slot, fz)
-        residuals = lanes.put(memory.residuals, slot, residual)
-        row = lanes.dots(residuals, residual)
+        images = per_lane.put(memory.images, slot, fz)
+        residuals = per_lane.put(memory.residuals, slot, residual)
+        row = per_lane.dots(residuals, residual)
         gram = memory.gram.at[slot].set(row).at[:, slot].set(row)
 
         used = jnp.arange(size) <= step
@@ -75,7 +75,7 @@ class Anderson:
         # Where the system has no solution the weights name f(z) alone: no other pass over the states.
         usable = jnp.all(jnp.isfinite(weights), 0)
         newest = (jnp.arange(size) == slot).astype(jnp.float32)[:, None]
-        after = lanes.combine(jnp.where(usable, weights, newest), images)
+        after = per_lane.combine(jnp.where(usable, weights, newest), images)
         return after, Memory(images, residuals, gram), ~usable
 
     def _rows(self, z: types.State) -> types.State:

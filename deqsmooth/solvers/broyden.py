@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deqsmooth import types
-from deqsmooth.solvers import lanes
+from deqsmooth.solvers import per_lane
 
 
 class Memory(NamedTuple):
@@ -47,7 +47,7 @@ class Broyden:
     def init(self, z: types.State, budget: int) -> Memory:
         first, size = jax.tree.leaves(z)[0], budget - 1
         steps = jax.tree.map(lambda x: jnp.zeros((len(x), size, *x.shape[1:]), x.dtype), z)
-        nothing = jnp.zeros((len(first), size, size), lanes.widen(first).dtype)
+        nothing = jnp.zeros((len(first), size, size), per_lane.widen(first).dtype)
         return Memory(steps, nothing, nothing)
 
     def update(
@@ -65,13 +65,13 @@ class Broyden:
         weights = jnp.where(slots == 0, 0.0, jnp.roll(coefficients, 1, -1))
         scale = 1 / (1 - jnp.sum(jnp.where(slots == step - 1, coefficients, 0.0), -1))
         proposed = jax.tree.map(
-            lambda x, y: (lanes.align(scale, x) * (x + y)).astype(x.dtype), residual, _combine(weights, steps)
+            lambda x, y: (per_lane.align(scale, x) * (x + y)).astype(x.dtype), residual, _combine(weights, steps)
         )
-        usable = lanes.is_finite(proposed)
-        taken = lanes.select(usable, proposed, residual)
-        after = lanes.select(usable, jax.tree.map(jnp.add, z, proposed), fz)
+        usable = per_lane.is_finite(proposed)
+        taken = per_lane.select(usable, proposed, residual)
+        after = per_lane.select(usable, jax.tree.map(jnp.add, z, proposed), fz)
 
-        square = lanes.dot(taken, taken)[:, None]
+        square = per_lane.dot(taken, taken)[:, None]
         row = scale[:, None] * (products + jnp.sum(gram * weights[:, None], -1))
         row = jnp.where(slots == step, square, jnp.where(usable[:, None], row, 0.0))
         inverse = jnp.where(usable[:, None, None], inverse, 0.0)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deqsmooth import types
-from deqsmooth.solvers import lanes
+from deqsmooth.solvers import per_lane
 
 
 @runtime_checkable
@@ -103,7 +103,7 @@ class Solver:
         if not measure_residual:
             return solution
         return solution._replace(
-            residual=lanes.relative_residual(solution.value, f(solution.value)),
+            residual=per_lane.relative_residual(solution.value, f(solution.value)),
             num_evaluations=solution.num_evaluations + 1,
         )
 
@@ -114,7 +114,7 @@ class Solver:
             z, memory, _, num_fallbacks = carry
             fz = f(z)
             after, memory, fell_back = self.method.update(index, z, fz, memory)
-            return after, memory, lanes.relative_residual(z, fz), num_fallbacks + fell_back
+            return after, memory, per_lane.relative_residual(z, fz), num_fallbacks + fell_back
 
         carry = (z, self.method.init(z, self.budget), nothing.astype(jnp.float32), nothing)
         unroll = self.budget <= self.method.unrolled
@@ -137,7 +137,7 @@ class Solver:
         """One more evaluation; lanes that are not active stay as they are, whatever f does to them."""
         age, z, memory, active, best = progress
         fz = f(z)
-        residual = lanes.relative_residual(z, fz)
+        residual = per_lane.relative_residual(z, fz)
         better = active & ((age == 0) | (residual < best.residual))
 
         def update(age, z, fz, memory):
@@ -146,13 +146,13 @@ class Solver:
 
         after, memory, fell_back = jax.vmap(update)(age, z, fz, memory)
         best = types.Solution(
-            value=lanes.select(better, z, best.value),
+            value=per_lane.select(better, z, best.value),
             residual=jnp.where(better, residual, best.residual),
             num_evaluations=best.num_evaluations + active,
             num_fallbacks=best.num_fallbacks + (active & fell_back),
         )
         active &= jnp.isfinite(residual) & (residual > self.tolerance) & (age + 1 < self.budget)
-        return Progress(age + 1, lanes.select(active, after, z), memory, active, best)
+        return Progress(age + 1, per_lane.select(active, after, z), memory, active, best)
 
 
 def _alone(z: types.State) -> types.State:

@@ -1,0 +1,105 @@
+"""Result files of Cohen et al. (2019), which this field exchanges: tab-separated, one image a line.
+
+Columns are `idx, label, predict, radius, correct, time`; `predict` is -1 where the run abstained. They hold no
+counts, so their radii can be compared but not verified.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import os
+import pathlib
+from collections.abc import Iterable
+
+from deqsmooth.certificates import record, rounding
+
+_COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
+_ABSTAINS = -1
+_DIGITS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A line of a result file.
+
+    Attributes:
+      index: of the image in its split.
+      label: its class.
+      prediction: certified class; None if the run abstained.
+      radius: as it was rounded there, in the unit of sigma.
+      correct: whether prediction and label agree.
+      seconds: spent on the image.
+    """
+
+    index: int
+    label: int
+    prediction: int | None
+    radius: float
+    correct: bool
+    seconds: float
+
+
+def read(path: str | os.PathLike[str]) -> list[Published]:
+    """The lines of a result file.
+
+    Raises:
+      ValueError: the file cannot be read, or a line breaks the format.
+    """
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    rows = list(csv.reader(lines, delimiter="\t"))
+    if not rows or rows[0] != _COLUMNS:
+        raise ValueError(f"{path} does not begin with the columns {', '.join(_COLUMNS)}")
+    found = []
+    for number, row in enumerate(rows[1:], 2):
+        try:
+            index, label, prediction, radius, correct, time = row
+            line = Published(
+                int(index),
+                int(label),
+                None if int(prediction) == _ABSTAINS else int(prediction),
+                float(radius),
+                bool(int(correct)),
+                _seconds(time),
+            )
+            if line.correct != (line.prediction == line.label):
+                raise ValueError(f"correct is {correct} for label {label} and prediction {prediction}")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        found.append(line)
+    return found
+
+
+def write(path: str | os.PathLike[str], found: Iterable[record.Certificate]) -> None:
+    """Writes certificates as a result file, with radii rounded down.
+
+    Raises:
+      ValueError: a label is not known, or the file cannot be written.
+    """
+    lines = ["\t".join(_COLUMNS)]
+    for certificate in found:
+        if certificate.label is None:
+            raise ValueError(f"image {certificate.index} has no label, which the format asks for")
+        values = (
+            certificate.index,
+            certificate.label,
+            _ABSTAINS if certificate.prediction is None else certificate.prediction,
+            rounding.down(certificate.radius, _DIGITS),
+            int(bool(certificate.correct)),
+            datetime.timedelta(seconds=certificate.seconds),
+        )
+        lines.append("\t".join(map(str, values)))
+    try:
+        pathlib.Path(path).write_text("\n".join(lines) + "\n")
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _seconds(text: str) -> float:
+    """Seconds, from a number of them or from hours:minutes:seconds."""
+    hours, minutes, seconds = (["0", "0"] + text.split(":"))[-3:]
+    return 3600 * float(hours) + 60 * float(minutes) + float(seconds)

@@ -1,0 +1,162 @@
+"""Sizes of the model families: what a checkpoint must say of its model to build it again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deqsmooth.config import checks
+
+_CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+_CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvModel:
+    """Size of a single-scale convolutional DEQ.
+
+    Attributes:
+      image_shape: (height, width, channels); `pool` divides height and width.
+      num_classes: number of classes.
+      channels: channels of the state.
+      expansion: the block's inner convolution has `expansion * channels` channels.
+      num_groups: groups of every group normalisation; divides `channels`.
+      pool: side of the average pooling before the linear readout.
+      mean: standardisation, by image channel.
+      std: standardisation, by image channel.
+    """
+
+    image_shape: tuple[int, int, int] = (8, 8, 1)
+    num_classes: int = 10
+    channels: int = 24
+    expansion: int = 2
+    num_groups: int = 8
+    pool: int = 2
+    mean: tuple[float, ...] = (0.305,)
+    std: tuple[float, ...] = (0.376,)
+
+    def __post_init__(self):
+        checks.positive(self, "channels", "expansion", "num_groups", "pool")
+        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        checks.holds(
+            self.channels % self.num_groups == 0,
+            "channels",
+            self.channels,
+            f"a multiple of num_groups, {self.num_groups}",
+        )
+        height, width, _ = self.image_shape
+        checks.holds(
+            height % self.pool == 0 and width % self.pool == 0,
+            "image_shape",
+            self.image_shape,
+            f"of height and width that pool, {self.pool}, divides",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MdeqModel:
+    """Size of a multiscale DEQ.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images.
+      num_classes: number of classes.
+      channels: channels of each branch, the finest first; multiples of 8. Branch i has the resolution of
+        the first divided by 2^i.
+      head_channels: channels of each branch's bottleneck in the readout.
+      final_channels: channels before the classifier.
+      num_strided: how many of the first two convolutions have stride 2.
+      dropout: share of the channels that a training solve drops.
+      mean: standardisation, by image channel.
+      std: standardisation, by image channel.
+    """
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    num_classes: int = 10
+    channels: tuple[int, ...] = (8, 16, 32)
+    head_channels: tuple[int, ...] = (7, 14, 28)
+    final_channels: int = 200
+    num_strided: int = 0
+    dropout: float = 0.2
+    mean: tuple[float, ...] = _CIFAR10_MEAN
+    std: tuple[float, ...] = _CIFAR10_STD
+
+    def __post_init__(self):
+        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        checks.positive(self, "final_channels")
+        checks.holds(
+            len(self.channels) >= 2 and all(c > 0 and c % 8 == 0 for c in self.channels),
+            "channels",
+            self.channels,
+            "at least two positive multiples of 8",
+        )
+        checks.holds(
+            len(self.head_channels) == len(self.channels) and min(self.head_channels) > 0,
+            "head_channels",
+            self.head_channels,
+            f"as many positive numbers as channels, {len(self.channels)}",
+        )
+        checks.holds(self.num_strided in (0, 1, 2), "num_strided", self.num_strided, "0, 1 or 2")
+        checks.holds(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        factor = 2 ** (self.num_strided + len(self.channels) - 1)
+        checks.holds(
+            self.image_shape[0] % factor == 0 and self.image_shape[1] % factor == 0,
+            "image_shape",
+            self.image_shape,
+            f"of a height and width that {factor} divides, so that every branch has a whole resolution",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ResnetModel:
+    """Size of a residual network: an explicit baseline, which solves nothing.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images.
+      num_classes: number of classes.
+      blocks: residual blocks of each stage; every stage but the first halves the resolution.
+      channels: channels of each stage; a stage of bottlenecks gives four times as many.
+      bottleneck: whether a block is 1x1, 3x3, 1x1 convolutions, or two 3x3 ones.
+      stem: side of the first convolution; above 3 it has stride 2, and a max-pooling of stride 2 follows.
+      mean: standardisation, by image channel.
+      std: standardisation, by image channel.
+    """
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    num_classes: int = 10
+    blocks: tuple[int, ...] = (18, 18, 18)
+    channels: tuple[int, ...] = (16, 32, 64)
+    bottleneck: bool = False
+    stem: int = 3
+    mean: tuple[float, ...] = _CIFAR10_MEAN
+    std: tuple[float, ...] = _CIFAR10_STD
+
+    def __post_init__(self):
+        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        checks.holds(
+            len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
+        )
+        checks.holds(
+            len(self.channels) == len(self.blocks) and min(self.channels) > 0,
+            "channels",
+            self.channels,
+            f"as many positive numbers as blocks, {len(self.blocks)}",
+        )
+        checks.holds(self.stem > 0 and self.stem % 2 == 1, "stem", self.stem, "positive and odd")
+
+
+@dataclasses.dataclass(frozen=True)
+class StartModel:
+    """Size of a network that predicts the equilibrium from the injection.
+
+    Attributes:
+      width: channels of its hidden layers, a multiple of 8.
+    """
+
+    width: int = 32
+
+    def __post_init__(self):
+        checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
+
+
+Equilibrium = ConvModel | MdeqModel
+Model = Equilibrium | ResnetModel
+MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "resnet": ResnetModel}

@@ -1,0 +1,77 @@
+"""Settings as JSON values and back, and their digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+from deqsmooth.config import architecture, checks
+
+# Metadata of a setting that came after others had been recorded: it is written only when it is given, so that what
+# was recorded before keeps its digest.
+LATER = {"written": "if given"}
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """Settings as plain JSON values; a model carries its family under `name`. See also `LATER`."""
+    encoded = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is None and field.metadata == LATER:
+            continue
+        encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
+    for name, kind in architecture.MODELS.items():
+        if type(settings) is kind:
+            encoded["name"] = name
+    return json.loads(json.dumps(encoded))
+
+
+def from_json(kind: type, encoded: dict[str, Any]) -> Any:
+    """Settings of a kind from what `to_json` gave.
+
+    A setting that is missing takes its default, so that what an older version wrote can be read.
+
+    Raises:
+      ValueError: a name is unknown, or a value breaks its rule.
+    """
+    hints, values = typing.get_type_hints(kind), dict(encoded)
+    if kind in architecture.MODELS.values():
+        values.pop("name", None)
+    unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no settings {sorted(unknown)}")
+    for name, value in values.items():
+        if name == "model" and isinstance(value, dict):
+            values[name] = model_from_json(value)
+        elif dataclasses.is_dataclass(hints.get(name)) and isinstance(value, dict):
+            values[name] = from_json(hints[name], value)
+        else:
+            values[name] = _decode(f"{kind.__name__}.{name}", value, hints[name])
+    return kind(**values)
+
+
+def model_from_json(encoded: dict[str, Any]) -> architecture.Model:
+    """The size of a model, whose family stands under `name`; see `from_json`."""
+    checks.known("model", str(encoded.get("name")), architecture.MODELS)
+    return from_json(architecture.MODELS[encoded["name"]], encoded)
+
+
+def _decode(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    allowed = tuple(option for option in options if isinstance(option, type))
+    if float in allowed and type(value) is int:
+        return float(value)
+    if not isinstance(value, allowed):
+        raise ValueError(f"{name} is {value!r}; it must be {hint}")
+    return value
+
+
+def digest(encoded: dict[str, Any]) -> str:
+    """SHA-256 of JSON values in canonical form, hexadecimal."""
+    return hashlib.sha256(json.dumps(encoded, sort_keys=True).encode()).hexdigest()

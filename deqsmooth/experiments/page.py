@@ -1,0 +1,95 @@
+"""The page of an experiment: its question, its rows as their records say them, and what was published.
+
+Needs neither JAX nor the model: every number is computed from records that were verified.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from deqsmooth import config
+from deqsmooth.certificates import verification
+from deqsmooth.experiments import definitions, results
+from deqsmooth.reports import figures, tables
+
+_FINDING = "finding.md"
+
+
+def write(
+    experiment: definitions.Experiment,
+    command: str,
+    groups: Mapping[str, Sequence[results.Row]],
+    out: str | os.PathLike[str],
+) -> pathlib.Path:
+    """Writes the page of an experiment, `README.md`, to a folder.
+
+    A file `finding.md` in the folder, where a reader has written what the tables show, is taken into the page.
+
+    Args:
+      experiment: what was run.
+      command: that ran it.
+      groups: the rows of every table, by its title.
+      out: the folder.
+
+    Raises:
+      ValueError: a file of records does not verify, or a figure is to be drawn without matplotlib.
+    """
+    folder = pathlib.Path(out)
+    body = [f"# {experiment.name}", experiment.question, f"*Expected.* {experiment.expected}"]
+    checked = {row.path: _verified(row.path) for group in groups.values() for row in group}
+    drawn: list[figures.Figure] = []
+    for title, group in groups.items():
+        body += [tables.to_markdown(table) for table in results.tables_of(title, group, checked)]
+        drawn += results.figures_of(group, checked) if experiment.draws else ()
+    if any(one.settings.sampler == "serial" for one in checked.values()):
+        body.append(
+            "Rows in italics are the votes of the row above them under other formulas: the paper's, which is "
+            "valid and a little looser, and that of its released code, which is **not a valid bound**."
+        )
+    if any(results.ABOVE in part for part in body):
+        body.append(
+            f"*{results.ABOVE.capitalize()}* are lower bounds on the probability of the class that independent "
+            "votes of the very classifier that is certified, in a row above, rule out: with a valid bound one "
+            "image in 500, at most."
+        )
+    pictures = {f"{figure.name}.png": figure for figure in drawn}
+    body += [f"![{figure.caption}]({file})\n\n{figure.caption}" for file, figure in pictures.items()]
+    if experiment.published is not None:
+        body.append(tables.to_markdown(experiment.published))
+        body.append("The published SRS rows rest on the formula that is not valid.")
+    finding = folder / _FINDING
+    if finding.exists():
+        body.append(f"## Finding\n\n{finding.read_text().strip()}")
+    body.append(_provenance(command, groups, checked, folder))
+    page = folder / "README.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, figure in pictures.items():
+        (folder / file).write_bytes(figure.png)
+    page.write_text("\n\n".join(text.strip() for text in body) + "\n")
+    return page
+
+
+def _verified(path: pathlib.Path) -> verification.Checked:
+    checked = verification.verify(path)
+    if checked.differences:
+        raise ValueError(f"{checked.differences[0]}; a page is made of what verifies")
+    return checked
+
+
+def _provenance(command, groups, checked, folder) -> str:
+    every = [row for group in groups.values() for row in group]
+    paths = {path for row in every for path in (row.path, *row.attacks, row.memory) if path is not None}
+    paths |= {row.model.metrics for row in every if row.model is not None}
+    files = sorted(os.path.relpath(path, folder) for path in paths)
+    found = [c for one in checked.values() for c in one.found]
+    header = next(iter(checked.values())).header
+    versions = ", ".join(f"{name} {header['versions'][name]}" for name in ("deqsmooth", "jax"))
+    settings: config.Smoothing = next(iter(checked.values())).settings
+    hours = sum(c.seconds for c in found) / 3600
+    return (
+        f"## Where the numbers come from\n\n`{command}`, on {header['device']}, {versions}: {hours:.2f} hours of "
+        f"sampling, alpha {settings.alpha:g}. Every number above is computed from these files; `deqsmooth-verify` "
+        "checks certificates and attacks:\n\n" + "\n".join(f"- `{file}`" for file in files)
+    )

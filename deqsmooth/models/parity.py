@@ -1,0 +1,126 @@
+"""Whether a converted model computes what the PyTorch model does: comparison with recorded outputs.
+
+Takes variables and a file of vectors (NCHW arrays of one batch), gives the largest error of each quantity.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqsmooth import models, solvers, types
+from deqsmooth.config import architecture
+from deqsmooth.models import base_classifier, starts
+
+_RUN = re.compile(r"logits_(?:(?P<warm>warm_x2)_)?(?P<solver>anderson|broyden|naive)_(?P<budget>\d+)$")
+_CELL_LIMIT = 1e-5
+_LOGITS_LIMIT = 1e-4
+
+
+class Comparison(NamedTuple):
+    """One quantity.
+
+    Attributes:
+      quantity: its name in the file.
+      error: largest absolute difference, divided by the rms of the recorded values for quantities of
+        the cell; of the labels, how many differ.
+      limit: largest error that passes.
+    """
+
+    quantity: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit; one that is not finite is not."""
+        return bool(self.error <= self.limit)
+
+
+def compare(
+    variables: types.Variables,
+    size: architecture.MdeqModel | architecture.ResnetModel,
+    vectors: Mapping[str, np.ndarray],
+) -> list[Comparison]:
+    """Compares what a model computes with what was recorded.
+
+    Args:
+      variables: of the model.
+      size: the model.
+      vectors: arrays by name. Multiscale DEQ: `x`, `x1`, `x2` images; `injection_0`; `zrand_i` a state with
+        `f_i`, one evaluation of it, and `head_logits_zrand`; `logits_RUN` of solver runs. Residual network:
+        `x` images and their `logits`.
+
+    Raises:
+      ValueError: an array is missing, or has another shape than the model gives.
+    """
+    if isinstance(size, architecture.ResnetModel):
+        apply = jax.jit(models.build(size).apply, static_argnums=2)
+        return _logits("logits", apply(variables, _nhwc(_get(vectors, "x")), False)[0], vectors)
+    return _compare_mdeq(variables, size, vectors)
+
+
+def _compare_mdeq(variables, size, vectors):
+    """Injection, one cell evaluation, readout and every recorded solver run."""
+    model = models.build(size)
+    images = {name: jnp.asarray(_nhwc(_get(vectors, name))) for name in ("x", "x1", "x2")}
+    state = tuple(jnp.asarray(_nhwc(_get(vectors, f"zrand_{i}"))) for i in range(len(size.channels)))
+    u, _ = jax.jit(model.inject)(variables, images["x"], None)
+    after = jax.jit(model.cell)(model.bind(variables), state, u)
+    found = [_relative("injection_0", u.features, vectors)]
+    found += [_relative(f"f_{i}", x, vectors) for i, x in enumerate(after)]
+    found += _logits("head_logits_zrand", jax.jit(model.readout)(variables, state)[0], vectors)
+
+    def run(images, method, budget, start):
+        solver = solvers.build({"naive": "plain"}.get(method, method), budget)
+        solve = jax.jit(
+            lambda variables, images: base_classifier.classify(model, variables, solver, images, start)
+        )
+        return solve(variables, images)
+
+    zero = starts.zero(model)
+    warm = functools.cache(lambda: run(images["x1"], "anderson", 10, zero))
+    for name in vectors:
+        if name == "logits_warmup10_x1":
+            found += _logits(name, warm().logits, vectors)
+        elif name == "logits_cold10_x2":
+            found += _logits(name, run(images["x2"], "anderson", 10, zero).logits, vectors)
+        elif match := _RUN.match(name):
+            image, start = ("x2", starts.state(warm().solution.value)) if match["warm"] else ("x", zero)
+            solved = run(images[image], match["solver"], int(match["budget"]), start)
+            found += _logits(name, solved.logits, vectors)
+    return found
+
+
+def _get(vectors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in vectors:
+        raise ValueError(f"the vectors have no array {name!r}")
+    return vectors[name]
+
+
+def _nhwc(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, 1, -1)
+
+
+def _difference(name: str, ours: jax.Array, theirs: np.ndarray) -> np.ndarray:
+    if ours.shape != theirs.shape:
+        raise ValueError(f"{name} has shape {theirs.shape} in the vectors; the model gives {ours.shape}")
+    return np.abs(np.asarray(ours, np.float64) - theirs)
+
+
+def _relative(name: str, ours: jax.Array, vectors: Mapping[str, np.ndarray]) -> Comparison:
+    theirs = _nhwc(_get(vectors, name))
+    return Comparison(name, _difference(name, ours, theirs).max() / np.sqrt(np.mean(theirs**2)), _CELL_LIMIT)
+
+
+def _logits(name: str, ours: jax.Array, vectors: Mapping[str, np.ndarray]) -> list[Comparison]:
+    theirs = _get(vectors, name)
+    error = _difference(name, ours, theirs).max()
+    labels = np.sum(np.argmax(np.asarray(ours), -1) != np.argmax(theirs, -1))
+    return [Comparison(name, float(error), _LOGITS_LIMIT), Comparison(f"{name}: labels", float(labels), 0.0)]

@@ -1,0 +1,74 @@
+"""A network of the noisy input's own injection that predicts the equilibrium: where a short solve may begin.
+
+Takes a size and the model it serves, gives a `types.StartNetwork`. Local convolutions see a neighbourhood, a
+pooled path sees the whole image, and every resolution of the state has an output of its own.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from deqsmooth import types
+from deqsmooth.config import architecture
+from deqsmooth.models import layers
+
+_NUM_GROUPS = 8
+
+
+class _Layer(nn.Module):
+    """Convolution, a bias by channel from the pooled image, normalisation."""
+
+    width: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        everywhere = nn.Dense(self.width, name="pooled")(jnp.mean(x, (1, 2)))
+        y = layers.Conv(self.width, stride=self.stride, name="conv")(x) + everywhere[:, None, None]
+        return nn.relu(layers.GroupNorm(_NUM_GROUPS, name="norm")(y))
+
+
+class _Network(nn.Module):
+    width: int
+    shapes: tuple[tuple[int, ...], ...]
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> list[jax.Array]:
+        x = _Layer(self.width, name="layer_in")(features)
+        outputs = []
+        for index, (height, _, channels) in enumerate(self.shapes):
+            step = 0
+            while x.shape[1] > height:
+                x = _Layer(self.width, stride=2, name=f"down_{index}_{step}")(x)
+                step += 1
+            x = x + _Layer(self.width, name=f"layer_{index}")(x)
+            outputs.append(layers.Conv(channels, use_bias=True, name=f"out_{index}")(x))
+        return outputs
+
+
+def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwork:
+    """Returns the network of a size that predicts the equilibria of a model.
+
+    It reads the first leaf of the injection, the features of the image [lanes, height, width, channels]; the
+    leaves of the state must be ordered from fine to coarse, each as fine as that leaf or coarser by powers of two.
+    """
+
+    def injection(key):
+        images = jnp.zeros((1, *model.image_shape))
+        return model.inject(model.init(key), images, None)[0]
+
+    u = jax.eval_shape(injection, jax.random.key(0))
+    state = jax.eval_shape(model.initial_state, u)
+    features = jax.tree.leaves(u)[0]
+    network = _Network(size.width, tuple(x.shape[1:] for x in jax.tree.leaves(state)))
+
+    def init(key):
+        return network.init(key, jnp.zeros(features.shape))["params"]
+
+    def apply(params, u):
+        features = jax.tree.leaves(u)[0].astype(jnp.float32)
+        return jax.tree.unflatten(jax.tree.structure(state), network.apply({"params": params}, features))
+
+    return types.StartNetwork(jax.jit(init), apply, state)

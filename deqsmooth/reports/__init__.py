@@ -1,0 +1,1 @@
+"""Tables, figures and pages of files of certificates; without JAX."""

@@ -1,0 +1,205 @@
+"""What people look at: the summary of a run as tables, from its certificates alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import table
+
+from deqsmooth import config
+from deqsmooth.certificates import attempts, record, rounding
+from deqsmooth.smoothing import planning
+from deqsmooth.statistics import bounds
+
+if TYPE_CHECKING:
+    from deqsmooth.models import parity
+
+
+def radii(sigma: float, largest: float) -> list[float]:
+    """The radii of a table: 0, 0.25, ... up to the first that no certificate can reach, at least 0.5.
+
+    Args:
+      sigma: standard deviation of the noise; below 0.2 the step is 0.125.
+      largest: largest radius that a certificate can have.
+    """
+    step = 0.25 if sigma >= 0.2 else 0.125
+    return [step * i for i in range(max(int(largest / step) + 1, 3))]
+
+
+def certified_accuracy(found: Sequence[record.Certificate], at: Sequence[float]) -> table.Table:
+    """Certified accuracy at radii, in percent, rounded down."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    shown = table.Table(title=f"certified accuracy, {len(found)} images")
+    shown.add_column("radius (L2, pixels in [0, 1])")
+    for radius in at:
+        shown.add_column(f"{radius:g}", justify="right")
+    shares = [bounds.certified_accuracy(correct, reached, radius) for radius in at]
+    shown.add_row("%", *(rounding.percent(share) for share in shares))
+    return shown
+
+
+def summary(found: Sequence[record.Certificate]) -> table.Table:
+    """Averages over the images of a run."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    shown = table.Table(show_header=False)
+    rows = [
+        (
+            "ACR (wrong predictions count 0)",
+            rounding.down(bounds.average_certified_radius(correct, reached), 3),
+        ),
+        ("mean radius (wrong predictions included)", rounding.down(bounds.mean_radius(reached), 3)),
+        ("abstentions", f"{sum(c.prediction is None for c in found)} of {len(found)}"),
+        ("evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
+        ("seconds per image", f"{np.mean([c.seconds for c in found]):.2f}"),
+    ]
+    audited = [c for c in found if c.num_audit]
+    if audited:
+        share = sum(c.mismatches for c in audited) / sum(c.num_audit for c in audited)
+        name = "audited votes that the reference does not confirm"
+        if audited[0].bound == "paired":
+            name = "pairs in which only the network before gives the class"
+        rows.append((name, f"{100 * share:.2f} %"))
+    for name, number in (
+        ("samples that were not finite", sum(c.invalid for c in found)),
+        ("solver steps replaced by plain iteration", sum(c.fallbacks for c in found)),
+    ):
+        if number:
+            rows.append((name, f"{number:,}"))
+    if found[0].warning:
+        rows.append(("WARNING", f"bound {found[0].bound}: {found[0].warning}"))
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def announcement(settings: config.Smoothing, solves: bool) -> str:
+    """The largest radius that a run can certify and what an image costs, in two lines.
+
+    Args:
+      settings: of the run, with its lanes.
+      solves: whether the classifier has an equilibrium to solve for.
+    """
+    samples = settings.num_selection + settings.num_estimation
+    cost = f"{settings.evaluations:,} cell" if solves else f"{samples:,} network"
+    audit = f", {settings.num_audit:,} of them audited" if settings.num_audit else ""
+    warning = f"; bound {settings.bound}: {record.NOT_VALID}" if settings.bound == "reference-code" else ""
+    return (
+        f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
+        f"no radius can exceed {rounding.down(settings.cap, 3)}{warning}\n"
+        f"{cost} evaluations an image at most"
+    )
+
+
+def expectation(seconds: float, num_images: int) -> str:
+    """How long a run will take at most, from the seconds of an image."""
+    minutes = seconds * num_images / 60
+    whole = (
+        f"{60 * minutes:.0f} s"
+        if minutes < 2
+        else f"{minutes:.0f} min"
+        if minutes < 120
+        else f"{minutes / 60:.1f} h"
+    )
+    return f"about {seconds:.2g} s an image and {whole} in all, at most"
+
+
+def state(found: Sequence[record.Certificate]) -> str:
+    """Where a run stands, in a few words."""
+    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
+    at = (0.0, found[0].sigma)
+    shares = [100 * bounds.certified_accuracy(correct, reached, radius) for radius in at]
+    return "certified " + ", ".join(f"{s:.0f} % at {r:g}" for r, s in zip(at, shares, strict=True))
+
+
+def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
+    """Errors of a converted model beside their limits."""
+    shown = table.Table(title="largest error by quantity")
+    for heading in ("quantity", "error", "limit", ""):
+        shown.add_column(heading)
+    for comparison in found:
+        verdict = "passed" if comparison.passed else "FAILED"
+        shown.add_row(comparison.quantity, f"{comparison.error:.1e}", f"{comparison.limit:g}", verdict)
+    return shown
+
+
+def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
+    """Empirical robust accuracy, in percent, beside the certified one, at the radii of attacks."""
+    shown = table.Table(title=f"attacks on the {target} classifier")
+    shown.add_column("radius")
+    left = attempts.robust_accuracy(found)
+    for radius, _ in left:
+        shown.add_column(f"{radius:g}", justify="right")
+    first = [one for one in found if one.budget == left[0][0]]
+    correct, reached = [one.certified == one.label for one in first], [one.radius for one in first]
+    rows = {
+        "certified, %": [bounds.certified_accuracy(correct, reached, radius) for radius, _ in left],
+        "not broken, %": [share for _, share in left],
+    }
+    for name, shares in rows.items():
+        shown.add_row(name, *(rounding.percent(share) for share in shares))
+    return shown
+
+
+def classifier(settings: config.Smoothing, solves: bool) -> str:
+    """A sampler with its start and budget, in two words, and its solver if that is not Anderson mixing."""
+    if not solves:
+        return "the network"
+    solver = "" if settings.solver == "anderson" else f", {settings.solver}"
+    return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}{solver}"
+
+
+def plans(
+    found: Sequence[Sequence[planning.Plan]], best: planning.Plan, settings: config.Planning, solves: bool
+) -> table.Table:
+    """The best plan of every classifier, and which is the best of all.
+
+    Args:
+      found: plans of every classifier.
+      best: the plan that is recommended.
+      settings: what they are made for.
+      solves: whether the classifier has an equilibrium to solve for.
+    """
+    shown = table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
+    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
+        shown.add_column(heading, justify="right" if heading else "left")
+    for own in found:
+        plan = best if best in own else planning.choose([own], settings.slack)
+        if plan is None:
+            continue
+        smoothing = plan.settings
+        shown.add_row(
+            classifier(smoothing, solves),
+            ", ".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
+            f"{smoothing.num_audit}" if smoothing.num_audit else "",
+            f"{plan.evaluations:,.0f}",
+            f"{plan.seconds:.2f}",
+            f"{100 * plan.certified:.1f}",
+            style="bold" if plan == best else None,
+        )
+    return shown
+
+
+def no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
+    """Why no image is expected to reach the radius."""
+    asked = bounds.share(settings.radius, settings.sigma)
+    surest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
+    return (
+        f"no image of the pilot is expected to reach radius {settings.radius:g}: that asks for a class with more "
+        f"than {100 * asked:.2f} % of the votes, and the surest image has {100 * surest:.2f} %"
+    )
+
+
+def as_flags(where: dict[str, Any], settings: config.Smoothing) -> str:
+    """The flags that give settings, without those that are as by default."""
+    default = config.Smoothing(sampler=settings.sampler)
+    changed = {name: x for name, x in vars(settings).items() if x != getattr(default, name)}
+    if settings.sampler != config.Smoothing().sampler:
+        changed["sampler"] = settings.sampler
+    given = {name: x for name, x in where.items() if x is not None} | {"sigma": settings.sigma} | changed
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.quote(','.join(map(str, x)) if isinstance(x, tuple) else str(x))}"
+        for name, x in given.items()
+    )

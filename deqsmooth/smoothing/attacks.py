@@ -1,0 +1,170 @@
+"""Attacks: images changed within an L2 ball so that they are classified otherwise, and what came of it.
+
+Projected gradient ascent (Madry et al. 2018) on the loss of the classifier that a certificate is about, through
+the implicit gradient of its equilibrium; for the smoothed classifier on the loss of its mean probabilities over a
+few noise draws (Salman et al. 2019). An attack that fails proves nothing. One that succeeds within a certified
+radius refutes the certificate.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deqsmooth import config, data, devices, models, types
+from deqsmooth.certificates import attempts, record
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import ascent, certification, noise, prediction, sampler
+from deqsmooth.solvers import gradients
+
+_IMAGES = 4
+
+
+def classify_fn(
+    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, gradient_budget: int
+) -> Callable[[types.Variables, types.Images], types.Logits]:
+    """The base classifier f as a function that can be differentiated in its images.
+
+    Args:
+      checkpoint: the model.
+      settings: of the certificates, of the independent sampler.
+      gradient_budget: terms of the Neumann series of the implicit gradient.
+    """
+    if isinstance(checkpoint.model, types.Explicit):
+        apply = checkpoint.model.apply
+        return lambda variables, images: apply(variables, images, False)[0]
+    model = models.with_cell_dtype(checkpoint.model, settings.dtype)
+    solver = sampler.solver_of(settings)
+
+    def classify(variables, images):
+        params = model.bind(variables)
+        u, _ = model.inject(variables, images, None)
+        fixed = lax.stop_gradient(u)
+        begin = sampler.start_of(settings.start, checkpoint.start, model, variables)(fixed)
+        solution = solver.solve(lambda z: model.cell(params, z, fixed), begin)
+        z = gradients.neumann(model.cell, gradient_budget)(params, lax.stop_gradient(solution.value), u)
+        return model.readout(variables, z, False)[0]
+
+    return classify
+
+
+def attack(
+    checkpoint: checkpoints.Checkpoint,
+    found: Sequence[record.Certificate],
+    settings: config.Smoothing,
+    dataset: data.Dataset,
+    radii: Sequence[float],
+    how: config.Attack,
+) -> Iterator[attempts.Attempt]:
+    """Attacks the images of certificates at every radius, from the least.
+
+    The smoothed class of an attacked image is predicted from noise that the attack has not seen. If it is not the
+    image's own, the attack stands for those within the larger radii, too.
+
+    Args:
+      checkpoint: the model that the certificates are about.
+      found: certificates of images whose class is known.
+      settings: of the certificates, of the independent sampler.
+      dataset: the images.
+      radii: within which the attacks are to stay.
+      how: settings of the attack.
+
+    Yields:
+      What came of each attack; those on an image in the order of the radii.
+
+    Raises:
+      ValueError: the certificates are not those of independent sampling, or a class is not known.
+    """
+    if settings.sampler != "independent":
+        raise ValueError(
+            f"sampler is {settings.sampler!r}; attacks are made on the classifiers of 'independent' certificates"
+        )
+    for certificate in found:
+        if certificate.label is None:
+            raise ValueError(f"image {certificate.index} has no label; an attack is away from it")
+    smoothed = how.target == "smoothed"
+    voting = certification.plain(settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed)
+    shape = checkpoint.model.image_shape
+    programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
+    num_images = _IMAGES * devices.mesh().size
+    ascend_all, classify_all = _programs(checkpoint, settings, how, num_images)
+    waiting = collections.deque((certificate, sorted(radii)) for certificate in found)
+    while waiting:
+        turn = [waiting.popleft() for _ in range(min(num_images, len(waiting)))]
+        indices = np.array([certificate.index for certificate, _ in turn])
+        images = certification.checked(checkpoint, dataset.take(indices.tolist())[0], voting)
+        rows = {
+            "images": images,
+            "index": indices.astype(np.uint32),
+            "labels": np.array([certificate.label for certificate, _ in turn], np.int32),
+            "radii": np.array([left[0] for _, left in turn], np.float32),
+        }
+        changed = ascend_all(rows)
+        if smoothed:
+            votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
+            predicted = [one.label for one in votes]
+        else:
+            predicted = classify_all(changed).tolist()
+        distances = np.linalg.norm((changed.astype(float) - images).reshape(len(turn), -1), axis=1).tolist()
+        going_on = []
+        for (certificate, left), distance, label in zip(turn, distances, predicted, strict=True):
+            is_changed = label not in (None, certificate.label)
+            for radius in left if is_changed else left[:1]:
+                yield _attempt(radius, how.target, certificate, distance, label)
+            if not is_changed and left[1:]:
+                going_on.append((certificate, left[1:]))
+        waiting.extendleft(reversed(going_on))
+
+
+def _programs(checkpoint, settings, how, num_images):
+    """Functions: rows -> attacked images, images -> classes of the base classifier.
+
+    Each is compiled once, for a number of images, up to which it takes any.
+    """
+    classify = classify_fn(checkpoint, settings, how.gradient_budget)
+    num_draws = how.draws if how.target == "smoothed" else 1
+    sigma = settings.sigma if how.target == "smoothed" else 0.0
+
+    def attack_block(variables, rows):
+        shape = rows["images"].shape[1:]
+        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows["index"])
+        samples = jnp.arange(num_draws, dtype=jnp.int32)
+        draws = jax.vmap(lambda key: noise.gaussian(jnp.broadcast_to(key, samples.shape), samples, shape))(keys)
+        loss = ascent.smoothed_loss(functools.partial(classify, variables), rows["labels"], sigma * draws)
+        beginnings = jax.vmap(jax.random.fold_in, (0, None))(keys, num_draws)
+        return ascent.ascend(loss, rows["images"], rows["radii"], beginnings, how)
+
+    def classify_block(variables, images):
+        return jnp.argmax(classify(variables, images), -1)
+
+    def compiled(on_block):
+        on_rows = functools.partial(devices.map_blocks, on_block, block=_IMAGES, mesh=devices.mesh())
+        run = jax.jit(jax.default_matmul_precision("highest")(on_rows))
+
+        def call(rows):
+            num_rows = len(jax.tree.leaves(rows)[0])
+            return np.asarray(run(checkpoint.variables, devices.fill(rows, num_images)))[:num_rows]
+
+        return call
+
+    return compiled(attack_block), compiled(classify_block)
+
+
+def _attempt(budget, target, certificate, distance, predicted) -> attempts.Attempt:
+    refutes = attempts.refutes(target, distance, predicted, certificate.prediction, certificate.radius)
+    return attempts.Attempt(
+        certificate.index,
+        certificate.label,
+        budget,
+        distance,
+        predicted,
+        certificate.prediction,
+        certificate.radius,
+        refutes,
+    )

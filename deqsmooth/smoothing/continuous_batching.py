@@ -1,0 +1,111 @@
+"""Sampling with solves that stop by themselves: a lane whose solve has ended takes the next sample at once.
+
+Takes a queue of rows, one sample each, gives what is known of every row. The lanes stay busy, so that a sample
+costs as many evaluations as its own solve makes, not as many as the longest beside it. A row's solve knows
+nothing of its lane or of the time at which it entered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deqsmooth import types
+from deqsmooth.models import base_classifier
+from deqsmooth.smoothing import kernels
+from deqsmooth.solvers import loop
+
+_TURNS = 8
+
+
+class _Block(NamedTuple):
+    """A block of lanes at work.
+
+    Attributes:
+      row: number of the row that a lane solves, or of rows if it has none [lanes].
+      u: injection of the rows.
+      progress: of their solves.
+      coming: number of the next row to enter.
+      found: what is known of the rows that have left, leaves [rows].
+    """
+
+    row: jax.Array
+    u: types.Injection
+    progress: loop.Progress
+    coming: jax.Array
+    found: kernels.Info
+
+
+def run(
+    model: types.Model,
+    variables: types.Variables,
+    solver: loop.Solver,
+    start: base_classifier.Start,
+    noisy: Callable[[jax.Array], types.Images],
+    num_rows: int,
+    num_lanes: int,
+) -> kernels.Info:
+    """Classifies every row of a queue.
+
+    An eighth of the lanes turns over together: they wait until so many have ended, are read out in one piece, and
+    receive the next rows.
+
+    Args:
+      model: the model.
+      variables: its variables.
+      solver: has a tolerance.
+      start: injection -> state from which a solve begins.
+      noisy: numbers of rows [num] -> their noisy images [num, H, W, C].
+      num_rows: length of the queue.
+      num_lanes: rows that are solved side by side.
+
+    Returns:
+      Info with leaves [rows].
+    """
+    params = model.bind(variables)
+    num_turning = max(1, num_lanes // _TURNS)
+
+    def enter(rows):
+        u, _ = model.inject(variables, noisy(jnp.minimum(rows, num_rows - 1)), None)
+        progress = solver.begin(start(u))
+        return rows, u, progress._replace(active=rows < num_rows)
+
+    def leave(solution):
+        return kernels.info(base_classifier.read(model, variables, solution))
+
+    def is_waiting(block):
+        return ~block.progress.active & ((block.row < num_rows) | (block.coming < num_rows))
+
+    def turn_over(block):
+        waiting = is_waiting(block)
+        (chosen,) = jnp.nonzero(waiting, size=num_turning, fill_value=num_lanes)
+        left = jax.tree.map(lambda x: x[chosen], block.progress.best)
+        row = jnp.where(chosen < num_lanes, block.row[chosen], num_rows)
+        found = jax.tree.map(lambda all, x: all.at[row].set(x, mode="drop"), block.found, leave(left))
+        entered = enter(block.coming + jnp.arange(num_turning, dtype=jnp.int32))
+        row, u, progress = jax.tree.map(
+            lambda all, x: all.at[chosen].set(x, mode="drop"), (block.row, block.u, block.progress), entered
+        )
+        return _Block(row, u, progress, block.coming + jnp.sum(chosen < num_lanes, dtype=jnp.int32), found)
+
+    def is_full(block):
+        return jnp.any(block.progress.active) & (jnp.sum(is_waiting(block)) < num_turning)
+
+    def evaluate(block):
+        progress = solver.advance(lambda z: model.cell(params, z, block.u), block.progress)
+        return block._replace(progress=progress)
+
+    def is_unfinished(block):
+        return (block.coming < num_rows) | jnp.any(block.row < num_rows)
+
+    nobody = jnp.full(num_lanes, num_rows, jnp.int32)
+    _, u, progress = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(enter, nobody))
+    found = jax.tree.map(lambda x: jnp.zeros(num_rows, x.dtype), jax.eval_shape(leave, progress.best))
+    block = _Block(nobody, u, progress, jnp.int32(0), found)
+    return lax.while_loop(
+        is_unfinished, lambda block: lax.while_loop(is_full, evaluate, turn_over(block)), block
+    ).found

@@ -1,0 +1,177 @@
+"""Certification by independent sampling: samples of images that come and go, counted at looks.
+
+Every call solves the same number of samples, in units of one image and phase each. An image whose sampling ends
+makes room for the next, so that no call waits for the slowest image. Which samples an image gets, and so what is
+counted, does not depend on the calls.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from deqsmooth import config
+from deqsmooth.certificates import bound
+from deqsmooth.smoothing import noise, sampler
+from deqsmooth.statistics import looks
+
+
+class _Unit(NamedTuple):
+    """Samples of one image and phase that are solved in one call."""
+
+    owner: _Active
+    phase: int
+    first: int
+    size: int
+
+
+class _Active:
+    """An image on its way: what was counted so far, and what is still to be solved before it is read again."""
+
+    def __init__(self, image, settings, num_classes):
+        self.image = image
+        self.counts = {phase: np.zeros(num_classes + 1, np.int64) for phase in (noise.SELECTION, noise.ESTIMATION)}
+        self.residual: list[np.ndarray] = []
+        self.evaluations = self.fallbacks = self.unread = 0
+        self.seconds = 0.0
+        self.waiting: collections.deque[_Unit] = collections.deque()
+        self._settings = settings
+        self._looks = collections.deque(settings.looks or (settings.num_estimation,))
+        self._drawn = 0
+        self._ask(noise.SELECTION, 0, settings.num_selection)
+        self._ask_next_look()
+
+    def _ask(self, phase, first, last):
+        for begin in range(first, last, self._settings.lanes):
+            self.waiting.append(_Unit(self, phase, begin, min(self._settings.lanes, last - begin)))
+            self.unread += 1
+
+    def _ask_next_look(self):
+        look = self._looks.popleft()
+        self._ask(noise.ESTIMATION, self._drawn, look)
+        self._drawn = look
+
+    @property
+    def selected(self) -> int:
+        return int(np.argmax(self.counts[noise.SELECTION][:-1]))
+
+    def take(self, unit: _Unit, votes: sampler.Votes, number: int, seconds: float) -> None:
+        """Counts a unit, which was solved as the one of some number in a call."""
+        counts = self.counts[unit.phase]
+        counts += np.bincount(votes.votes[number, : unit.size], minlength=len(counts))
+        self.evaluations += int(votes.evaluations[number, : unit.size].sum())
+        self.fallbacks += int(votes.fallbacks[number, : unit.size].sum())
+        self.seconds += seconds
+        self.unread -= 1
+        if unit.phase == noise.ESTIMATION:
+            self.residual.append(votes.residual[number, : unit.size])
+
+    def is_finished(self) -> bool:
+        """Reads the look whose samples are all there; asks for the next one's unless it is the last."""
+        settings = self._settings
+        if looks.is_last(
+            int(self.counts[noise.ESTIMATION][self.selected]),
+            self._drawn,
+            settings.look_alphas,
+            sigma=settings.sigma,
+            stop_radius=settings.stop_radius,
+            stop_gain=settings.stop_gain,
+        ):
+            return True
+        self._ask_next_look()
+        return False
+
+
+def certify(
+    programs: sampler.Programs, settings: config.Smoothing, images: Iterator[bound.Image]
+) -> Iterator[bound.Found]:
+    """Certifies images, each as soon as its sampling ends.
+
+    Args:
+      programs: compiled sampling.
+      settings: of the certificates, complete.
+      images: read as they are needed.
+
+    Yields:
+      What was found for each image.
+    """
+    active: list[_Active] = []
+
+    def enter() -> bool:
+        image = next(images, None)
+        if image is not None:
+            active.append(_Active(image, settings, programs.num_classes))
+        return image is not None
+
+    while True:
+        begun = time.perf_counter()
+        units: list[_Unit] = []
+        position = 0
+        while len(units) < settings.images_per_batch and (position < len(active) or enter()):
+            waiting = active[position].waiting
+            while waiting and len(units) < settings.images_per_batch:
+                units.append(waiting.popleft())
+            position += 1
+        if not units:
+            return
+        votes = programs(
+            np.stack([unit.owner.image.pixels for unit in units]),
+            np.array([unit.owner.image.index for unit in units]),
+            np.array([unit.phase for unit in units]),
+            np.stack([np.arange(unit.first, unit.first + settings.lanes) for unit in units]),
+        )
+        seconds = (time.perf_counter() - begun) / len(units)
+        for number, unit in enumerate(units):
+            unit.owner.take(unit, votes, number, seconds)
+        for one in [one for one in active if not one.unread]:
+            if one.is_finished():
+                active.remove(one)
+                yield _found(one, settings, programs.solves)
+
+
+def votes(
+    programs: sampler.Programs, images: np.ndarray, indices: np.ndarray, phase: int, num: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The votes of the first samples of a phase, image by image.
+
+    Args:
+      programs: compiled sampling.
+      images: [images, H, W, C].
+      indices: numbers of the images in their data set [images].
+      phase: of the noise.
+      num: samples of every image.
+
+    Yields:
+      Votes [num] and the cell evaluations that they took.
+    """
+    lanes, batch = programs.settings.lanes, programs.settings.images_per_batch
+    num_units = -(-num // lanes)
+    waiting: list[tuple[np.ndarray, int]] = []
+    for begin in range(0, len(images) * num_units, batch):
+        places, units = np.divmod(np.arange(begin, min(begin + batch, len(images) * num_units)), num_units)
+        samples = units[:, None] * lanes + np.arange(lanes)
+        found = programs(images[places], indices[places], np.full(len(places), phase), samples)
+        for own, evaluations, drawn in zip(found.votes, found.evaluations, samples < num, strict=True):
+            waiting.append((own[drawn], int(evaluations[drawn].sum())))
+            if len(waiting) == num_units:
+                yield np.concatenate([own for own, _ in waiting]), sum(spent for _, spent in waiting)
+                waiting = []
+
+
+def _found(one: _Active, settings: config.Smoothing, solves: bool) -> bound.Found:
+    fields = bound.fields(
+        settings,
+        solves,
+        selected=one.selected,
+        counts_selection=one.counts[noise.SELECTION],
+        counts=one.counts[noise.ESTIMATION],
+        residual=np.concatenate(one.residual),
+        evaluations=one.evaluations,
+        fallbacks=one.fallbacks,
+        audit={},
+    )
+    return bound.Found(one.image, fields, one.seconds)

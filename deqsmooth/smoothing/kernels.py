@@ -1,0 +1,145 @@
+"""Sampling the votes of one block of lanes: the scan over noise steps, serial (SRS) or independent (RS).
+
+Takes images, one a lane, and a classifier; gives the votes and the solve statistics of every sample.
+A kernel is a pair of pure functions: `init` builds the state that lanes carry from sample to sample,
+`step` takes it through one sample (Gao et al. 2024, section 4.2; Cohen et al. 2019, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deqsmooth import types
+from deqsmooth.models import base_classifier
+from deqsmooth.smoothing import noise
+from deqsmooth.solvers import per_lane
+
+
+class Info(NamedTuple):
+    """What is known of one sample in every lane.
+
+    Attributes:
+      votes: class, or the number of classes where the logits were not finite: that bin never wins.
+      residual: see `types.Solution`; NaN for a classifier that solves nothing.
+      num_evaluations: evaluations of the cell (of the classifier, if explicit).
+      num_fallbacks: see `types.Solution`.
+    """
+
+    votes: types.Labels
+    residual: types.PerLane
+    num_evaluations: types.Counts
+    num_fallbacks: types.Counts
+
+
+class Kernel(NamedTuple):
+    """A sampler.
+
+    Attributes:
+      init: (clean images, images with the first sample's noise) -> (state, evaluations spent [lanes]).
+      step: (state, noisy images) -> (state, info).
+      interval: steps after which lanes take a first state anew; never if None.
+    """
+
+    init: Callable[[types.Images, types.Images], tuple[types.State, types.Counts]]
+    step: Callable[[types.State, types.Images], tuple[types.State, Info]]
+    interval: int | None = None
+
+
+def info(output: base_classifier.Output) -> Info:
+    """What is known of a sample from its classification."""
+    num_classes = output.logits.shape[-1]
+    finite = jnp.all(jnp.isfinite(output.logits), -1)
+    votes = jnp.where(finite, jnp.argmax(output.logits, -1), num_classes).astype(jnp.int32)
+    return Info(votes, *output.solution[1:])
+
+
+def independent(classify: Callable[[types.Images], base_classifier.Output]) -> Kernel:
+    """Standard randomized smoothing: every sample is classified by itself, and lanes carry nothing."""
+
+    def init(images, noisy):
+        return (), jnp.zeros(len(images), jnp.int32)
+
+    def step(state, noisy):
+        return state, info(classify(noisy))
+
+    return Kernel(init, step)
+
+
+def serial(
+    warm_up: Callable[[types.Images], base_classifier.Output],
+    classify: Callable[[types.Images, types.State], base_classifier.Output],
+    start: str,
+    interval: int | None = None,
+) -> Kernel:
+    """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
+
+    Its votes are neither independent nor those of a function of the input. Only an audit makes a
+    bound of them; see `bounds.audited_lower`.
+
+    Args:
+      warm_up: classifies images from a start of their own, with a budget for the first equilibrium.
+      classify: classifies images from the states of their lanes.
+      start: `previous`: the lane's sample before; `first`: always the lane's first sample; `clean`:
+        always the image without noise.
+      interval: steps after which a lane is warmed up anew; never if None.
+    """
+
+    def init(images, noisy):
+        solution = warm_up(images if start == "clean" else noisy).solution
+        return solution.value, solution.num_evaluations
+
+    def step(state, noisy):
+        output = classify(noisy, state)
+        if start == "previous":
+            found = output.solution.value
+            state = per_lane.select(per_lane.is_finite(found), found, state)
+        return state, info(output)
+
+    return Kernel(init, step, interval)
+
+
+def run(
+    kernel: Kernel, images: types.Images, keys: types.Keys, samples: jax.Array, sigma: float
+) -> tuple[Info, types.Counts]:
+    """Samples the votes of a block of lanes.
+
+    Args:
+      kernel: sampler.
+      images: clean image of every lane [lanes, H, W, C].
+      keys: phase key of every lane's image [lanes]; see `noise.phase_key`.
+      samples: sample index of every step and lane [steps, lanes], int32.
+      sigma: standard deviation of the noise.
+
+    Returns:
+      Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
+    """
+
+    def step(state, index):
+        return kernel.step(state, noisy(images, keys, index, sigma))
+
+    def chain(samples):
+        state, evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
+        _, found = lax.scan(step, state, samples)
+        return found, evaluations
+
+    interval = kernel.interval or len(samples)
+    if interval >= len(samples):
+        return chain(samples)
+    whole, rest = divmod(len(samples), interval)
+    chains = samples[: whole * interval].reshape(whole, interval, *samples.shape[1:])
+    found, evaluations = lax.map(chain, chains)
+    found, evaluations = jax.tree.map(jnp.concatenate, found), evaluations.sum(0)
+    if rest:
+        last, more = chain(samples[-rest:])
+        found, evaluations = jax.tree.map(lambda *parts: jnp.concatenate(parts), found, last), evaluations + more
+    return found, evaluations
+
+
+def noisy(images: types.Images, keys: types.Keys, samples: types.SampleIndices, sigma: float) -> types.Images:
+    """Images [lanes, H, W, C], each with the noise of its key and sample index."""
+    return images + sigma * noise.gaussian(keys, samples, images.shape[1:])

@@ -1,0 +1,221 @@
+"""The cheapest way to certify a radius: a pilot of every classifier of a model, and what its votes foretell.
+
+Takes a model and a wanted radius, gives plans with their expected cost and certified accuracy. A plan promises
+nothing: the bounds of the certificates that are made by it hold whether or not the pilot was lucky.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deqsmooth import config, data
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification
+from deqsmooth.statistics import bounds
+
+_NUM_SELECTION = 100
+_NUM_PATHS = 1000
+_SIZES = [int(x) for k in range(2, 8) for x in (10**k, 2 * 10**k, 5 * 10**k)]
+# Shares of N at which votes may be read, beside the end.
+_LOOKS: tuple[tuple[float, ...], ...] = ((), (0.1,), (0.05, 0.2), (0.02, 0.1, 0.3))
+_AUDITS = (100, 400, 1000, 4000)
+_AUDIT_SHARES = (0.25, 0.5, 0.75)
+_SERIAL_BUDGETS = (1, 3)
+_ZERO_BUDGETS = {"anderson": (3, 5, 8, 30), "plain": (3, 5, 8)}
+_LEARNED_BUDGETS = (1, 2, 3)
+_AS_BY_DEFAULT: dict[str, Any] = {"seed": 0, "images_per_batch": None, "block": None, "lanes": None}
+
+
+class Pilot(NamedTuple):
+    """What a few samples say of a classifier.
+
+    Attributes:
+      settings: with which they were drawn.
+      correct: whether the selected class is the image's [images].
+      counts: votes for it [images], of `settings.num_estimation`.
+      mismatches: audited votes that the reference does not give [images], of `audited`.
+      audited: votes audited [images].
+      evaluations: of the cell, by sample.
+      seconds: by evaluation.
+    """
+
+    settings: config.Smoothing
+    correct: np.ndarray
+    counts: np.ndarray
+    mismatches: np.ndarray
+    audited: np.ndarray
+    evaluations: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Settings, and what is expected of them.
+
+    Attributes:
+      settings: of the certificates.
+      reached: expected share of runs that give an image of the pilot its class and the wanted radius [images].
+      evaluations: expected cell evaluations an image.
+      seconds: expected seconds an image, on the pilot's machine.
+    """
+
+    settings: config.Smoothing
+    reached: np.ndarray
+    evaluations: float
+    seconds: float
+
+    @property
+    def certified(self) -> float:
+        """Expected certified accuracy at the wanted radius."""
+        return float(np.mean(self.reached))
+
+
+def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -> list[config.Smoothing]:
+    """Settings of the pilot for every sampler, start, solver and budget that a plan can use."""
+    common: dict[str, Any] = {
+        "sigma": settings.sigma,
+        "alpha": settings.alpha,
+        "num_selection": _NUM_SELECTION,
+        "num_estimation": settings.pilot_samples,
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+    }
+    independent: dict[str, Any] = {**common, "sampler": "independent"}
+    if not certification.solves(checkpoint):
+        return [config.Smoothing(**independent)]
+    chosen = [
+        config.Smoothing(**independent, solver=solver, budget=k)
+        for solver, budgets in _ZERO_BUDGETS.items()
+        for k in budgets
+    ]
+    if checkpoint.start is not None:
+        chosen += [config.Smoothing(**independent, start="learned", budget=k) for k in _LEARNED_BUDGETS]
+    common["num_audit"] = settings.pilot_audit
+    return chosen + [config.Smoothing(**common, budget=k) for k in _SERIAL_BUDGETS]
+
+
+def pilot(
+    checkpoint: checkpoints.Checkpoint, dataset: data.Dataset, settings: config.Smoothing, num: int
+) -> Pilot:
+    """Draws the pilot of a classifier on some images of a data set, evenly spaced."""
+    indices = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int)
+    found = list(certification.certify_dataset(checkpoint, dataset, indices, settings))
+    evaluations = sum(c.evaluations for c in found)
+    num_samples = settings.num_selection + settings.num_estimation
+    return Pilot(
+        certification.resolve(settings),
+        np.array([c.selected == c.label for c in found]),
+        np.array([c.count for c in found]),
+        np.array([c.mismatches for c in found]),
+        np.array([c.num_audit for c in found]),
+        evaluations / (num_samples * len(found)),
+        sum(c.seconds for c in found) / evaluations,
+    )
+
+
+def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
+    """Every plan for a classifier that can certify the radius at all."""
+    sizes = [size for size in _SIZES if size <= settings.max_samples]
+    if found.settings.sampler == "serial":
+        yield from _serial_plans(found, settings, sizes)
+        return
+    for size in sizes:
+        for shares in _LOOKS:
+            looks = (*(int(share * size) for share in shares), size)
+            if looks[0] < 20:
+                continue
+            chosen = dataclasses.replace(
+                found.settings,
+                num_estimation=size,
+                looks=looks if shares else None,
+                stop_radius=settings.radius if shares else None,
+                **_AS_BY_DEFAULT,
+            )
+            if chosen.cap >= settings.radius:
+                reached, samples = _simulate(found, chosen, settings)
+                yield _plan(found, chosen, reached, found.evaluations * (_NUM_SELECTION + samples))
+
+
+def choose(found: Iterable[Iterable[Plan]], slack: float) -> Plan | None:
+    """The plan of least seconds among those nearly as good as the best; None if none is expected to certify.
+
+    A pilot has few images, and one of them must not decide between classifiers: one whose best plan is behind by
+    no more than slack and the standard error of the difference is as good as the best classifier (the rule of one
+    standard error, Breiman et al. 1984). Between plans of one classifier nothing but the slack is forgiven.
+
+    Args:
+      found: plans of every classifier, from pilots of the same images.
+      slack: difference of expected certified accuracy that is forgiven.
+    """
+    groups = [own for own in map(list, found) if own]
+    tops = [max(own, key=lambda plan: plan.certified) for own in groups]
+    best = max(tops, key=lambda plan: plan.certified, default=None)
+    if best is None or best.certified <= 0:
+        return None
+    good: list[Plan] = []
+    for own, top in zip(groups, tops, strict=True):
+        behind = best.reached - top.reached
+        is_as_good = np.mean(behind) <= slack + np.std(behind) / np.sqrt(len(behind))
+        goal = (top if is_as_good else best).certified
+        good += [plan for plan in own if plan.certified >= goal - slack]
+    return min(good, key=lambda plan: plan.seconds)
+
+
+def _plan(found, settings, reached, evaluations) -> Plan:
+    return Plan(settings, reached, float(evaluations), evaluations * found.seconds)
+
+
+def _shares(rng, counts, trials):
+    """Draws of unknown shares [paths, images] after counts in some trials, by Jeffreys' prior."""
+    return rng.beta(counts + 0.5, trials - counts + 0.5, (_NUM_PATHS, len(counts)))
+
+
+def _simulate(found, chosen, settings) -> tuple[np.ndarray, float]:
+    """Expected share of runs that reach the radius [images], and samples of the estimation."""
+    rng = np.random.default_rng(settings.seed)
+    share = _shares(rng, found.counts, found.settings.num_estimation)
+    asked = bounds.share(settings.radius, settings.sigma)
+    goals = {look: bounds.least_count(look, alpha, asked) for look, alpha in chosen.look_alphas.items()}
+    looks = tuple(goals)
+    count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
+    reached = np.zeros(share.shape, bool)
+    for before, look in zip((0, *looks), looks, strict=False):
+        spent += ~done * (look - before)
+        count += rng.binomial(look - before, share)
+        reached |= ~done & (count >= goals[look])
+        done |= reached | (count + looks[-1] - look < goals[looks[-1]])
+    return np.mean(reached * found.correct, 0), float(np.mean(spent))
+
+
+def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
+    """Plans of audited sampling; wrong votes are bounded as in the bound `paper`, a little looser than `exact`."""
+    rng = np.random.default_rng(settings.seed)
+    share = _shares(rng, found.counts, found.settings.num_estimation)
+    wrong = _shares(rng, found.mismatches, found.audited)
+    asked = bounds.share(settings.radius, settings.sigma)
+    for size in sizes:
+        count = rng.binomial(size, share)
+        for num_audit in (num for num in _AUDITS if num <= size // 2):
+            mismatches = rng.binomial(num_audit, wrong)
+            for part in _AUDIT_SHARES:
+                chosen = dataclasses.replace(
+                    found.settings,
+                    num_estimation=size,
+                    num_audit=num_audit,
+                    alpha_audit=part * settings.alpha,
+                    **_AS_BY_DEFAULT,
+                )
+                if chosen.cap < settings.radius:
+                    continue
+                table = [
+                    bounds.clopper_pearson_upper(m, num_audit, chosen.alpha_audit)
+                    for m in range(int(mismatches.max()) + 1)
+                ]
+                surviving = np.floor(count * (1 - np.array(table)[mismatches]))
+                reached = surviving >= bounds.least_count(size, settings.alpha - chosen.alpha_audit, asked)
+                lanes = dataclasses.replace(chosen, lanes=found.settings.lanes)
+                yield _plan(found, chosen, np.mean(reached * found.correct, 0), lanes.evaluations)

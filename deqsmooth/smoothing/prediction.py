@@ -1,0 +1,75 @@
+"""The smoothed classifier's class of an image, for those who use it (Cohen et al. 2019, PREDICT)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deqsmooth import config
+from deqsmooth.smoothing import certification, independent, noise, sampler
+from deqsmooth.statistics import bounds
+
+
+class Prediction(NamedTuple):
+    """The class of an image.
+
+    Attributes:
+      label: class of the smoothed classifier, with probability at least 1 - alpha; None if it abstains.
+      counts: votes by class; the last entry counts samples that were not finite.
+    """
+
+    label: int | None
+    counts: tuple[int, ...]
+
+
+def predict(
+    classifier: sampler.Classifier,
+    images: np.ndarray,
+    settings: config.Smoothing,
+    *,
+    indices: npt.ArrayLike | None = None,
+    programs: sampler.Programs | None = None,
+) -> Iterator[Prediction]:
+    """Classifies images by the vote of their noisy copies, in order.
+
+    Args:
+      classifier: see `certification.certify`.
+      images: float in [0, 1] [images, H, W, C].
+      settings: of the independent sampler, without looks; `num_estimation` votes are drawn, and no selection.
+      indices: number of each image, on which its noise depends; by default 0, 1, ...
+      programs: what `certification.prepare` gave for these arguments, if it was called before.
+
+    Yields:
+      The prediction of each image.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> images, labels = ds.load_dataset("digits").take(range(2))
+      >>> settings = ds.Smoothing(sampler="independent", start="learned", budget=1, num_estimation=100)
+      >>> found = list(ds.predict(ds.load_checkpoint("digits", 0.5), images, settings))
+      >>> [prediction.label for prediction in found] == labels.tolist()
+      True
+    """
+    check(settings)
+    images = certification.checked(classifier, images, settings)
+    places = certification.numbered(images, indices)
+    if programs is None:
+        programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
+    for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
+        counts = np.bincount(votes, minlength=programs.num_classes + 1).tolist()
+        yield Prediction(bounds.smoothed_class(counts[:-1], settings.alpha), tuple(counts))
+
+
+def check(settings: config.Smoothing) -> None:
+    """Raises `ValueError` unless the votes of these settings can be those of a prediction."""
+    if settings.sampler != "independent" or settings.looks:
+        raise ValueError(
+            f"sampler is {settings.sampler!r} and looks is {settings.looks}; "
+            "a prediction takes 'independent' votes, all at once"
+        )

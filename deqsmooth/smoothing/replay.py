@@ -1,0 +1,69 @@
+"""Certificates drawn again: the same noise through the same model must give the same votes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from deqsmooth import config, data
+from deqsmooth.certificates import record
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification, provenance
+
+_COMPARED = ("label", "selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
+TOLERANCE = 0.001
+"""Share of an image's samples that another kind of device or version may label otherwise, by rounding."""
+
+
+def replay(
+    header: dict[str, Any],
+    found: Sequence[record.Certificate],
+    settings: config.Smoothing,
+    checkpoint: checkpoints.Checkpoint,
+    dataset: data.Dataset,
+    num: int,
+    rng: np.random.Generator,
+) -> list[str]:
+    """Draws some certificates of a file again, chosen at random.
+
+    On the kind of device and with the versions that the header names, all votes must be equal; elsewhere all but a
+    thousandth of them.
+
+    Args:
+      header: of the file.
+      found: its certificates.
+      settings: of the header.
+      checkpoint: the model that the header names.
+      dataset: the images that it names.
+      num: how many; all, if there are fewer.
+      rng: of the choice.
+
+    Returns:
+      Every difference.
+
+    Raises:
+      ValueError: model or data are not those of the header.
+    """
+    provenance.agree(header, checkpoint, dataset)
+    chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
+    if settings.bound == "paired":
+        raise ValueError("the certificates were made from others; it is those that can be drawn again")
+    indices = [certificate.index for certificate in chosen]
+    again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
+    exact = header["device"] == jax.local_devices()[0].device_kind and header["versions"] == provenance.versions()
+    return [message for one in chosen for message in _differences(one, again[one.index], exact)]
+
+
+def _differences(one, other, exact) -> list[str]:
+    if not exact:
+        moved = np.abs(np.subtract(one.counts, other.counts)).sum() / 2
+        if one.num_estimation == other.num_estimation and moved <= TOLERANCE * one.num_estimation:
+            return []
+    return [
+        f"image {one.index}: {name} is {getattr(one, name)}; drawn again it is {getattr(other, name)}"
+        for name in _COMPARED
+        if getattr(one, name) != getattr(other, name)
+    ]

@@ -1,0 +1,1 @@
+"""Bounds on probabilities and when a run may stop: numbers in, numbers out."""

@@ -1,0 +1,234 @@
+"""Learning where solves begin: a network is trained so that a short solve from it gives what a long one gives.
+
+Takes a trained model, and gives it the starts `learned` and `constant`. Both depend on the noisy input alone, so
+that the short solve from them is a classifier that standard smoothing certifies. The model stays as it is, or is
+fine-tuned for the short solve together with the start that it has; what it was before remains the teacher.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh
+
+from deqsmooth import config, data, devices, models, solvers, types
+from deqsmooth.models import base_classifier, starts
+from deqsmooth.smoothing import noise
+from deqsmooth.solvers import per_lane
+from deqsmooth.training import loop
+
+_INIT, _EVALUATION, _MEAN = 3, 4, 5
+_BLOCK = 100
+_NUM_IMAGES = 500
+_NUM_SAMPLES = 1500
+_NUM_MEAN = 2000
+
+
+class Metrics(NamedTuple):
+    """Means over the batch of one update, before it.
+
+    Attributes:
+      loss: see `loss_fn`.
+      agreement: share of noisy images to which short and long solve give the same class.
+      distance: |z - z*|^2 / |z*|^2 after the short solve.
+    """
+
+    loss: jax.Array
+    agreement: jax.Array
+    distance: jax.Array
+
+
+class Evaluation(NamedTuple):
+    """How the short solve from the learned start does on noisy test images.
+
+    Attributes:
+      agreement: share of images to which it gives the class of the teacher's long solve.
+      accuracy: share that it classifies rightly.
+      reference_accuracy: share that the long solve classifies rightly.
+    """
+
+    agreement: float
+    accuracy: float
+    reference_accuracy: float
+
+
+def init(
+    model: types.Model, variables: types.Variables, settings: config.StartTraining, num_images: int
+) -> loop.State:
+    """The state before the first update on a training split of some size.
+
+    Args:
+      model: the model.
+      variables: its variables; with `fine_tune` also those of its start.
+      settings: of the training.
+      num_images: of the training split.
+
+    Returns:
+      A state with the parameters of the `network`, and with `fine_tune` of the `model`.
+    """
+    if settings.fine_tune is None:
+        network = models.build_start(settings.network, model)
+        params = {"network": network.init(jax.random.fold_in(jax.random.key(settings.seed), _INIT))}
+    else:
+        # A copy: the first update takes the memory of its state.
+        params = jax.tree.map(jnp.array, {"network": variables["start"]["network"], "model": variables["params"]})
+    return loop.init({"params": params}, settings, loop.num_updates(settings, num_images))
+
+
+def trained(teacher: types.Variables, params: types.Parameters) -> types.Variables:
+    """Variables of the model after some updates: those of the teacher, but for what was fine-tuned."""
+    return {**teacher, "params": params.get("model", teacher["params"])}
+
+
+def loss_fn(
+    params: types.Parameters,
+    variables: types.Variables,
+    images: types.Images,
+    labels: types.Labels,
+    keys: types.Keys,
+    teacher: types.Variables,
+    task: None,
+    *,
+    model: types.Model,
+    settings: config.StartTraining,
+) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
+    """Loss of a batch.
+
+    The Kullback-Leibler divergence of the short solve's classes from those of the teacher's long solve, plus the
+    weighted distance of their states; with `fine_tune` also the weighted cross-entropy of the labels (Hinton et
+    al. 2015).
+
+    Args:
+      params: see `init`.
+      variables: of the state, returned as they are.
+      images: clean images [lanes, H, W, C].
+      labels: classes [lanes].
+      keys: one key a lane, for its noise.
+      teacher: variables of the model before the first update.
+      task: not used: all updates are alike.
+      model: the model.
+      settings: of the training.
+    """
+    draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
+    noisy = images + settings.sigma * draw(keys)
+    target = lax.stop_gradient(_long_solve(model, teacher, settings, noisy))
+    found = _short_solve(model, teacher, settings, params, noisy)
+    difference = jax.tree.map(jnp.subtract, found.solution.value, target.solution.value)
+    size = per_lane.dot(target.solution.value, target.solution.value)
+    distance = jnp.mean(per_lane.dot(difference, difference) / (size + 1e-8))
+    divergence = jnp.mean(optax.kl_divergence(jax.nn.log_softmax(found.logits), jax.nn.softmax(target.logits)))
+    loss = divergence + settings.distance_weight * distance
+    if settings.fine_tune is not None:
+        entropy = optax.softmax_cross_entropy_with_integer_labels(found.logits, labels)
+        loss = loss + settings.fine_tune * jnp.mean(entropy)
+    same = jnp.argmax(found.logits, -1) == jnp.argmax(target.logits, -1)
+    agreement = jnp.mean(same.astype(jnp.float32))
+    return loss, (variables, Metrics(loss, agreement, distance))
+
+
+def evaluator(
+    model: types.Model, teacher: types.Variables, settings: config.StartTraining, dataset: data.Dataset, mesh: Mesh
+) -> Callable[[types.Variables], Evaluation]:
+    """Returns the function from a state's variables to their evaluation on up to 500 images, evenly spaced."""
+    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
+    place = np.tile(np.arange(len(images), dtype=np.int32), max(1, _NUM_SAMPLES // len(images)))
+    rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
+
+    def on_block(shared, rows):
+        teacher, params, images = shared
+        key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
+        draw = noise.gaussian(jnp.stack([key] * _BLOCK), rows["draw"], images.shape[1:])
+        noisy = images[rows["place"]] + settings.sigma * draw
+        found = (
+            _short_solve(model, teacher, settings, params, noisy),
+            _long_solve(model, teacher, settings, noisy),
+        )
+        return tuple(jnp.argmax(output.logits, -1) for output in found)
+
+    @jax.jit
+    def run(teacher, params, images):
+        return devices.map_blocks(on_block, (teacher, params, images), rows, _BLOCK, mesh)
+
+    def evaluate(variables):
+        short, long = jax.device_get(run(teacher, variables["params"], images))
+        right = labels[place]
+        shares = [(a == b).mean() for a, b in ((short, long), (short, right), (long, right))]
+        return Evaluation(*map(float, shares))
+
+    return evaluate
+
+
+def fit(
+    model: types.Model,
+    teacher: types.Variables,
+    settings: config.StartTraining,
+    train: data.Dataset,
+    test: data.Dataset,
+    state: loop.State | None = None,
+) -> Iterator[loop.Progress]:
+    """Trains the network of a model's start, and with `fine_tune` the model.
+
+    Args:
+      model: the model.
+      teacher: its variables.
+      settings: of the training.
+      train: training split.
+      test: split to evaluate on.
+      state: where to go on; by default at the beginning.
+
+    Yields:
+      The progress after every update.
+    """
+    state = init(model, teacher, settings, len(train)) if state is None else state
+    model = models.with_cell_dtype(model, settings.dtype)
+    mesh = devices.mesh_of_all(settings.batch_size)
+    placed = jax.device_put(teacher, devices.shardings(teacher, mesh, divided=False))
+    left = loop.num_updates(settings, len(train)) - int(state.update)
+    yield from loop.run(
+        state,
+        settings,
+        train,
+        functools.partial(loss_fn, model=model, settings=settings),
+        itertools.repeat((None, placed), left),
+        evaluator(model, teacher, settings, test, devices.mesh()),
+    )
+
+
+def mean_equilibrium(
+    model: types.Model, variables: types.Variables, settings: config.StartTraining, train: data.Dataset
+) -> types.State:
+    """Mean of the equilibria of 2,000 noisy training images, leaves [1, ...]: the start `constant`."""
+    model = models.with_cell_dtype(model, settings.dtype)
+    key = jax.random.fold_in(jax.random.key(settings.seed), _MEAN)
+
+    @jax.jit
+    def mean(variables, key, images):
+        noisy = images + settings.sigma * jax.random.normal(key, images.shape, jnp.float32)
+        equilibria = _long_solve(model, variables, settings, noisy).solution.value
+        return jax.tree.map(lambda x: jnp.mean(x, 0, keepdims=True), equilibria)
+
+    stream = data.batches(train, _BLOCK, seed=settings.seed)
+    keys = jax.random.split(key, _NUM_MEAN // _BLOCK)
+    means = [mean(variables, key, images) for key, (images, _) in zip(keys, stream, strict=False)]
+    return jax.tree.map(lambda *leaves: np.mean(jax.device_get(leaves), 0), *means)
+
+
+def _short_solve(model, teacher, settings, params, images) -> base_classifier.Output:
+    """The solve from the learned start, which is trained to give what the long one gives."""
+    network = models.build_start(settings.network, model)
+    solver = solvers.build(settings.solver, settings.budget)
+    start = starts.learned(network, params["network"])
+    return base_classifier.classify(model, trained(teacher, params), solver, images, start)
+
+
+def _long_solve(model, variables, settings, images) -> base_classifier.Output:
+    solver = solvers.build("anderson", settings.reference_budget)
+    return base_classifier.classify(model, variables, solver, images, starts.zero(model))
