@@ -2,7 +2,7 @@
 
 import sys
 
-from deqsmooth.commands import main
+from deqsmooth.commands import certify
 
 if __name__ == "__main__":
-    sys.exit(main.certify())
+    sys.exit(certify.main())

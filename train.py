@@ -2,7 +2,7 @@
 
 import sys
 
-from deqsmooth.commands import main
+from deqsmooth.commands import train
 
 if __name__ == "__main__":
-    sys.exit(main.train())
+    sys.exit(train.main())

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth.certificates import attempts, jsonl, record, verification
-from deqsmooth.commands import main
+from deqsmooth.certificates import attempts, jsonl, record
+from deqsmooth.commands import attack, certify, recertify, report
 from deqsmooth.config import serialization
-from deqsmooth.reports import html, runs
+from deqsmooth.reports import runs
 
 QUICK = (
     "--sampler",
@@ -39,8 +39,8 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(path)
         out = ("--max-images", "3", "--out", "certificates.jsonl")
-        assert call(monkeypatch, main.certify, *QUICK, *out) == 0
-        assert call(monkeypatch, main.attack, "certificates.jsonl", *HOW, "--out", "attacks.jsonl") == 0
+        assert call(monkeypatch, certify.main, *QUICK, *out) == 0
+        assert call(monkeypatch, attack.main, "certificates.jsonl", *HOW, "--out", "attacks.jsonl") == 0
     return path
 
 
@@ -53,7 +53,7 @@ def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
     ]
     assert attempts.robust_accuracy(found)[1][1] < 1 and not any(x.refutes for x in found)
     arguments = (folder / "certificates.jsonl", folder / "attacks.jsonl", "--out", folder / "report")
-    assert call(monkeypatch, html.main, *arguments) == 0
+    assert call(monkeypatch, report.main, *arguments) == 0
     assert "6 attacks refute none" in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
     assert "whose class the attacks could not change" in text
@@ -61,7 +61,7 @@ def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
 
 def test_what_does_not_follow_in_a_file_of_attacks_is_named(folder, tmp_path, monkeypatch, capsys):
     def verify(path):
-        status = call(monkeypatch, verification.main, path)
+        status = call(monkeypatch, verify.main, path)
         return status, capsys.readouterr().out
 
     status, out = verify(folder / "attacks.jsonl")
@@ -92,7 +92,7 @@ def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys
     lines = [header, *map(dataclasses.asdict, found)]
     (tmp_path / "attacks.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     arguments = (folder / "certificates.jsonl", tmp_path / "attacks.jsonl", "--out", tmp_path / "report")
-    assert call(monkeypatch, html.main, *arguments) == 1
+    assert call(monkeypatch, report.main, *arguments) == 1
     assert "1 attacks refute it" in capsys.readouterr().err
     assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
 
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     out = tmp_path / "again.jsonl"
     out.write_text("".join(whole[:6]) + whole[6][:20])
     for _ in range(2):
-        assert call(monkeypatch, main.attack, "certificates.jsonl", *HOW, "--out", out) == 0
+        assert call(monkeypatch, attack.main, "certificates.jsonl", *HOW, "--out", out) == 0
         assert out.read_text() == "".join(whole)
 
 
@@ -117,7 +117,7 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
         (("attacks.jsonl",), "is no header"),
         (("certificates.jsonl", "--target", "both"), "unknown target 'both'"),
     ):
-        assert call(monkeypatch, main.attack, *arguments) == 2
+        assert call(monkeypatch, attack.main, *arguments) == 2
         assert message in capsys.readouterr().err
     whole = (folder / "attacks.jsonl").read_text()
     for text, message in (
@@ -140,7 +140,7 @@ def test_certificates_that_do_not_name_their_data_are_refused(folder, tmp_path, 
     with jsonl.Writer(tmp_path / "old.jsonl", entries) as writer:
         for certificate in found:
             writer.write(certificate)
-    for command in (main.attack, main.recertify):
+    for command in (attack.main, recertify.main):
         assert call(monkeypatch, command, tmp_path / "old.jsonl") == 2
         assert "the certificates are about one that they do not name" in capsys.readouterr().err
 
@@ -165,7 +165,7 @@ def test_damaged_files_give_a_clear_error(folder, tmp_path):
 def test_predictions_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ("--predict", *QUICK, "--max-images", "3", "--out", "predictions.jsonl")
-    assert call(monkeypatch, main.certify, *arguments) == 0
+    assert call(monkeypatch, certify.main, *arguments) == 0
     assert "% right, 0 abstentions" in capsys.readouterr().out
     header, *lines = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
     assert header["kind"] == "predictions" and [line["index"] for line in lines] == [0, 8, 16]
@@ -174,14 +174,14 @@ def test_predictions_are_written(tmp_path, monkeypatch, capsys):
     whole = (tmp_path / "predictions.jsonl").read_bytes()
     (tmp_path / "predictions.jsonl").write_bytes(whole[:-30])
     for _ in range(2):
-        assert call(monkeypatch, main.certify, *arguments) == 0
+        assert call(monkeypatch, certify.main, *arguments) == 0
         assert "100.0 % right" in capsys.readouterr().out
         assert (tmp_path / "predictions.jsonl").read_bytes() == whole
     shared = (*arguments, "--share", "1/2", "--block", "auto")
-    assert call(monkeypatch, main.certify, *shared) == 0
+    assert call(monkeypatch, certify.main, *shared) == 0
     assert "process 1 of 2 on" in capsys.readouterr().out
     assert len((tmp_path / "predictions.1-of-2.jsonl").read_text().splitlines()) == 2
-    assert call(monkeypatch, main.certify, *arguments, "--seed", "1") == 2
+    assert call(monkeypatch, certify.main, *arguments, "--seed", "1") == 2
     assert "was begun by another run" in capsys.readouterr().err
-    assert call(monkeypatch, main.certify, "--predict", "--out", "other.jsonl") == 2
+    assert call(monkeypatch, certify.main, "--predict", "--out", "other.jsonl") == 2
     assert "a prediction takes 'independent' votes" in capsys.readouterr().err

@@ -155,7 +155,7 @@ BAD = [
 def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkeypatch, capsys, tmp_path):
     """In this process, which starts faster; the devices are the tests' eight, shown as two."""
     from deqsmooth import devices
-    from deqsmooth.commands import main
+    from deqsmooth.commands import certify
     from deqsmooth.smoothing import certification
 
     monkeypatch.chdir(tmp_path)
@@ -168,7 +168,7 @@ def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkey
     monkeypatch.setattr(devices, "mesh", lambda dividing=None: two)
     monkeypatch.setattr(certification, "certify", lambda *a, **k: pytest.fail("work was begun"))
     try:
-        status = main.certify()
+        status = certify.main()
     except SystemExit as exit:
         status = exit.code
     captured = capsys.readouterr()
@@ -193,9 +193,9 @@ def test_a_done_run_shows_its_table_again(tmp_path, cache):
 def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
     """In a process of its own, where arguments may be missing until they are parsed."""
     code = (
-        "import sys; from deqsmooth import flags, presets;"
+        "import sys; from deqsmooth.commands import certify, flags;"
         "sys.argv[1:] = ['--preset', 'srs-mdeq-3a', '--dataset', 'imagenet', '--sigma', '0.25'];"
-        "found = flags.parse(flags.Certify, lambda name: {'smoothing': presets.SMOOTHING[name]});"
+        "found = flags.parse(certify.Flags, 'certify', certify.preset);"
         "print(found.selection.split, found.selection.stride, found.smoothing.num_audit, found.smoothing.sigma)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -204,7 +204,7 @@ def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
 
 @pytest.mark.slow
 def test_a_plan_says_what_to_run_or_why_nothing_will_do(tmp_path, cache):
-    command = "import sys; from deqsmooth import cli; sys.exit(cli.plan())"
+    command = "import sys; from deqsmooth.commands import plan; sys.exit(plan.main())"
 
     def plan(*arguments):
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from test_cli import ROOT, cache, essence, run, start, wait_for_lines  # noqa: F401
 
-from deqsmooth import commands, data, devices
+from deqsmooth import data, devices
 from deqsmooth.certificates import merging, record, verification
-from deqsmooth.commands import flags, main
+from deqsmooth.commands import certify, flags
 
 QUICK = (
     "--sampler",
@@ -55,7 +55,7 @@ def test_processes_that_share_the_images_make_the_same_certificates(tmp_path, ca
 
 def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["certify.py", *arguments])
-    return main.certify()
+    return certify.main()
 
 
 @pytest.mark.parametrize("share", ["2/2", "1", "-1/2", "a/b", "0/0"])
@@ -76,7 +76,7 @@ def test_too_little_memory_is_said_with_what_to_lower(monkeypatch, capsys):
     def exhaust(arguments, console):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
 
-    monkeypatch.setattr(commands.certify, "run", exhaust)
+    monkeypatch.setattr(certify, "run", exhaust)
     assert call(monkeypatch) == 2
     errors = capsys.readouterr().err
     assert "Out of memory allocating 99 bytes" in errors and "--block auto" in errors and "more" not in errors
@@ -84,21 +84,21 @@ def test_too_little_memory_is_said_with_what_to_lower(monkeypatch, capsys):
     def fail(arguments, console):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(commands.certify, "run", fail)
+    monkeypatch.setattr(certify, "run", fail)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         call(monkeypatch)
 
 
 def test_a_random_seed_is_a_number_that_is_recorded(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["certify.py", "--seed", "random"])
-    seeds = {flags.parse(flags.Certify).smoothing.seed for _ in range(3)}
+    seeds = {flags.parse(certify.Flags, "certify").smoothing.seed for _ in range(3)}
     assert len(seeds) == 3 and all(0 <= seed < 2**32 for seed in seeds)
 
 
 def test_a_second_run_on_a_file_is_refused_while_the_first_goes_on(tmp_path, monkeypatch, capsys):
     code = (
-        "import sys, time; from deqsmooth import writing\n"
-        "with writing.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
+        "import sys, time; from deqsmooth.certificates import jsonl\n"
+        "with jsonl.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
         "    print('open', flush=True); time.sleep(60)"
     )
     path = tmp_path / "run.jsonl"

@@ -6,6 +6,7 @@ import pytest
 from test_verification import rewritten
 
 from deqsmooth.certificates import jsonl, merging, record, verification
+from deqsmooth.commands import merge
 from deqsmooth.config import serialization
 
 
@@ -45,7 +46,7 @@ def test_what_does_not_belong_together_is_refused(parts, tmp_path, monkeypatch, 
         monkeypatch.setattr(
             sys, "argv", ["deqsmooth-merge", *map(str, arguments), "--out", str(tmp_path / "x.jsonl")]
         )
-        return merging.main()
+        return merge.main()
 
     for change, message in (
         (other_seed, "only what verifies is merged"),

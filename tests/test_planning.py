@@ -10,8 +10,8 @@ import rich.console
 from scipy import stats
 
 from deqsmooth import config, data
+from deqsmooth.commands import plan as plan_command
 from deqsmooth.models import checkpoints
-from deqsmooth.reports import terminal
 from deqsmooth.smoothing import certification, planning
 from deqsmooth.statistics import bounds
 
@@ -86,7 +86,7 @@ def test_audited_plans_pay_for_warm_up_and_audit_and_fear_mismatches():
 
 def test_every_classifier_of_a_plan_has_a_name_of_its_own():
     chosen = planning.classifiers(checkpoints.load(checkpoints.shipped("digits", 0.5)), SETTINGS)
-    names = {terminal.classifier(one, True) for one in chosen}
+    names = {plan_command.classifier_name(one, True) for one in chosen}
     assert len(names) == len(set(chosen)) == len(chosen)
     assert {"zero 5", "zero 5, plain", "learned 1", "serial 3"} <= names
 
@@ -137,7 +137,7 @@ def test_a_narrow_terminal_shows_plans_whole():
     chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in ("anderson", "plain")]
     found = [planning.Plan(one, np.array([0.5]), 2e6, 60.0) for one in chosen]
     console = rich.console.Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.plans([[one] for one in found], found[0], SETTINGS, True))
+    console.print(plan_command.plans(found, found[0], SETTINGS, True))
     shown = console.export_text()
     assert "zero 2, plain" in shown and "2,000,000" in shown and "…" not in shown
 
@@ -147,7 +147,7 @@ def test_the_flags_of_a_plan_give_its_settings():
         sampler="independent", start="learned", budget=1, sigma=0.25, num_estimation=2000, looks=(200, 2000),
         stop_radius=0.5,
     )  # fmt: skip
-    assert terminal.as_flags({"dataset": "digits", "data_dir": None}, chosen) == (
+    assert plan_command.as_flags({"dataset": "digits", "data_dir": None}, chosen) == (
         "--dataset digits --sigma 0.25 --start learned --budget 1 --num-estimation 2000 --looks 200,2000 "
         "--stop-radius 0.5 --sampler independent"
     )

@@ -11,7 +11,7 @@ from test_cli import QUICK, cache, essence, run, start, wait_for_lines  # noqa: 
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.certificates import merging
-from deqsmooth.commands import main
+from deqsmooth.commands import certify
 from deqsmooth.training import model_training
 
 TRAINING = {
@@ -95,7 +95,7 @@ def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, c
 
     monkeypatch.setattr("sys.argv", ["certify.py", "--distributed"])
     monkeypatch.setattr("jax.distributed.initialize", initialize)
-    assert main.certify() == 2
+    assert certify.main() == 2
     errors = capsys.readouterr().err
     assert "coordinator_address should be defined" in errors and "JAX_NUM_PROCESSES" in errors
 

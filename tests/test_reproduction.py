@@ -16,7 +16,7 @@ from test_verification import rewritten
 
 from deqsmooth import config
 from deqsmooth.certificates import bound, jsonl, record, rounding, truth
-from deqsmooth.commands import main
+from deqsmooth.commands import reproduce
 from deqsmooth.config import presets, serialization
 from deqsmooth.experiments import definitions, page, results, scales
 from deqsmooth.models import checkpoints
@@ -27,9 +27,9 @@ from deqsmooth.statistics import bounds
 NAMES = list(definitions.EXPERIMENTS)
 
 
-def reproduce(monkeypatch, *arguments):
+def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["deqsmooth-reproduce", *map(str, arguments)])
-    return main.reproduce()
+    return reproduce.main()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,7 +61,7 @@ def test_the_main_rows_at_full_scale_are_the_paper_s():
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeypatch, capsys):
     arguments = (name, "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
-    assert reproduce(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments) == 0
     assert f"page: {tmp_path}" in capsys.readouterr().out.replace("\n", "")
     text = (tmp_path / name / "README.md").read_text()
     experiment = definitions.find(name)
@@ -75,7 +75,7 @@ def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeyp
         assert all(f"| {model} | " in text for model in models) and "under noise %" in text
         assert len(list((tmp_path / "models").iterdir())) == len(models)
     (tmp_path / name / "finding.md").write_text("As was to be expected.")
-    assert reproduce(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments) == 0
     assert records == {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
     assert "As was to be expected." in (tmp_path / name / "README.md").read_text()
 
@@ -183,18 +183,18 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
 
 
 def test_a_trained_experiment_takes_no_model(monkeypatch, capsys, tmp_path):
-    assert reproduce(monkeypatch, "smoothadv", "--checkpoint", tmp_path) == 2
+    assert call(monkeypatch, "smoothadv", "--checkpoint", tmp_path) == 2
     assert "smoothadv trains models of its own" in capsys.readouterr().err
 
 
 def test_every_noise_has_its_model(monkeypatch, capsys, tmp_path):
     """Before anything is run: a noise without a shipped model, and fewer models than noises."""
     arguments = ("acr", "--sigma", "0.25", "1", "--out", tmp_path / "out")
-    assert reproduce(monkeypatch, *arguments) == 2
+    assert call(monkeypatch, *arguments) == 2
     assert "no model is shipped for data set digits at sigma 1" in capsys.readouterr().err
-    assert reproduce(monkeypatch, *arguments, "--checkpoint", tmp_path) == 2
+    assert call(monkeypatch, *arguments, "--checkpoint", tmp_path) == 2
     assert "there must be one for each sigma, and these are 0.25, 1.0" in capsys.readouterr().err
-    assert reproduce(monkeypatch, "acr", "--sigma", "0.5", "0.5", "--out", tmp_path / "out") == 2
+    assert call(monkeypatch, "acr", "--sigma", "0.5", "0.5", "--out", tmp_path / "out") == 2
     assert "sigma is 0.5, 0.5; it must be without repetition" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -203,7 +203,7 @@ def test_every_row_of_every_noise_is_checked_before_the_first_is_run(monkeypatch
     """Here the model of the second noise takes other images."""
     folders = [checkpoints.shipped("digits", 0.25), checkpoints.shipped("cifar10", 0.5)]
     arguments = ("acr", "--scale", "smoke", "--sigma", "0.25", "0.5", "--checkpoint", *folders)
-    assert reproduce(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
+    assert call(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
     assert "images have shape (8, 8, 1); the model takes (32, 32, 3)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -212,7 +212,7 @@ def test_every_row_of_every_noise_is_checked_before_the_first_is_run(monkeypatch
 def test_every_noise_is_certified_with_its_model(monkeypatch, tmp_path):
     sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]
     arguments = ("acr", "--scale", "smoke", "--sigma", *sigmas, "--checkpoint", *folders, "--out", tmp_path)
-    assert reproduce(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments) == 0
     headers = [record.read(path)[0] for path in (tmp_path / "records").iterdir()]
     found = {(header["smoothing"]["sigma"], header["training"]["sigma"]) for header in headers}
     assert found == {(0.25, 0.5), (0.5, 0.25)}
@@ -242,9 +242,9 @@ def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_
 
 
 def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
-    assert reproduce(monkeypatch, "list") == 0
+    assert call(monkeypatch, "list") == 0
     assert all(name in capsys.readouterr().out for name in NAMES[:1])
-    assert reproduce(monkeypatch, "main-cifar") == 2
+    assert call(monkeypatch, "main-cifar") == 2
     assert "did you mean 'main-cifar10'?" in capsys.readouterr().err
 
 
@@ -263,7 +263,7 @@ def test_a_bound_above_the_truth_is_seen():
 def test_a_page_names_what_lies_above_the_truth(tmp_path, monkeypatch):
     """Serial votes of one evaluation, whose wrong ones the formula of the released code ignores."""
     arguments = ("bounds", "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
-    assert reproduce(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments) == 0
     lines = (tmp_path / "bounds" / "README.md").read_text().splitlines()
     last = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in lines if "|" in line}
     assert last["serial 1A"] == last["*paper*"] == "0 of 3"
@@ -297,7 +297,7 @@ def test_radii_stand_in_the_column_of_what_is_possible(monkeypatch):
 
 def test_figures_are_refused_before_the_work(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert reproduce(monkeypatch, "bounds", "--scale", "smoke", "--out", tmp_path / "out") == 2
+    assert call(monkeypatch, "bounds", "--scale", "smoke", "--out", tmp_path / "out") == 2
     assert "pip install 'deqsmooth[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -14,7 +14,6 @@ import toy
 from conftest import SMALL
 
 from deqsmooth import config, data, models, solvers
-from deqsmooth.commands import main
 from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, starts
 from deqsmooth.smoothing import certification, noise, provenance
@@ -175,7 +174,7 @@ def test_the_command_learns_a_start_and_then_fine_tunes_both(small, tmp_path, mo
     def train(begin, to, *more):
         words = [*flags.split(), "--checkpoint", tmp_path / begin, "--workdir", tmp_path / to, *more]
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-        return main.train()
+        return train.main()
 
     checkpoints.save(tmp_path / "given", small.variables, small.size, small.training)
     assert train("given", "tuned", "--network.width", 8, "--fine-tune", 1) == 2

@@ -185,9 +185,9 @@ def test_it_runs_without_jax(run, tmp_path):
     """The command, in a process that cannot import JAX or what needs it."""
     code = (
         "import sys\n"
-        "for name in ('jax', 'flax', 'orbax', 'tyro', 'rich', 'sklearn', 'grain'): sys.modules[name] = None\n"
-        "from deqsmooth import verification\n"
-        "sys.exit(verification.main())"
+        "for name in ('jax', 'flax', 'orbax', 'optax', 'sklearn', 'grain'): sys.modules[name] = None\n"
+        "from deqsmooth.commands import verify\n"
+        "sys.exit(verify.main())"
     )
 
     def check(*paths):

@@ -5,11 +5,9 @@ Needs neither JAX nor the model.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from deqsmooth.certificates import jsonl, record, verification
@@ -49,22 +47,3 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         for index in sorted(entries):
             writer.write(entries[index])
     return len(found)
-
-
-def main() -> int:
-    """Command `deqsmooth-merge`; returns the exit status: 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(
-        prog="deqsmooth-merge",
-        description="Bring files of certificates together that were made with equal settings.",
-        epilog="exit status: 0 done, 2 bad input",
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", type=pathlib.Path)
-    parser.add_argument("--out", metavar="FILE", type=pathlib.Path, required=True)
-    arguments = parser.parse_args()
-    try:
-        num = merge(arguments.files, arguments.out)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{num} certificates: {arguments.out}")
-    return 0

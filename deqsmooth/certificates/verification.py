@@ -5,19 +5,17 @@ Needs numpy and scipy, but neither JAX nor the model.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import os
 import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from deqsmooth import config
-from deqsmooth.certificates import attempts, bound, record
+from deqsmooth.certificates import bound, record
 from deqsmooth.config import serialization
 from deqsmooth.statistics import looks
 
@@ -208,68 +206,3 @@ def summary(checked: Checked) -> str:
     if not_valid:
         return f"{text}; {not_valid} say: {record.NOT_VALID}"
     return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"
-
-
-def main() -> int:
-    """Command `deqsmooth-verify`; returns the exit status: 0 nothing found, 1 differences, 2 bad input."""
-    parser = argparse.ArgumentParser(
-        prog="deqsmooth-verify",
-        description="Check files of certificates: every bound and radius again from the votes, without the model; "
-        "and files of attacks on them.",
-        epilog="exit status: 0 nothing found, 1 differences, 2 bad input",
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", type=pathlib.Path)
-    parser.add_argument(
-        "--replay", metavar="K", type=int, default=0, help="draw K certificates of each file again"
-    )
-    parser.add_argument("--checkpoint", metavar="DIR", help="replay: the model; by default the shipped one")
-    parser.add_argument("--data-dir", metavar="DIR", help="replay: TFDS data directory, by default its own")
-    arguments = parser.parse_args()
-    status = 0
-    for path in arguments.files:
-        try:
-            if attempts.is_file(path):
-                status = max(status, _verify_attempts(path))
-                continue
-            checked = verify(path)
-            messages = [str(difference) for difference in checked.differences]
-            if arguments.replay > 0 and checked.found:
-                messages += [f"{path}: {message}" for message in _replay(checked, arguments)]
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            status = 2
-            continue
-        for message in messages:
-            print(message)
-        print(f"{path}: {summary(checked)}")
-        status = max(status, int(bool(messages)))
-    return status
-
-
-def _verify_attempts(path) -> int:
-    """Says what is wrong with a file of attacks; 1 if anything is, or if an attack refutes a certificate."""
-    file = attempts.read(path)
-    found = attempts.differences(file)
-    for message in found:
-        print(f"{path}, {message}")
-    refuted = sum(one.refutes for one in file.attempts)
-    print(f"{path}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
-    return int(bool(found or refuted))
-
-
-def _replay(checked, arguments) -> list[str]:
-    """Differences of certificates that are drawn again. Only this needs JAX."""
-    from deqsmooth import data, devices
-    from deqsmooth.models import checkpoints
-    from deqsmooth.smoothing import replay
-
-    devices.start()
-    selection = checked.selection
-    dataset = data.load(selection.dataset, selection.split, arguments.data_dir)
-    checkpoint = checkpoints.load(
-        arguments.checkpoint or checkpoints.shipped(selection.dataset, checked.settings.sigma)
-    )
-    rng = np.random.default_rng()
-    return replay.replay(
-        checked.header, checked.found, checked.settings, checkpoint, dataset, arguments.replay, rng
-    )

@@ -1,5 +1,4 @@
-"""What each command does: settings in, one call, and what came of it to look at."""
+"""The commands, one file each: its flags, what it runs, and what it shows.
 
-from deqsmooth.commands import attack, certify, convert, plan, predict, recertify, reproduce, train
-
-__all__ = ["attack", "certify", "convert", "plan", "predict", "recertify", "reproduce", "train"]
+A command file imports JAX and the rooms that use it inside `run`, after the flags were parsed.
+"""

@@ -5,20 +5,56 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from typing import Annotated
 
 import rich.console
+import tyro
 
-from deqsmooth import data
-from deqsmooth.certificates import attempts, jsonl, verification
-from deqsmooth.commands import flags, progress
-from deqsmooth.config import checks, serialization
-from deqsmooth.models import checkpoints
-from deqsmooth.reports import terminal
-from deqsmooth.smoothing import attacks, provenance
+from deqsmooth import config
+from deqsmooth.commands import flags
+from deqsmooth.commands import main as commands
 
 
-def run(arguments: flags.Attack, console: rich.console.Console) -> int:
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Attack the images of certificates, and see whether any certificate is refuted.
+
+    Attributes:
+      file: certificates of the independent sampler.
+      attack: how they are attacked.
+      radii: within which the attacks are to stay; by default those of the table of the certificates.
+      max_images: how many of them at most.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      out: file that what came of every attack is written to; by default one in `runs/`.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    attack: Annotated[config.Attack, flags.Flat] = dataclasses.field(default_factory=config.Attack)
+    radii: tuple[float, ...] | None = None
+    max_images: int | None = None
+    checkpoint: pathlib.Path | None = None
+    data_dir: str | None = None
+    download: bool = False
+    out: pathlib.Path | None = None
+
+
+def main() -> int:
+    """Command `deqsmooth-attack`; returns the exit status, 1 if a certificate is refuted."""
+    return commands.run(Flags, run, prog="deqsmooth-attack")
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
     """Attacks, writes what came of it line by line, and says how many survive."""
+    from deqsmooth import data
+    from deqsmooth.certificates import attempts, jsonl, verification
+    from deqsmooth.commands import progress
+    from deqsmooth.config import checks, serialization
+    from deqsmooth.models import checkpoints
+    from deqsmooth.reports import terminal
+    from deqsmooth.smoothing import attacks, provenance
+
     source = verification.verify(arguments.file)
     if source.differences:
         raise ValueError(f"{source.differences[0]}; only what verifies can be put to the test")

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import rich.console
+import rich.table
+import tyro
 
-from deqsmooth.commands import flags
-from deqsmooth.models import checkpoints, parity, pytorch
-from deqsmooth.reports import terminal
+from deqsmooth.commands import main as commands
+from deqsmooth.config import architecture
+
+if TYPE_CHECKING:
+    from deqsmooth.models import parity
 
 
-def run(arguments: flags.Convert, console: rich.console.Console) -> int:
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Convert a PyTorch checkpoint into a model that certifies.
+
+    Attributes:
+      file: `.pth.tar` file with a state dict, alone or under `state_dict` (needs PyTorch), or `.npz` file of it.
+      out: folder that the model is written to.
+      preset: name of the model; the other flags then change its size.
+      model: size of the model.
+      check: file of recorded outputs; the converted model must reproduce them.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    out: pathlib.Path
+    preset: str = "mdeq-small"
+    model: tyro.conf.AvoidSubcommands[architecture.MdeqModel | architecture.ResnetModel] = dataclasses.field(
+        default_factory=architecture.MdeqModel
+    )
+    check: pathlib.Path | None = None
+
+
+def main() -> int:
+    """Command `deqsmooth-convert`; returns the exit status, 1 if the check fails."""
+    return commands.run(Flags, run, prog="deqsmooth-convert", preset=_preset)
+
+
+def _preset(name: str) -> Flags:
+    from deqsmooth.config import presets
+
+    model = presets.find("preset", name, presets.MODELS)
+    return Flags(file=tyro.MISSING, out=tyro.MISSING, preset=name, model=model)
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
     """Converts, checks if asked to, and saves."""
+    from deqsmooth.models import checkpoints, parity, pytorch
+
     checkpoints.check_place(arguments.out)
     variables = pytorch.convert(pytorch.read(arguments.file), arguments.model)
     failed = []
     if arguments.check is not None:
         found = parity.compare(variables, arguments.model, pytorch.read(arguments.check))
-        console.print(terminal.comparisons(found))
+        console.print(_comparisons(found))
         failed = [comparison.quantity for comparison in found if not comparison.passed]
     if failed:
         print(f"error: {len(failed)} quantities beyond their limit: {', '.join(failed)}", file=sys.stderr)
@@ -26,3 +69,14 @@ def run(arguments: flags.Convert, console: rich.console.Console) -> int:
     checkpoints.save(arguments.out, variables, arguments.model)
     console.print(f"model: {arguments.out}")
     return 0
+
+
+def _comparisons(found: Sequence[parity.Comparison]) -> rich.table.Table:
+    """Errors of a converted model beside their limits."""
+    shown = rich.table.Table(title="largest error by quantity")
+    for heading in ("quantity", "error", "limit", ""):
+        shown.add_column(heading)
+    for comparison in found:
+        verdict = "passed" if comparison.passed else "FAILED"
+        shown.add_row(comparison.quantity, f"{comparison.error:.1e}", f"{comparison.limit:g}", verdict)
+    return shown

@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
 import rich.console
+import rich.table
 
-from deqsmooth import config, data
-from deqsmooth.certificates import rounding
-from deqsmooth.commands import flags, progress
-from deqsmooth.models import checkpoints
-from deqsmooth.reports import terminal
-from deqsmooth.smoothing import certification, planning
+from deqsmooth import config
+from deqsmooth.commands import flags
+from deqsmooth.commands import main as commands
+from deqsmooth.statistics import bounds
+
+if TYPE_CHECKING:
+    from deqsmooth.smoothing import planning
 
 
-def run(arguments: flags.Plan, console: rich.console.Console) -> int:
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Find the cheapest settings that certify a radius with a model, from a pilot on a few images.
+
+    Attributes:
+      planning: what is to be certified.
+      dataset: name of the data set.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      split: by default `test`, for imagenet `validation`.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+    """
+
+    planning: Annotated[config.Planning, flags.Flat]
+    dataset: str = "digits"
+    data_dir: str | None = None
+    split: str | None = None
+    checkpoint: pathlib.Path | None = None
+    download: bool = False
+
+
+def main() -> int:
+    """Command `deqsmooth-plan`; returns the exit status, 1 if the radius cannot be certified."""
+    return commands.run(Flags, run, prog="deqsmooth-plan")
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
     """Draws the pilots and prints the best plan of every classifier, and the command for the best of all."""
+    from deqsmooth import data
+    from deqsmooth.certificates import rounding
+    from deqsmooth.commands import progress
+    from deqsmooth.models import checkpoints
+    from deqsmooth.smoothing import certification, planning
+
     settings = arguments.planning
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, split=arguments.split)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
@@ -34,13 +75,73 @@ def run(arguments: flags.Plan, console: rich.console.Console) -> int:
         progress.begin(shown, "pilot", len(chosen))
         for one in chosen:
             pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
-            progress.advance(shown, f"pilot, {terminal.classifier(one, solves)}")
+            progress.advance(shown, f"pilot, {classifier_name(one, solves)}")
     found = [list(planning.plans(one, settings)) for one in pilots]
     best = planning.choose(found, settings.slack)
     if best is None:
-        console.print(terminal.no_plan(pilots, settings))
+        console.print(_no_plan(pilots, settings))
         return 1
-    console.print(terminal.plans(found, best, settings, solves))
+    bests = (best if best in own else planning.choose([own], settings.slack) for own in found)
+    console.print(plans([plan for plan in bests if plan is not None], best, settings, solves))
     where = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "split", "checkpoint")}
-    console.print(f"\npython certify.py {terminal.as_flags(where, best.settings)}")
+    console.print(f"\npython certify.py {as_flags(where, best.settings)}")
     return 0
+
+
+def classifier_name(settings: config.Smoothing, solves: bool) -> str:
+    """A sampler with its start and budget, in two words, and its solver if that is not Anderson mixing."""
+    if not solves:
+        return "the network"
+    solver = "" if settings.solver == "anderson" else f", {settings.solver}"
+    return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}{solver}"
+
+
+def plans(
+    found: Sequence[planning.Plan], best: planning.Plan, settings: config.Planning, solves: bool
+) -> rich.table.Table:
+    """Table of the best plan of every classifier, the recommended one in bold.
+
+    Args:
+      found: the best plan of every classifier.
+      best: the plan that is recommended, one of `found`.
+      settings: what they are made for.
+      solves: whether the classifier has an equilibrium to solve for.
+    """
+    shown = rich.table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
+    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
+        shown.add_column(heading, justify="right" if heading else "left")
+    for plan in found:
+        smoothing = plan.settings
+        shown.add_row(
+            classifier_name(smoothing, solves),
+            ", ".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
+            f"{smoothing.num_audit}" if smoothing.num_audit else "",
+            f"{plan.evaluations:,.0f}",
+            f"{plan.seconds:.2f}",
+            f"{100 * plan.certified:.1f}",
+            style="bold" if plan == best else None,
+        )
+    return shown
+
+
+def _no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
+    """Why no image is expected to reach the radius."""
+    asked = bounds.share(settings.radius, settings.sigma)
+    surest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
+    return (
+        f"no image of the pilot is expected to reach radius {settings.radius:g}: that asks for a class with more "
+        f"than {100 * asked:.2f} % of the votes, and the surest image has {100 * surest:.2f} %"
+    )
+
+
+def as_flags(where: dict[str, Any], settings: config.Smoothing) -> str:
+    """The flags that give settings, without those that are as by default."""
+    default = config.Smoothing(sampler=settings.sampler)
+    changed = {name: x for name, x in vars(settings).items() if x != getattr(default, name)}
+    if settings.sampler != config.Smoothing().sampler:
+        changed["sampler"] = settings.sampler
+    given = {name: x for name, x in where.items() if x is not None} | {"sigma": settings.sigma} | changed
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.quote(','.join(map(str, x)) if isinstance(x, tuple) else str(x))}"
+        for name, x in given.items()
+    )

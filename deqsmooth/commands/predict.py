@@ -9,14 +9,14 @@ import rich.console
 
 from deqsmooth import data
 from deqsmooth.certificates import jsonl
-from deqsmooth.commands import flags, progress, shares
+from deqsmooth.commands import certify, progress, shares
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, prediction, provenance
 
 _IMAGES = 64
 
 
-def run(arguments: flags.Certify, console: rich.console.Console) -> int:
+def run(arguments: certify.Flags, console: rich.console.Console) -> int:
     """Predicts the classes of the chosen images and writes them line by line."""
     selection, settings = arguments.selection, arguments.smoothing
     share = shares.own(arguments)

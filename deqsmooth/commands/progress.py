@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 
 import rich.console
 import rich.progress
+
+from deqsmooth.certificates import jsonl, record
+from deqsmooth.reports import terminal
 
 
 def bar(console: rich.console.Console) -> rich.progress.Progress:
@@ -59,3 +63,14 @@ class _Left(rich.progress.ProgressColumn):
     def render(self, task: rich.progress.Task) -> rich.progress.Text:
         seconds = _seconds_left(task)
         return rich.progress.Text("" if seconds is None else str(datetime.timedelta(seconds=round(seconds))))
+
+
+def follow(
+    coming: Iterable[record.Certificate], writer: jsonl.Writer, total: int, console: rich.console.Console
+) -> None:
+    """Writes certificates as they come, and shows how many of the images are done."""
+    with bar(console) as shown:
+        begin(shown, "compiling", total, len(writer.done))
+        for certificate in coming:
+            writer.write(certificate)
+            advance(shown, terminal.state(writer.done))

@@ -6,18 +6,60 @@ import dataclasses
 import pathlib
 
 import rich.console
+import tyro
 
-from deqsmooth import data
-from deqsmooth.certificates import jsonl, verification
-from deqsmooth.commands import flags
-from deqsmooth.commands.certify import follow
-from deqsmooth.models import checkpoints
-from deqsmooth.reports import terminal
-from deqsmooth.smoothing import provenance, recertification
+from deqsmooth.commands import main as commands
 
 
-def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Certify another network from the certificates of one: a quantised, fine-tuned or shorter solved copy.
+
+    Attributes:
+      file: certificates of the independent sampler.
+      checkpoint: folder of the network to certify; by default the one that the certificates are about.
+      before: folder of the one that they are about; by default the one shipped for the data set and sigma.
+      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      solver: of the network to certify; this and what follows is by default as in the certificates.
+      budget: its evaluations.
+      tolerance: its relative residual to stop at.
+      start: where its solves begin.
+      dtype: floating point type of its cell.
+      num_pairs: samples of an image on which both are evaluated.
+      alpha_pairs: the part of alpha that the pairs take; by default a tenth.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      out: file that certificates are appended to; by default one in `runs/` named after the settings.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    checkpoint: pathlib.Path | None = None
+    before: pathlib.Path | None = None
+    data_dir: str | None = None
+    solver: str | None = None
+    budget: int | None = None
+    tolerance: float | None = None
+    start: str | None = None
+    dtype: str | None = None
+    num_pairs: int = 1000
+    alpha_pairs: float | None = None
+    download: bool = False
+    out: pathlib.Path | None = None
+
+
+def main() -> int:
+    """Command `deqsmooth-recertify`; returns the exit status."""
+    return commands.run(Flags, run, prog="deqsmooth-recertify")
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
     """Certifies the network for the images that are not yet in the file."""
+    from deqsmooth import data
+    from deqsmooth.certificates import jsonl, verification
+    from deqsmooth.commands import progress
+    from deqsmooth.models import checkpoints
+    from deqsmooth.reports import terminal
+    from deqsmooth.smoothing import provenance, recertification
+
     source = verification.verify(arguments.file)
     if source.differences:
         raise ValueError(f"{source.differences[0]}; only what verifies can be built on")
@@ -37,11 +79,11 @@ def run(arguments: flags.Recertify, console: rich.console.Console) -> int:
         left = set(writer.left(certificate.index for certificate in source.found))
         chosen = [certificate for certificate in source.found if certificate.index in left]
         coming = recertification.recertify(chosen, (before, source.settings), (after, settings), dataset)
-        follow(coming, writer, len(source.found), console)
+        progress.follow(coming, writer, len(source.found), console)
         found = writer.done
         if found:
             console.print(terminal.certified_accuracy(found, terminal.radii(settings.sigma, settings.cap)))
             console.print(terminal.summary(found))
-            spent, anew = (sum(c.evaluations for c in all) for all in (found, source.found))
+            spent, anew = (sum(c.evaluations for c in every) for every in (found, source.found))
             console.print(f"{spent:,} cell evaluations, where the certificates before took {anew:,}")
     return 0

@@ -6,7 +6,7 @@ import pathlib
 from typing import NamedTuple
 
 from deqsmooth import devices
-from deqsmooth.commands import flags
+from deqsmooth.commands import certify
 from deqsmooth.config import checks
 
 
@@ -34,7 +34,7 @@ class Share(NamedTuple):
         return "" if self.total == 1 else f"{devices.who(self.number, self.total)}: "
 
 
-def own(arguments: flags.Certify) -> Share:
+def own(arguments: certify.Flags) -> Share:
     """The share that the flags give this process, or that JAX's runtime does.
 
     Raises:

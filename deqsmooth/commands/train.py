@@ -1,120 +1,99 @@
-"""Command `deqsmooth-train`: a model, or the start of one."""
+"""Command `deqsmooth-train`: trains a model, or with `--phase start` the start of a trained one."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-import time
+from typing import Annotated, Literal
 
 import rich.console
+import tyro
 
-from deqsmooth import config, data, devices, models, types
-from deqsmooth.commands import flags, progress
-from deqsmooth.models import checkpoints
-from deqsmooth.training import interruption, loop, metrics, model_training, start_training
+from deqsmooth import config
+from deqsmooth.commands import flags
+from deqsmooth.commands import main as commands
 
 
-def run(arguments: flags.Train, console: rich.console.Console) -> int:
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Train a deep equilibrium model under Gaussian noise; with `--phase start`, the start of a trained one.
+
+    Attributes:
+      settings: how it is trained.
+      phase: `model`, or `start`, which has settings of its own: see `--phase start --help`.
+      preset: named settings that the other flags then change: a recipe of `deqsmooth.config.presets`.
+      workdir: folder of metrics, states and the trained model; by default one in `runs/`.
+      resume: go on where the run in the folder stopped.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      distributed: this is one of several processes that train together, over the devices of all: TPU pods, SLURM,
+        Open MPI and Kubernetes are recognised. The folder must be one that all of them share.
+    """
+
+    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], flags.Flat] = dataclasses.field(
+        default_factory=config.Training
+    )
+    phase: Literal["model", "start"] = "model"
+    preset: str | None = None
+    workdir: pathlib.Path | None = None
+    resume: bool = False
+    download: bool = False
+    distributed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class StartFlags:
+    """Learn where the solves of a trained model begin, so that a few evaluations do what 30 did.
+
+    Attributes:
+      settings: how it is learned.
+      phase: `start`; without it, a model is trained.
+      preset: named settings that the other flags then change: a recipe of `deqsmooth.config.presets`.
+      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
+      workdir: folder of metrics, states and the model with its start; by default one in `runs/`.
+      resume: go on where the run in the folder stopped.
+      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      distributed: this is one of several processes that train together, over the devices of all: TPU pods, SLURM,
+        Open MPI and Kubernetes are recognised. The folder must be one that all of them share.
+    """
+
+    settings: Annotated[config.StartTraining, flags.Flat] = dataclasses.field(default_factory=config.StartTraining)
+    phase: Literal["start"] = "start"
+    preset: str | None = None
+    checkpoint: pathlib.Path | None = None
+    workdir: pathlib.Path | None = None
+    resume: bool = False
+    download: bool = False
+    distributed: bool = False
+
+
+def main() -> int:
+    """Command `deqsmooth-train`; returns the exit status."""
+    if flags.value_of("--phase") == "start":
+        return commands.run(StartFlags, run_start, prog="deqsmooth-train", preset=_start_preset)
+    return commands.run(Flags, run, prog="deqsmooth-train", preset=_preset)
+
+
+def _preset(name: str) -> Flags:
+    from deqsmooth.config import presets
+
+    return Flags(settings=presets.find("preset", name, presets.TRAINING), preset=name)
+
+
+def _start_preset(name: str) -> StartFlags:
+    from deqsmooth.config import presets
+
+    return StartFlags(settings=presets.find("preset", name, presets.START_TRAINING), preset=name)
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
     """Trains a model, or goes on with it."""
-    settings = arguments.settings
-    _introduce(arguments, console)
-    model = models.build(settings.model, devices.AXIS)
-    train, test = _splits(arguments)
-    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
-    pretraining = loop.num_updates(settings, len(train), settings.pretraining_epochs)
-    checkpoints.check_place(workdir / "model")
-    console.print(f"to {workdir}; the first {pretraining} updates are pre-training")
-    begin = model_training.init(model, settings, len(train))
+    from deqsmooth.commands import fitting
 
-    def fit(state):
-        return model_training.fit(model, settings, train, test, state)
-
-    with checkpoints.Run(workdir, settings) as run:
-        variables = _fit(run, arguments.resume, begin, fit, console)
-    checkpoints.save(workdir / "model", variables, settings.model, settings)
-    console.print(f"model: {workdir / 'model'}")
-    return 0
+    return fitting.train_model(arguments, console)
 
 
-def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int:
+def run_start(arguments: StartFlags, console: rich.console.Console) -> int:
     """Learns the start of a trained model, or fine-tunes both, or goes on with it."""
-    settings = arguments.settings
-    _introduce(arguments, console)
-    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(settings.dataset, settings.sigma))
-    model, variables = checkpoint.model, checkpoint.variables
-    if not isinstance(model, types.Model):
-        raise ValueError(
-            f"{arguments.checkpoint} holds a classifier without an equilibrium: it has no start to learn"
-        )
-    if settings.fine_tune is not None:
-        _check_start(settings, checkpoint.start)
-    train, test = _splits(arguments)
-    kind = "start" if settings.fine_tune is None else "fine-tuned"
-    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
-    checkpoints.check_place(workdir / "model")
-    begin = start_training.init(model, variables, settings, len(train))
+    from deqsmooth.commands import fitting
 
-    def fit(state):
-        return start_training.fit(model, variables, settings, train, test, state)
-
-    with checkpoints.Run(workdir, settings, checkpoint.sha256) as run:
-        params = _fit(run, arguments.resume, begin, fit, console)["params"]
-    variables = start_training.trained(variables, params)
-    mean = start_training.mean_equilibrium(model, variables, settings, train)
-    variables = {**variables, "start": {"network": params["network"], "mean": mean}}
-    checkpoints.save(workdir / "model", variables, checkpoint.size, checkpoint.training, settings)
-    console.print(f"model with its start: {workdir / 'model'}")
-    return 0
-
-
-def _check_start(settings: config.StartTraining, start: config.StartTraining | None) -> None:
-    if start is None or start.network != settings.network:
-        raise ValueError(
-            f"fine_tune is {settings.fine_tune}; it goes on from a learned start of {settings.network}, and the "
-            f"checkpoint has {'none' if start is None else f'one of {start.network}'}"
-        )
-
-
-def _introduce(arguments: flags.Train | flags.TrainStart, console: rich.console.Console) -> None:
-    """Each of several processes says who it is; the first alone goes on to speak."""
-    if arguments.distributed:
-        number, count = devices.share(None)
-        console.print(devices.who(number, count))
-        console.quiet = number > 0
-
-
-def _splits(arguments: flags.Train | flags.TrainStart) -> list[data.Dataset]:
-    settings = arguments.settings
-    splits = ("train", config.Selection(dataset=settings.dataset).split)
-    return [data.load(settings.dataset, split, settings.data_dir, download=arguments.download) for split in splits]
-
-
-def _fit(run, resume, begin, fit, console):
-    """Variables after the last update, of a training that is followed, logged, saved and resumed."""
-    number, _ = devices.share(None)
-    log_file = run.workdir / "metrics.jsonl" if number == 0 else None
-    with metrics.Log(log_file) as log, interruption.Interruption() as interrupted:
-        state = run.latest(begin)
-        if state is not None and not resume:
-            raise ValueError(f"{run.workdir} holds a run; give --resume to go on with it, or another --workdir")
-        state = begin if state is None else state
-        done = int(state.update)
-        log.cut(done)
-        waited, begun = 0.0, time.perf_counter()
-        with progress.bar(console) as shown:
-            task = progress.begin(shown, "compiling", None, done)
-            for now in fit(state):
-                update = int(now.state.update)
-                log.write(now)
-                waited += now.waited
-                shown.update(task, total=now.total)
-                if now.evaluation is not None:
-                    run.save(now.state)
-                    console.print(f"after {update} updates: {metrics.describe(now.evaluation)}")
-                progress.advance(shown, metrics.describe(now.metrics))
-                if update < now.total and interrupted.is_asked(update):
-                    run.save(now.state)
-                    run.wait()
-                    console.print(f"saved after {update} updates; --resume goes on from there")
-                    interrupted.end()
-        console.print(f"waited {waited:.1f} of {time.perf_counter() - begun:.0f} s for images")
-        return run.latest(begin).variables
+    return fitting.train_start(arguments, console)

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from deqsmooth import config
-from deqsmooth.config import architecture
+from deqsmooth.config import architecture, checks
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -191,3 +191,13 @@ SMOOTHING: dict[str, config.Smoothing] = {
     **{f"srs-mdeq-{k}a": _paper("serial", "anderson", k) for k in (1, 3)},
     **{f"srs-mdeq-{k}b": _paper("serial", "broyden", k) for k in (1, 3)},
 }
+
+
+def find(kind: str, name: str, presets: dict[str, Any]) -> Any:
+    """The settings with a name.
+
+    Raises:
+      ValueError: the name is unknown; names the nearest.
+    """
+    checks.known(kind, name, presets)
+    return presets[name]

@@ -5,17 +5,15 @@ Needs the files alone: neither JAX nor the model, nor, to be looked at, a networ
 
 from __future__ import annotations
 
-import argparse
 import base64
 import html
 import os
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 
 from deqsmooth.certificates import attempts, cohen
 from deqsmooth.reports import figures, summary, tables
-from deqsmooth.reports.runs import Run, read
+from deqsmooth.reports.runs import Run
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --faint: #666; --rule: #d9d9d9;
@@ -139,27 +137,3 @@ def _picture(figure: figures.Figure) -> str:
         f'<img src="{kind}{light}" alt="{html.escape(figure.caption)}"></picture>'
         f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
     )
-
-
-def main() -> int:
-    """Command `deqsmooth-report`; returns the exit status: 0 done, 1 a file is not sound, 2 bad input."""
-    parser = argparse.ArgumentParser(
-        prog="deqsmooth-report",
-        description="A page of tables and figures from files of certificates, compared with the first.",
-        epilog="exit status: 0 done, 1 a file does not verify or is refuted, 2 bad input",
-    )
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=pathlib.Path, help="certificates, or Cohen's .tsv"
-    )
-    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("report"))
-    arguments = parser.parse_args()
-    try:
-        runs = read(arguments.files)
-        write(runs, arguments.out)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for run in runs:
-        print(f"{run.path}: {run.verdict()}", file=sys.stdout if run.is_sound else sys.stderr)
-    print(f"report: {arguments.out / 'index.html'}")
-    return int(not all(run.is_sound for run in runs))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import table
 
 from deqsmooth import config
 from deqsmooth.certificates import attempts, record, rounding
-from deqsmooth.smoothing import planning
 from deqsmooth.statistics import bounds
 
 if TYPE_CHECKING:
-    from deqsmooth.models import parity
+    pass
 
 
 def radii(sigma: float, largest: float) -> list[float]:
@@ -114,17 +112,6 @@ def state(found: Sequence[record.Certificate]) -> str:
     return "certified " + ", ".join(f"{s:.0f} % at {r:g}" for r, s in zip(at, shares, strict=True))
 
 
-def comparisons(found: Sequence[parity.Comparison]) -> table.Table:
-    """Errors of a converted model beside their limits."""
-    shown = table.Table(title="largest error by quantity")
-    for heading in ("quantity", "error", "limit", ""):
-        shown.add_column(heading)
-    for comparison in found:
-        verdict = "passed" if comparison.passed else "FAILED"
-        shown.add_row(comparison.quantity, f"{comparison.error:.1e}", f"{comparison.limit:g}", verdict)
-    return shown
-
-
 def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
     """Empirical robust accuracy, in percent, beside the certified one, at the radii of attacks."""
     shown = table.Table(title=f"attacks on the {target} classifier")
@@ -141,65 +128,3 @@ def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
     for name, shares in rows.items():
         shown.add_row(name, *(rounding.percent(share) for share in shares))
     return shown
-
-
-def classifier(settings: config.Smoothing, solves: bool) -> str:
-    """A sampler with its start and budget, in two words, and its solver if that is not Anderson mixing."""
-    if not solves:
-        return "the network"
-    solver = "" if settings.solver == "anderson" else f", {settings.solver}"
-    return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}{solver}"
-
-
-def plans(
-    found: Sequence[Sequence[planning.Plan]], best: planning.Plan, settings: config.Planning, solves: bool
-) -> table.Table:
-    """The best plan of every classifier, and which is the best of all.
-
-    Args:
-      found: plans of every classifier.
-      best: the plan that is recommended.
-      settings: what they are made for.
-      solves: whether the classifier has an equilibrium to solve for.
-    """
-    shown = table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
-    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
-        shown.add_column(heading, justify="right" if heading else "left")
-    for own in found:
-        plan = best if best in own else planning.choose([own], settings.slack)
-        if plan is None:
-            continue
-        smoothing = plan.settings
-        shown.add_row(
-            classifier(smoothing, solves),
-            ", ".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
-            f"{smoothing.num_audit}" if smoothing.num_audit else "",
-            f"{plan.evaluations:,.0f}",
-            f"{plan.seconds:.2f}",
-            f"{100 * plan.certified:.1f}",
-            style="bold" if plan == best else None,
-        )
-    return shown
-
-
-def no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
-    """Why no image is expected to reach the radius."""
-    asked = bounds.share(settings.radius, settings.sigma)
-    surest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
-    return (
-        f"no image of the pilot is expected to reach radius {settings.radius:g}: that asks for a class with more "
-        f"than {100 * asked:.2f} % of the votes, and the surest image has {100 * surest:.2f} %"
-    )
-
-
-def as_flags(where: dict[str, Any], settings: config.Smoothing) -> str:
-    """The flags that give settings, without those that are as by default."""
-    default = config.Smoothing(sampler=settings.sampler)
-    changed = {name: x for name, x in vars(settings).items() if x != getattr(default, name)}
-    if settings.sampler != config.Smoothing().sampler:
-        changed["sampler"] = settings.sampler
-    given = {name: x for name, x in where.items() if x is not None} | {"sigma": settings.sigma} | changed
-    return " ".join(
-        f"--{name.replace('_', '-')} {shlex.quote(','.join(map(str, x)) if isinstance(x, tuple) else str(x))}"
-        for name, x in given.items()
-    )

@@ -7,7 +7,7 @@ It has the sampling programs compiled, once for a data set; `serial` and `indepe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ _BLOCK = {"cpu": 100}
 _BLOCK_ELSEWHERE = 400
 _EVALUATIONS_PER_ROW = 32
 _ROWS_PER_LANE = 32
+_TRIED = 8
 
 
 def certify(
@@ -205,6 +206,22 @@ def checked(classifier: sampler.Classifier, images: np.ndarray, settings: config
             f"start is {settings.start!r}; the checkpoint has no trained start: train.py --phase start makes one"
         )
     return images.astype(np.float32)
+
+
+def first_usable(
+    classifier: sampler.Classifier, dataset: data.Dataset, indices: Sequence[int], settings: config.Smoothing
+) -> np.ndarray:
+    """The first image of some indices [H, W, C] that a classifier can take.
+
+    Raises:
+      ValueError: none of the first eight can be taken; says what is wrong with the first.
+    """
+    for index in (*indices[:_TRIED], indices[0]):
+        try:
+            return checked(classifier, dataset[index][0][None], settings)[0]
+        except ValueError as error:
+            reason = error
+    raise reason
 
 
 def numbered(images: np.ndarray, indices: npt.ArrayLike | None) -> np.ndarray:

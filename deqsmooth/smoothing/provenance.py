@@ -8,19 +8,18 @@ from typing import Any
 
 import jax
 
-import deqsmooth
 from deqsmooth import config, data
 from deqsmooth.certificates import record
 from deqsmooth.config import serialization
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification
 
-_PACKAGES = ("jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
+_PACKAGES = ("deqsmooth", "jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those that it computes with."""
-    return {"deqsmooth": deqsmooth.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    return {name: metadata.version(name) for name in _PACKAGES}
 
 
 def header(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
@@ -27,7 +27,7 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
     """
     if successes == 0:
         return 0.0
-    return float(stats.beta.ppf(alpha, successes, trials - successes + 1))
+    return float(scipy.stats.beta.ppf(alpha, successes, trials - successes + 1))
 
 
 def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
@@ -56,7 +56,7 @@ def sign_test(only_first: int, only_second: int) -> float:
       (0.0390625, 1.0)
     """
     wins = only_first + only_second
-    return float(stats.binomtest(only_first, wins, 0.5).pvalue) if wins else 1.0
+    return float(scipy.stats.binomtest(only_first, wins, 0.5).pvalue) if wins else 1.0
 
 
 def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: float) -> int:
@@ -77,7 +77,7 @@ def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: 
     most, least = population - (drawn - marked_drawn), marked_drawn
     while least < most:
         middle = (least + most + 1) // 2
-        if stats.hypergeom.cdf(marked_drawn, population, middle, drawn) > alpha:
+        if scipy.stats.hypergeom.cdf(marked_drawn, population, middle, drawn) > alpha:
             least = middle
         else:
             most = middle - 1
@@ -200,7 +200,7 @@ def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
     """
     second, first = np.argsort(counts, kind="stable")[-2:]
     won, both = int(counts[first]), int(counts[first]) + int(counts[second])
-    certain = both > 0 and stats.binomtest(won, both, 0.5).pvalue <= alpha
+    certain = both > 0 and scipy.stats.binomtest(won, both, 0.5).pvalue <= alpha
     return int(first) if certain else None
 
 
@@ -211,7 +211,7 @@ def radius(p_lower: float, sigma: float) -> float:
       >>> round(radius(0.99, 0.5), 3), radius(0.5, 0.5)
       (1.163, 0.0)
     """
-    return float(sigma * stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
+    return float(sigma * scipy.stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
 
 
 def share(radius: float, sigma: float) -> float:
@@ -221,7 +221,7 @@ def share(radius: float, sigma: float) -> float:
       >>> round(share(1.163, 0.5), 3)
       0.99
     """
-    return float(stats.norm.cdf(radius / sigma))
+    return float(scipy.stats.norm.cdf(radius / sigma))
 
 
 def least_count(trials: int, alpha: float, share: float) -> int:
@@ -231,7 +231,7 @@ def least_count(trials: int, alpha: float, share: float) -> int:
       >>> least_count(100, 0.001, 0.9), clopper_pearson_lower(99, 100, 0.001) >= 0.9
       (99, True)
     """
-    return int(stats.binom.isf(alpha, trials, share)) + 1
+    return int(scipy.stats.binom.isf(alpha, trials, share)) + 1
 
 
 def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: float) -> float:

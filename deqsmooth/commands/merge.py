@@ -1,0 +1,42 @@
+"""Command `deqsmooth-merge`: files of certificates that several processes made, as one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import rich.console
+import tyro
+
+from deqsmooth.commands import main as commands
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Merge files of certificates that were made with equal settings.
+
+    Attributes:
+      files: files of certificates, in any order.
+      out: file that is written; it must not exist.
+    """
+
+    files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+    out: pathlib.Path
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("no file of certificates is given")
+
+
+def main() -> int:
+    """Command `deqsmooth-merge`; returns the exit status: 0 done, 2 bad input."""
+    return commands.run(Flags, run, prog="deqsmooth-merge", uses_jax=False)
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
+    """Merges the files."""
+    from deqsmooth.certificates import merging
+
+    num = merging.merge(arguments.files, arguments.out)
+    print(f"{num} certificates: {arguments.out}")
+    return 0

@@ -1,0 +1,44 @@
+"""Command `deqsmooth-report`: a page of tables and figures from files of certificates."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+
+import rich.console
+import tyro
+
+from deqsmooth.commands import main as commands
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Write a page of tables and figures from files of certificates, each compared with the first.
+
+    Exit status: 0 done, 1 a file does not verify or is refuted by an attack, 2 bad input.
+
+    Attributes:
+      files: files of certificates, of attacks on them, or published results in the `.tsv` format of Cohen et al.
+      out: folder of the page.
+    """
+
+    files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+    out: pathlib.Path = pathlib.Path("report")
+
+
+def main() -> int:
+    """Command `deqsmooth-report`; returns the exit status: 0 done, 1 a file is not sound, 2 bad input."""
+    return commands.run(Flags, run, prog="deqsmooth-report", uses_jax=False)
+
+
+def run(arguments: Flags, console: rich.console.Console) -> int:
+    """Verifies the files and writes the page."""
+    from deqsmooth.reports import html, runs
+
+    found = runs.read(arguments.files)
+    html.write(found, arguments.out)
+    for one in found:
+        print(f"{one.path}: {one.verdict()}", file=sys.stdout if one.is_sound else sys.stderr)
+    print(f"report: {arguments.out / 'index.html'}")
+    return int(not all(one.is_sound for one in found))
