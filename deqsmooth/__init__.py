@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from deqsmooth.certificates.jsonl import Writer as Writer
+    from deqsmooth.certificates.jsonl import read as read
     from deqsmooth.certificates.record import Certificate as Certificate
-    from deqsmooth.certificates.record import read as read
     from deqsmooth.config import Selection as Selection
     from deqsmooth.config import Smoothing as Smoothing
     from deqsmooth.config import Training as Training
@@ -61,7 +61,7 @@ _HOMES = {
     "load_checkpoint": "models.checkpoints.load_shipped",
     "load_dataset": "data.load",
     "predict": "smoothing.prediction.predict",
-    "read": "certificates.record.read",
+    "read": "certificates.jsonl.read",
     "shipped": "models.checkpoints.shipped",
 }
 

@@ -1,15 +1,11 @@
-"""What attacks came to, one line an attempt, in a JSONL file that begins with how they were made.
-
-Needs neither JAX nor the model.
-"""
+"""Results of attacks: one line an attempt, in a JSONL file that begins with the settings of the attack."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import pathlib
 from typing import Any, NamedTuple
+
+from deqsmooth.certificates import jsonl
 
 KIND = "attack"
 """Of the header of such a file; its `certificates` is the digest of the header of the certificates' file."""
@@ -17,17 +13,17 @@ KIND = "attack"
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """What an attack on an image came to.
+    """The result of an attack on an image within one radius.
 
     Attributes:
       index: of the image in its split.
       label: its class.
-      budget: radius within which the attack was to stay.
+      budget: largest L2 distance that the attack was allowed.
       distance: L2 distance of the attacked image from the image.
       prediction: class of the attacked image; None if the smoothed classifier abstains.
       certified: class of the certificate; None if it abstains.
       radius: certified radius.
-      refutes: whether the smoothed class of an image nearer than the radius is not the certified one.
+      refutes: whether the attacked image lies within the certified radius and has another smoothed class.
     """
 
     index: int
@@ -38,6 +34,11 @@ class Attempt:
     certified: int | None
     radius: float
     refutes: bool
+
+    @property
+    def correct(self) -> bool:
+        """Whether the certified class is the label."""
+        return self.certified == self.label
 
 
 class File(NamedTuple):
@@ -52,38 +53,37 @@ class File(NamedTuple):
     attempts: list[Attempt]
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says of itself that it holds attempts."""
+def is_file(text: str) -> bool:
+    """Whether the header of a text says that it holds attempts."""
     try:
-        with pathlib.Path(path).open() as file:
-            return json.loads(file.readline()).get("kind") == KIND
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return jsonl.objects("", text.partition("\n")[0])[0].get("kind") == KIND
+    except (ValueError, IndexError):
         return False
 
 
-def read(path: str | os.PathLike[str]) -> File:
-    """The attempts of a file.
+def parse(name: str, text: str) -> File:
+    """The attempts of a text; `name` stands for it in errors.
 
     Raises:
-      ValueError: a line is none.
+      ValueError: a line is no attempt.
     """
-    header, *lines = pathlib.Path(path).read_text().splitlines()
+    header, *lines = jsonl.objects(name, text)
     found = []
-    for number, line in enumerate(lines, 2):
+    for number, values in enumerate(lines, 2):
         try:
-            attempt = Attempt(**json.loads(line))
+            attempt = Attempt(**values)
             numbers = (attempt.budget, attempt.distance, attempt.radius)
             if (
                 not all(isinstance(x, int | float) and x >= 0 for x in numbers)
                 or type(attempt.refutes) is not bool
             ):
                 raise ValueError("budget, distance and radius are numbers from 0, refutes is true or false")
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}, is no attempt: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}, line {number}, is no attempt: {error}") from None
         found.append(attempt)
     if not found:
-        raise ValueError(f"{path} holds no attempt yet")
-    return File(json.loads(header), found)
+        raise ValueError(f"{name} holds no attempt yet")
+    return File(header, found)
 
 
 def refutes(target: str, distance: float, prediction: int | None, certified: int | None, radius: float) -> bool:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
-import os
 import pathlib
 from collections.abc import Iterable
 
-from deqsmooth.certificates import record, rounding
+from deqsmooth.certificates import jsonl, record, rounding
 
 _COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 _ABSTAINS = -1
@@ -41,19 +40,24 @@ class Published:
     seconds: float
 
 
-def read(path: str | os.PathLike[str]) -> list[Published]:
+def read(path: jsonl.Path) -> list[Published]:
     """The lines of a result file.
 
     Raises:
       ValueError: the file cannot be read, or a line breaks the format.
     """
-    try:
-        lines = pathlib.Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    rows = list(csv.reader(lines, delimiter="\t"))
+    return parse(str(path), jsonl.text(path))
+
+
+def parse(name: str, text: str) -> list[Published]:
+    """The lines of the text of a result file; `name` stands for the file in errors.
+
+    Raises:
+      ValueError: a line breaks the format.
+    """
+    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
     if not rows or rows[0] != _COLUMNS:
-        raise ValueError(f"{path} does not begin with the columns {', '.join(_COLUMNS)}")
+        raise ValueError(f"{name} does not begin with the columns {', '.join(_COLUMNS)}")
     found = []
     for number, row in enumerate(rows[1:], 2):
         try:
@@ -69,12 +73,12 @@ def read(path: str | os.PathLike[str]) -> list[Published]:
             if line.correct != (line.prediction == line.label):
                 raise ValueError(f"correct is {correct} for label {label} and prediction {prediction}")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise ValueError(f"{name}, line {number}: {error}") from None
         found.append(line)
     return found
 
 
-def write(path: str | os.PathLike[str], found: Iterable[record.Certificate]) -> None:
+def write(path: jsonl.Path, found: Iterable[record.Certificate]) -> None:
     """Writes certificates as a result file, with radii rounded down.
 
     Raises:

@@ -1,18 +1,32 @@
-"""Statements over a data set: from the certificates of images to what can be said of all of them.
-
-Needs no more than the certificates: neither JAX nor the model.
-"""
+"""Statements over a data set: certified accuracy, average radii, and comparisons of runs, from records alone."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from deqsmooth.certificates import cohen, record
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, significance
 
-Line = record.Certificate | cohen.Published
-"""What is known of an image."""
+Image = record.Certificate | cohen.Published
+"""The result of one image."""
+
+
+class Result(Protocol):
+    """Anything with a verdict and a radius: a certificate, a published line, an attack's certificate."""
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the prediction is the label; None if the label is unknown."""
+        ...
+
+    @property
+    def radius(self) -> float:
+        """Certified radius."""
+        ...
 
 
 class Accuracy(NamedTuple):
@@ -37,12 +51,12 @@ class Comparison(NamedTuple):
     Attributes:
       radius: the radius.
       num_images: images that both have.
-      only_first: images that the first alone certifies as correct there.
-      only_second: images that the second alone does.
-      difference: certified accuracy of the second less that of the first.
-      lower: lower end of its interval for the images that these were drawn from.
+      only_first: images that only the first certifies as correct there.
+      only_second: images that only the second does.
+      difference: certified accuracy of the second minus that of the first.
+      lower: lower end of its interval over images.
       upper: upper end.
-      p_value: of the hypothesis that an image is as likely to be the one as the other, two-sided.
+      p_value: two-sided, of the hypothesis that both kinds of image are equally likely.
     """
 
     radius: float
@@ -55,30 +69,63 @@ class Comparison(NamedTuple):
     p_value: float
 
 
-def accuracy(found: Sequence[Line], radius: float, alpha: float = 0.05) -> Accuracy:
-    """Certified accuracy, with an interval for the images that these were drawn from (Clopper & Pearson 1934).
+def radii(sigma: float, largest: float) -> list[float]:
+    """The radii of a table: 0, 0.25, ... up to the first that no certificate can reach, at least to 0.5.
+
+    Args:
+      sigma: standard deviation of the noise; below 0.2 the step is 0.125.
+      largest: largest radius that a certificate can have.
+
+    Example:
+      >>> radii(0.5, 0.8)
+      [0.0, 0.25, 0.5, 0.75]
+    """
+    step = 0.25 if sigma >= 0.2 else 0.125
+    return [step * i for i in range(max(int(largest / step) + 1, 3))]
+
+
+def certified_accuracy(found: Sequence[Result], radius: float) -> float:
+    """Share of images whose prediction is correct with a certified radius of at least `radius`."""
+    return sum(_is_certified(one, radius) for one in found) / len(found)
+
+
+def average_certified_radius(found: Sequence[Result]) -> float:
+    """ACR: mean over all images of the radius if the prediction is correct, else 0 (Zhai et al. 2020)."""
+    return float(np.mean([one.radius if one.correct else 0.0 for one in found]))
+
+
+def mean_radius(found: Sequence[Result]) -> float:
+    """Mean radius over all images, wrong predictions included, abstentions as 0.
+
+    The paper's released code reports this under the name of ACR.
+    """
+    return float(np.mean([one.radius for one in found]))
+
+
+def accuracy(found: Sequence[Result], radius: float, alpha: float = 0.05) -> Accuracy:
+    """Certified accuracy, with a confidence interval over images (Clopper & Pearson 1934).
 
     Args:
       found: the images.
       radius: the radius.
-      alpha: probability that the interval misses, at most.
+      alpha: largest probability that the interval misses.
     """
-    reached = sum(_is_certified(line, radius) for line in found)
+    reached = sum(_is_certified(one, radius) for one in found)
     lower, upper = bounds.binomial_interval(reached, len(found), alpha)
     return Accuracy(radius, reached / len(found), lower, upper)
 
 
-def compare(first: Sequence[Line], second: Sequence[Line], radius: float, alpha: float = 0.05) -> Comparison:
+def compare(first: Sequence[Image], second: Sequence[Image], radius: float, alpha: float = 0.05) -> Comparison:
     """Compares two runs on the images that both have, by the exact test of McNemar (1947).
 
-    The interval is that of both shares of images on which they disagree, each at half of alpha: it covers with at
-    least its probability, and is a little wide.
+    The interval combines those of both shares of images on which the runs disagree, each at half of alpha. It
+    covers with at least its probability and is a little wide.
 
     Args:
       first: images of a run.
       second: images of the other.
       radius: the radius.
-      alpha: probability that the interval misses, at most.
+      alpha: largest probability that the interval misses.
 
     Raises:
       ValueError: they have no image in common, or give one of them different labels.
@@ -95,11 +142,11 @@ def compare(first: Sequence[Line], second: Sequence[Line], radius: float, alpha:
         (only_second - only_first) / len(pairs),
         gained[0] - lost[1],
         gained[1] - lost[0],
-        bounds.sign_test(only_first, only_second),
+        significance.sign_test(only_first, only_second),
     )
 
 
-def paired(first: Sequence[Line], second: Sequence[Line]) -> list[tuple[Line, Line]]:
+def paired(first: Sequence[Image], second: Sequence[Image]) -> list[tuple[Image, Image]]:
     """What two runs say of the images that both have, in the order of the first.
 
     Raises:
@@ -123,23 +170,37 @@ def simultaneous_radii(found: Sequence[record.Certificate]) -> list[float]:
 
     Every bound is computed again from its counts, at alpha divided by the number of images (Bonferroni).
     """
-    return [bounds.radius(_p_lower(certificate, len(found)), certificate.sigma) for certificate in found]
+    return [bounds.radius(_p_lower(c, num=len(found)), c.sigma) for c in found]
 
 
-def _p_lower(certificate, num_images) -> float:
-    alpha_count = certificate.alpha_count
-    if alpha_count is None:
-        alpha_count = (certificate.alpha - certificate.alpha_audit) / len(certificate.looks or (1,))
-    return bounds.lower_bound(
-        certificate.count,
-        certificate.num_estimation,
-        alpha_count=alpha_count / num_images,
-        mismatches=certificate.mismatches,
-        audited=None if certificate.bound == "clopper-pearson" else certificate.num_audit,
-        alpha_audit=certificate.alpha_audit / num_images,
-        bound=certificate.bound,
+def under(formula: str, c: record.Certificate) -> record.Certificate:
+    """The certificate that another formula makes of the same audited votes."""
+    p_lower = _p_lower(c, formula=formula)
+    prediction = c.selected if p_lower > 0.5 else None
+    return dataclasses.replace(
+        c,
+        bound=formula,
+        p_lower=p_lower,
+        prediction=prediction,
+        radius=bounds.radius(p_lower, c.sigma),
+        correct=record.is_correct(prediction, c.label),
     )
 
 
-def _is_certified(line, radius) -> bool:
-    return bool(line.correct and line.radius >= radius)
+def _p_lower(c: record.Certificate, num: int = 1, formula: str | None = None) -> float:
+    """The bound of a certificate again, at a fraction of its alpha or by another formula of audited votes."""
+    alpha_count = c.alpha_count
+    if alpha_count is None:
+        alpha_count = (c.alpha - c.alpha_audit) / len(c.looks or (1,))
+    audit = bounds.Audit(c.num_audit, c.mismatches, c.alpha_audit / num, formula or c.bound)
+    return bounds.lower_bound(
+        c.count,
+        c.num_estimation,
+        alpha_count / num,
+        audit=audit if c.bound in bounds.AUDITED else None,
+        pairs=bounds.Pairs(c.num_pairs, c.lost, c.alpha_pairs / num) if c.bound == bounds.PAIRED else None,
+    )
+
+
+def _is_certified(one: Result, radius: float) -> bool:
+    return bool(one.correct and one.radius >= radius)

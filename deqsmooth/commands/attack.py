@@ -48,7 +48,7 @@ def main() -> int:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Attacks, writes what came of it line by line, and says how many survive."""
     from deqsmooth import data
-    from deqsmooth.certificates import attempts, jsonl, verification
+    from deqsmooth.certificates import attempts, jsonl, statements, verification
     from deqsmooth.commands import progress
     from deqsmooth.config import checks, serialization
     from deqsmooth.models import checkpoints
@@ -67,7 +67,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     provenance.agree(source.header, checkpoint, dataset)
     chosen = source.found[: arguments.max_images]
     largest = max(certificate.radius for certificate in chosen)
-    radii = arguments.radii or [r for r in terminal.radii(source.settings.sigma, largest) if r > 0]
+    radii = arguments.radii or [r for r in statements.radii(source.settings.sigma, largest) if r > 0]
     for radius in radii:
         checks.holds(radius > 0, "radii", radius, "positive")
     checks.holds(len(set(radii)) == len(radii), "radii", radii, "without repetition")

@@ -69,12 +69,12 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         return predict.run(arguments, console)
 
     from deqsmooth import data
-    from deqsmooth.certificates import jsonl, record
+    from deqsmooth.certificates import jsonl, record, statements
     from deqsmooth.commands import progress, shares
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
-    from deqsmooth.smoothing import certification, provenance
+    from deqsmooth.smoothing import assembly, certification, cost, inputs, layout, provenance
 
     selection = arguments.selection
     settings = arguments.smoothing
@@ -83,7 +83,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
     chosen = selection.indices(len(dataset))
     indices = share.of(chosen)
-    image = certification.first_usable(checkpoint, dataset, chosen, settings)
+    image = inputs.first_usable(checkpoint, dataset, chosen, settings)
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
     classes = checkpoint.model.num_classes
     checks.holds(
@@ -103,8 +103,8 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
             f"{share.introduction()}{len(indices)} images of {selection.dataset}, "
             f"{len(writer.done)} done, to {out}"
         )
-        resolved = certification.resolve(settings)
-        console.print(terminal.announcement(resolved, certification.solves(checkpoint)))
+        resolved = layout.resolve(settings)
+        console.print(terminal.announcement(resolved, assembly.solves(checkpoint)))
         unreadable = []
 
         def note(entry: record.Unreadable) -> None:
@@ -115,14 +115,14 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         try:
             if left:
                 programs = certification.prepare(checkpoint, settings, image.shape, len(left))
-                console.print(terminal.expectation(programs.expected_seconds(image), len(left)))
+                console.print(terminal.expectation(cost.seconds(programs, image), len(left)))
                 coming = certification.certify_dataset(
                     checkpoint, dataset, left, settings, programs, on_unreadable=note
                 )
                 progress.follow(coming, writer, len(indices), console)
         finally:
             if writer.done:
-                at = terminal.radii(settings.sigma, settings.cap)
+                at = statements.radii(settings.sigma, settings.cap)
                 console.print(terminal.certified_accuracy(writer.done, at))
                 console.print(terminal.summary(writer.done))
     return 3 if unreadable else 0

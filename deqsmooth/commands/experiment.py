@@ -19,7 +19,7 @@ from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
 from deqsmooth.models import checkpoints
 from deqsmooth.reports import figures
-from deqsmooth.smoothing import certification, provenance
+from deqsmooth.smoothing import assembly, certification, cost, inputs, provenance
 
 
 class _Subject(NamedTuple):
@@ -116,13 +116,13 @@ def _subjects(models, rows, sigma, image, console) -> Iterator[_Subject]:
         checkpoint = checkpoints.load(folder)
         applicable = dict(_applicable(rows, checkpoint, sigma, trained, console))
         for settings in applicable.values():
-            certification.checked(checkpoint, image[None], settings)
+            inputs.images(checkpoint, image[None], settings)
         yield _Subject(trained, folder, checkpoint, applicable)
 
 
 def _applicable(rows, checkpoint, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:
     """Names and settings of the rows that a model can be run with."""
-    if not certification.solves(checkpoint):
+    if not assembly.solves(checkpoint):
         rows = dict([next(iter(rows.items()))])
     for row, settings in rows.items():
         full = row if model is None else model.name if len(rows) == 1 else f"{model.name}, {row}"
@@ -163,5 +163,5 @@ def _measure(checkpoint, dataset, selection, settings, path) -> pathlib.Path:
     if not file.exists():
         indices = selection.indices(len(dataset))
         programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
-        file.write_text(json.dumps({"certificates": path.name, "bytes": programs.memory()}) + "\n")
+        file.write_text(json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n")
     return file

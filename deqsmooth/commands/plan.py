@@ -53,7 +53,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.certificates import rounding
     from deqsmooth.commands import progress
     from deqsmooth.models import checkpoints
-    from deqsmooth.smoothing import certification, planning
+    from deqsmooth.smoothing import assembly, planning
 
     settings = arguments.planning
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, split=arguments.split)
@@ -69,7 +69,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
             f"{settings.alpha:g}; it takes more noise, or more samples"
         )
         return 1
-    pilots, solves = [], certification.solves(checkpoint)
+    pilots, solves = [], assembly.solves(checkpoint)
     with progress.bar(console) as shown:
         chosen = planning.classifiers(checkpoint, settings)
         progress.begin(shown, "pilot", len(chosen))
@@ -126,7 +126,7 @@ def plans(
 
 def _no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
     """Why no image is expected to reach the radius."""
-    asked = bounds.share(settings.radius, settings.sigma)
+    asked = bounds.probability(settings.radius, settings.sigma)
     surest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
     return (
         f"no image of the pilot is expected to reach radius {settings.radius:g}: that asks for a class with more "

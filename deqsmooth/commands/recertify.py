@@ -54,7 +54,7 @@ def main() -> int:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Certifies the network for the images that are not yet in the file."""
     from deqsmooth import data
-    from deqsmooth.certificates import jsonl, verification
+    from deqsmooth.certificates import jsonl, statements, verification
     from deqsmooth.commands import progress
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
@@ -70,7 +70,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     after = before if arguments.checkpoint is None else checkpoints.load(arguments.checkpoint)
     names = ("solver", "budget", "tolerance", "start", "dtype")
     change = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    pairs = {"num_audit": arguments.num_pairs, "alpha_audit": arguments.alpha_pairs}
+    pairs = {"num_pairs": arguments.num_pairs, "alpha_pairs": arguments.alpha_pairs}
     settings = recertification.settings_after(source.settings, **change, **pairs)
     header = provenance.header(after, selection, settings, dataset.identity, source.header)
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
@@ -82,7 +82,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         progress.follow(coming, writer, len(source.found), console)
         found = writer.done
         if found:
-            console.print(terminal.certified_accuracy(found, terminal.radii(settings.sigma, settings.cap)))
+            console.print(terminal.certified_accuracy(found, statements.radii(settings.sigma, settings.cap)))
             console.print(terminal.summary(found))
             spent, anew = (sum(c.evaluations for c in every) for every in (found, source.found))
             console.print(f"{spent:,} cell evaluations, where the certificates before took {anew:,}")

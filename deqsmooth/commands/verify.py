@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import rich.console
 import tyro
 
 from deqsmooth.commands import main as commands
+
+if TYPE_CHECKING:
+    from deqsmooth.certificates import verification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Flags:
     Files of attacks on certificates are checked as well. Exit status: 0 nothing found, 1 differences, 2 bad input.
 
     Attributes:
-      files: files of certificates or attacks.
+      files: files of certificates or attacks, compressed ones (`.gz`), and archives of them (`.tar.gz`).
       replay: number of certificates of each file that are sampled again, with the model.
       checkpoint: for replay: folder of the model; by default the one shipped for the data set and sigma.
       data_dir: for replay: TFDS data directory, by default its own; for `arrays` the `.npz` file.
@@ -41,44 +45,49 @@ def main() -> int:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Verifies every file; an unreadable one does not keep the others from being verified."""
-    from deqsmooth.certificates import attempts, verification
+    """Verifies every file, and every file of an archive; one that cannot be read does not stop the others."""
+    from deqsmooth.certificates import attempts, jsonl
 
     status = 0
     for path in arguments.files:
         try:
-            if attempts.is_file(path):
-                status = max(status, _verify_attempts(path))
-                continue
-            checked = verification.verify(path)
-            messages = [str(difference) for difference in checked.differences]
-            if arguments.replay > 0 and checked.found:
-                messages += [f"{path}: {message}" for message in _replay(checked, arguments)]
+            for name, text in jsonl.texts(path):
+                verify = _attempts if attempts.is_file(text) else _certificates
+                status = max(status, verify(name, text, arguments))
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 2
-            continue
-        for message in messages:
-            print(message)
-        print(f"{path}: {verification.summary(checked)}")
-        status = max(status, int(bool(messages)))
     return status
 
 
-def _verify_attempts(path: pathlib.Path) -> int:
+def _certificates(name: str, text: str, arguments: Flags) -> int:
+    """Prints what is wrong with a file of certificates; returns 1 if anything is."""
+    from deqsmooth.certificates import verification
+
+    checked = verification.verify_text(name, text)
+    messages = [str(difference) for difference in checked.differences]
+    if arguments.replay > 0 and checked.found:
+        messages += [f"{name}: {message}" for message in _replay(checked, arguments)]
+    for message in messages:
+        print(message)
+    print(f"{name}: {verification.summary(checked)}")
+    return int(bool(messages))
+
+
+def _attempts(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of attacks; returns 1 if anything is, or if a certificate is refuted."""
     from deqsmooth.certificates import attempts
 
-    file = attempts.read(path)
+    file = attempts.parse(name, text)
     found = attempts.differences(file)
     for message in found:
-        print(f"{path}, {message}")
+        print(f"{name}, {message}")
     refuted = sum(one.refutes for one in file.attempts)
-    print(f"{path}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
+    print(f"{name}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
     return int(bool(found or refuted))
 
 
-def _replay(checked, arguments: Flags) -> list[str]:
+def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:
     """Samples some certificates again; returns the differences. Only this needs JAX and the model."""
     import numpy as np
 

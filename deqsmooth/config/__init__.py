@@ -6,7 +6,17 @@ A setting that is out of range raises `ValueError` with the value and the rule, 
 from deqsmooth.config.attack import Attack
 from deqsmooth.config.planning import Planning
 from deqsmooth.config.selection import DATASETS, Selection
-from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
+from deqsmooth.config.smoothing import (
+    BOUNDS,
+    INDEPENDENT_STARTS,
+    SAMPLERS,
+    SERIAL_STARTS,
+    Independent,
+    Paired,
+    Resolved,
+    Serial,
+    Smoothing,
+)
 from deqsmooth.config.solve import DTYPES, SOLVERS
 from deqsmooth.config.training import GRADIENTS, LOSSES, OPTIMISERS, Descent, StartTraining, Training
 
@@ -23,8 +33,12 @@ __all__ = [
     "SOLVERS",
     "Attack",
     "Descent",
+    "Independent",
+    "Paired",
     "Planning",
+    "Resolved",
     "Selection",
+    "Serial",
     "Smoothing",
     "StartTraining",
     "Training",

@@ -36,10 +36,14 @@ class Attack:
     alpha: float = 0.001
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.known("target", self.target, TARGETS)
         checks.positive(self, "steps", "restarts", "draws", "gradient_budget", "num_estimation")
-        if self.step_size is None:
-            object.__setattr__(self, "step_size", 2.5 / self.steps)
-        checks.holds(self.step_size > 0, "step_size", self.step_size, "positive")
+        object.__setattr__(self, "step_size", self.relative_step)
+        checks.holds(self.relative_step > 0, "step_size", self.step_size, "positive")
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
+
+    @property
+    def relative_step(self) -> float:
+        """Length of a step, as a share of the radius."""
+        return 2.5 / self.steps if self.step_size is None else self.step_size

@@ -41,13 +41,23 @@ class Selection:
         if self.max_images is not None:
             checks.positive(self, "max_images")
 
+    @property
+    def step(self) -> int:
+        """Distance of two chosen indices."""
+        return self.stride or _STRIDES[self.dataset]
+
+    def selects(self, index: int) -> bool:
+        """Whether an index is one of the chosen ones, in a split that is large enough."""
+        steps, rest = divmod(index - self.start_index, self.step)
+        return steps >= 0 and not rest
+
     def indices(self, num_images: int) -> range:
         """Indices of the chosen images in a split of a size.
 
         Raises:
           ValueError: there are none.
         """
-        chosen = range(self.start_index, num_images, self.stride)[: self.max_images]
+        chosen = range(self.start_index, num_images, self.step)[: self.max_images]
         checks.holds(
             len(chosen) > 0, "start_index", self.start_index, f"below the size of the split, {num_images}"
         )

@@ -1,9 +1,9 @@
-"""Settings of certification."""
+"""Settings of certification: as a user gives them, and with every number resolved."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from deqsmooth.config import checks, serialization, solve
 from deqsmooth.statistics import bounds, looks
@@ -11,55 +11,59 @@ from deqsmooth.statistics import bounds, looks
 SAMPLERS = ("serial", "independent")
 SERIAL_STARTS = ("previous", "first", "clean")
 INDEPENDENT_STARTS = ("zero", "constant", "learned")
-BOUNDS = ("exact", "paper", "reference-code")
-_SERIAL_ONLY = {"warmup_budget": 10, "reference_budget": 30, "num_audit": 1000, "bound": "exact"}
+BOUNDS = tuple(bounds.AUDITED)
+_SERIAL = {
+    "start": "previous",
+    "budget": 3,
+    "warmup_budget": 10,
+    "reference_budget": 30,
+    "num_audit": 1000,
+    "bound": BOUNDS[0],
+}
+_INDEPENDENT = {"start": "zero", "budget": 30}
+_SERIAL_ONLY = ("warmup_budget", "reference_budget", "num_audit", "alpha_audit")
 
 
 @dataclasses.dataclass(frozen=True)
 class Smoothing:
-    """Everything that, with a classifier and an image, determines a certificate.
+    """Everything that determines a certificate, together with a classifier and an image.
 
-    Settings left at None take the value that the sampler gives them; those that only the serial
-    sampler has stay None for the independent one.
+    Settings that are None take the default of the sampler. Settings of the serial sampler stay None with the
+    independent one.
 
     Attributes:
       sigma: standard deviation of the noise, in pixels of [0, 1].
-      sampler: `serial` (SRS: each solve starts from another sample's equilibrium, and an audit pays
-        for it) or `independent` (standard randomized smoothing).
-      start: where a solve begins: `previous`, `first` or `clean` for serial; `zero`, `constant` or `learned`,
-        functions of the noisy input, for independent.
+      sampler: `independent` (standard randomized smoothing), or `serial` (SRS: each solve starts from the
+        equilibrium of another sample, and an audit pays for the dependence).
+      start: where a solve begins. Serial: `previous`, `first` or `clean`. Independent: `zero`, `constant` or
+        `learned`, which are functions of the noisy input.
       solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
       tolerance: relative residual at which that solve stops, decided for each sample by itself.
-      warmup_budget: serial: evaluations of the first solve of each lane; by default 10.
-      warmup_solver: serial: its solver; by default that of the samples.
-      warmup_interval: serial: samples of a lane after which it is warmed up anew; by default never.
-      reference_budget: serial: evaluations of the reference f that the audit solves with, from zero;
-        by default 30.
-      num_selection: samples that choose the class (N0 in the papers).
+      warmup_budget: serial: evaluations of the first solve of each lane; 10 by default.
+      reference_budget: serial: evaluations of the reference classifier, which the audit solves with from zero; 30
+        by default.
+      num_selection: samples that select the class (N0 in the papers).
       num_estimation: samples that the bound counts (N).
-      num_audit: serial: votes that are solved again with the reference (K); by default 1,000. With the bound
-        `paired`: samples on which both classifiers are evaluated.
-      looks: independent: numbers of samples of the estimation at which a certificate may be read, the last one
-        N. By default only N.
+      num_audit: serial: votes that are solved again with the reference (K); 1,000 by default.
+      looks: independent: increasing numbers of estimation samples at which a certificate may be read; the last one
+        is N. By default only N.
       spending: how the looks share alpha: `proportional` to their samples (the default), or `equal`.
-      stop_radius: a look that certifies this radius, or leaves no hope of it, is the last.
-      stop_gain: a look after which the rest, even with luck, would add no more than this to the radius is the
-        last; see `looks.is_last`.
-      alpha: probability that a certificate is false, at most.
-      alpha_audit: the part of alpha that the audit takes, half of it by default; of `paired` that of the pairs, a
-        tenth.
-      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound. Independent:
-        `paired` where the votes are those of another classifier; see `recertification`.
-      lanes: samples of an image that are solved side by side; by default 100. Serial: the number of
-        chains, which is part of the result.
+      stop_radius: sampling stops at a look where this radius is certified or out of reach; see `looks.is_last`.
+      stop_gain: sampling stops at a look where further samples would add at most this to the radius; see
+        `looks.is_last`.
+      alpha: largest probability that a certificate is false.
+      alpha_audit: part of alpha that the audit takes; half of it by default.
+      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
+      lanes: samples of an image that are solved side by side; 100 by default. Serial: the number of chains, which
+        is part of the result.
       images_per_batch: serial: images solved side by side. Independent: how many times `lanes` samples, of any
         images, make one call. By default as many as keep every device busy.
-      block: rows (lanes of any images) in one compiled evaluation; by default 100 on CPU, 400 elsewhere. What a
-        device needs of memory grows with it; `auto` halves it until it fits.
+      block: rows (lanes of any images) in one compiled evaluation; 100 by default on CPU, 400 elsewhere. The
+        memory of a device grows with it; `auto` halves it until it fits.
       dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
       seed: of all noise and of the audit's draw. On the command line `random` takes one from the operating system,
-        which records name.
+        and the record names it.
     """
 
     sigma: float = 0.5
@@ -84,40 +88,27 @@ class Smoothing:
     block: int | Literal["auto"] | None = None
     dtype: str = "float32"
     seed: int = 0
-    warmup_solver: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
-    warmup_interval: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
     spending: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
-    def __post_init__(self):
+    _independent_bound: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
         checks.known("sampler", self.sampler, SAMPLERS)
-        serial = self.sampler == "serial"
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
-        if not serial:
-            alien = set(_SERIAL_ONLY) | {"alpha_audit", "warmup_solver", "warmup_interval"}
-            if self.bound == "paired":
-                alien -= {"bound", "num_audit", "alpha_audit"}
-            for name in sorted(alien):
-                value = getattr(self, name)
-                checks.holds(
-                    value is None, name, value, "left out with the independent sampler, which has no audit"
-                )
-        defaults: dict[str, Any] = {"start": "zero", "budget": 30}
-        if serial:
-            defaults = {**_SERIAL_ONLY, "alpha_audit": self.alpha / 2, "start": "previous", "budget": 3}
-        elif self.bound == "paired":
-            defaults |= {"num_audit": 1000, "alpha_audit": self.alpha / 10}
+        self._check_absent()
+        defaults = {**_SERIAL, "alpha_audit": self.alpha / 2} if self.sampler == "serial" else _INDEPENDENT
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         solve.check(self)
         self._check_start()
-        for name in ("num_selection", "num_estimation", "lanes", "images_per_batch", "block"):
+        sizes = ("num_selection", "num_estimation", "lanes", "images_per_batch", "block", *_SERIAL_ONLY[:3])
+        for name in sizes:
             if getattr(self, name) not in (None, "auto"):
                 checks.positive(self, name)
         if self.tolerance is not None:
             checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
-        if serial or self.bound == "paired":
-            self._check_audit()
+        self._check_bound()
         self._check_looks()
         if not self.cap > 0:
             audit = f" with num_audit, {self.num_audit}," if self.num_audit else ""
@@ -126,14 +117,36 @@ class Smoothing:
                 "would certify anything: it must be larger"
             )
 
-    def _check_start(self):
+    def _check_absent(self) -> None:
+        """Raises `ValueError` if a setting of the serial sampler is given with the independent one."""
+        if self.sampler == "serial":
+            return
+        for name in sorted((*_SERIAL_ONLY, "bound")):
+            value, only = getattr(self, name), self._independent_bound if name == "bound" else None
+            checks.holds(value == only, name, value, "left out with the independent sampler, which has no audit")
+
+    def _check_start(self) -> None:
         starts = SERIAL_STARTS if self.sampler == "serial" else INDEPENDENT_STARTS
-        checks.known("start", self.start, SERIAL_STARTS + INDEPENDENT_STARTS)
+        checks.known("start", str(self.start), SERIAL_STARTS + INDEPENDENT_STARTS)
         checks.holds(
             self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}"
         )
 
-    def _check_looks(self):
+    def _check_bound(self) -> None:
+        if self.sampler == "serial":
+            checks.known("bound", str(self.bound), BOUNDS)
+        if self.num_audit is not None:
+            checks.holds(
+                self.num_audit <= self.num_estimation,
+                "num_audit",
+                self.num_audit,
+                f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
+            )
+        if self.alpha_audit is not None:
+            rule = f"in (0, alpha = {self.alpha})"
+            checks.holds(0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, rule)
+
+    def _check_looks(self) -> None:
         if self.looks is None:
             for name in ("spending", "stop_radius", "stop_gain"):
                 value = getattr(self, name)
@@ -158,59 +171,110 @@ class Smoothing:
             if getattr(self, name) is not None:
                 checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
-    def _check_audit(self):
-        if self.sampler == "serial":
-            checks.known("bound", self.bound, BOUNDS)
-            checks.positive(self, "warmup_budget", "reference_budget", "num_audit")
-            if self.warmup_solver is not None:
-                checks.known("warmup_solver", self.warmup_solver, solve.SOLVERS)
-            if self.warmup_interval is not None:
-                checks.positive(self, "warmup_interval")
-            checks.holds(
-                self.num_audit <= self.num_estimation,
-                "num_audit",
-                self.num_audit,
-                f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
-            )
-        else:
-            checks.positive(self, "num_audit")
-        checks.holds(
-            0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, f"in (0, alpha = {self.alpha})"
-        )
-
     @property
-    def refills(self) -> bool:
-        """Whether solves stop by themselves and the next samples take their lanes."""
+    def continuous(self) -> bool:
+        """Whether solves stop by themselves and the next samples take their lanes; see `continuous_batching`."""
         return self.sampler == "independent" and self.tolerance is not None and self.solver != "jaxopt"
 
     @property
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch: no certificate can be larger."""
         votes = self.num_estimation
-        p_lower = bounds.lower_bound(votes, votes, audited=self.num_audit, **self.parts(votes))
-        return bounds.radius(p_lower, self.sigma)
+        audit = None if self.num_audit is None else self.audit(self.num_audit, 0)
+        return bounds.radius(bounds.lower_bound(votes, votes, self.look_alphas[votes], audit=audit), self.sigma)
 
-    def parts(self, trials: int) -> dict[str, Any]:
-        """Bound of a certificate read after some samples, and its parts of alpha; see `bounds.lower_bound`."""
-        return {
-            "alpha_count": self.look_alphas[trials],
-            "alpha_audit": self.alpha_audit or 0.0,
-            "bound": self.bound or "clopper-pearson",
-        }
+    def audit(self, num: int, mismatches: int) -> bounds.Audit:
+        """The audit of an image by the serial sampler."""
+        return bounds.Audit(num, mismatches, self.alpha_audit or 0.0, str(self.bound))
+
+    @property
+    def alpha_count(self) -> float:
+        """The part of alpha that all readings of the counts take together."""
+        return self.alpha - (self.alpha_audit or 0.0)
 
     @property
     def look_alphas(self) -> dict[int, float]:
         """The part of alpha that each reading of the counts takes, by its number of samples."""
-        alpha = self.alpha - (self.alpha_audit or 0.0)
         sizes = self.looks or (self.num_estimation,)
-        return looks.alphas(alpha, sizes, self.spending or looks.PROPORTIONAL)
+        return looks.alphas(self.alpha_count, sizes, self.spending or looks.PROPORTIONAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired(Smoothing):
+    """Settings of certificates that are made from those of another classifier; see `recertification`.
+
+    Attributes:
+      num_pairs: samples of an image on which both classifiers are evaluated.
+      alpha_pairs: part of alpha that the pairs take; a tenth of it by default.
+    """
+
+    sampler: str = "independent"
+    bound: str | None = bounds.PAIRED
+    num_pairs: int = 1000
+    alpha_pairs: float | None = None
+
+    _independent_bound: ClassVar[str | None] = bounds.PAIRED
+
+    def __post_init__(self) -> None:
+        checks.holds(self.sampler == "independent", "sampler", repr(self.sampler), "'independent' with pairs")
+        checks.positive(self, "num_pairs")
+        if self.alpha_pairs is None:
+            object.__setattr__(self, "alpha_pairs", self.alpha / 10)
+        rule = f"in (0, alpha = {self.alpha})"
+        checks.holds(0 < self.pairs(0).alpha < self.alpha, "alpha_pairs", self.alpha_pairs, rule)
+        super().__post_init__()
+
+    @property
+    def cap(self) -> float:
+        """Radius of unanimous votes of which the pairs lose none: no certificate can be larger."""
+        votes = self.num_estimation
+        p_lower = bounds.lower_bound(votes, votes, self.look_alphas[votes], pairs=self.pairs(0))
+        return bounds.radius(p_lower, self.sigma)
+
+    def pairs(self, lost: int) -> bounds.Pairs:
+        """The pairs of an image."""
+        return bounds.Pairs(self.num_pairs, lost, self.alpha_pairs or 0.0)
+
+    @property
+    def alpha_count(self) -> float:
+        """The part of alpha that all readings of the counts take together."""
+        return self.alpha - (self.alpha_pairs or 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resolved(Smoothing):
+    """Settings in which every number is known that the sampler or the devices decide; see `layout.resolve`."""
+
+    start: str
+    budget: int
+    lanes: int
+    images_per_batch: int
+    block: int
 
     @property
     def evaluations(self) -> int:
-        """Cell evaluations of one image, at most; of the pairs none. Serial: lanes must be known."""
-        evaluations = self.budget * (self.num_selection + self.num_estimation)
-        if self.sampler == "serial":
-            steps = [-(-samples // self.lanes) for samples in (self.num_selection, self.num_estimation)]
-            warm_ups = sum(-(-step // (self.warmup_interval or step)) for step in steps)
-            evaluations += warm_ups * self.lanes * self.warmup_budget + self.num_audit * self.reference_budget
-        return evaluations
+        """Largest number of cell evaluations of one image, those of pairs left out."""
+        return self.budget * (self.num_selection + self.num_estimation)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Independent(Resolved):
+    """Resolved settings of the independent sampler."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serial(Resolved):
+    """Resolved settings of the serial sampler."""
+
+    warmup_budget: int
+    reference_budget: int
+    num_audit: int
+    alpha_audit: float
+    bound: str
+
+    @property
+    def evaluations(self) -> int:
+        """Largest number of cell evaluations of one image, warm-up and audit included."""
+        # Every phase begins with a warm-up of every lane.
+        warm_up = 2 * self.lanes * self.warmup_budget
+        return super().evaluations + warm_up + self.num_audit * self.reference_budget

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from deqsmooth.certificates import attempts, bound, record, rounding, truth, verification
-from deqsmooth.reports import figures, tables, terminal
+from deqsmooth.certificates import attempts, bound, jsonl, record, rounding, statements, truth, verification
+from deqsmooth.reports import figures, tables
 from deqsmooth.statistics import bounds
 
 ABOVE = "above the truth"
@@ -98,7 +98,7 @@ def figures_of(group: Sequence[Row], checked: Checked) -> Iterator[figures.Figur
 def _certified_accuracy(title: str, group: Sequence[Row], checked: Checked) -> tables.Table:
     """One line a row, and for audited ones the same votes under the other bounds."""
     largest = max(c.radius for row in group for c in checked[row.path].found)
-    radii = terminal.radii(checked[group[0].path].settings.sigma, largest)
+    radii = statements.radii(checked[group[0].path].settings.sigma, largest)
     lines = []
     for row in group:
         one, votes = checked[row.path], _independent_votes(row, group, checked)
@@ -115,7 +115,7 @@ def _certified_accuracy(title: str, group: Sequence[Row], checked: Checked) -> t
 
 def _other_bounds(one: verification.Checked) -> dict[str, list[record.Certificate]]:
     """What the published formulas make of the votes of a serial row."""
-    return {b: [bound.under(b, one.settings, c) for c in one.found] for b in ("paper", "reference-code")}
+    return {b: [statements.under(b, c) for c in one.found] for b in bounds.AUDITED if b != one.settings.bound}
 
 
 def _independent_votes(row: Row, group: Sequence[Row], checked: Checked) -> list[record.Certificate]:
@@ -140,7 +140,7 @@ def _beside_truth(name: str, one: verification.Checked, votes: Sequence[record.C
         f"{name}, sigma {sigma:g}: certified radii of {len(possible)} images, beside what {trials:,} independent "
         "votes of the same classifier, on the same noise, leave possible. Above it: "
         + ", ".join(f"{truth.above(found, votes)} ({name})" for name, found in under.items())
-        + f", which is {record.NOT_VALID}.",
+        + f", which is {bound.NOT_VALID}.",
         possible,
         {name: [bounds.radius(c.p_lower, sigma) for c in found] for name, found in under.items()},
     )
@@ -188,15 +188,14 @@ def _gaps(census: verification.Checked, rows: Sequence[tuple[str, verification.C
 
 def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
     """Certified accuracy of a row beside what attacks leave."""
-    files = [attempts.read(path) for path in row.attacks]
+    files = [attempts.parse(str(path), jsonl.text(path)) for path in row.attacks]
     for path, file in zip(row.attacks, files, strict=True):
         if file.header["certificates"] != checked.header["sha256"]:
             raise ValueError(f"{path} is of attacks on other certificates than {row.path}")
         for message in attempts.differences(file):
             raise ValueError(f"{path}, {message}; a page is made of what verifies")
     at = file.header["radii"]
-    correct, reached = [bool(c.correct) for c in checked.found], [c.radius for c in checked.found]
-    certified = [bounds.certified_accuracy(correct, reached, radius) for radius in at]
+    certified = [statements.certified_accuracy(checked.found, radius) for radius in at]
     lines = [("certified", *(rounding.percent(share) for share in certified), "")]
     for file in files:
         how = file.header["attack"]
@@ -236,7 +235,7 @@ def _models(group: Sequence[Row], checked: Checked) -> tables.Table:
             continue
         first = first or training
         changed = [f"{name} {_brief(x)}" for name, x in training.items() if x != first[name]]
-        entries = map(json.loads, row.model.metrics.read_text().splitlines())
+        entries = jsonl.objects(row.model.metrics, jsonl.text(row.model.metrics))
         last = [entry for entry in entries if "noisy_accuracy" in entry][-1]
         shares = (f"{100 * last[name]:.1f}" for name in ("clean_accuracy", "noisy_accuracy"))
         lines[row.model] = (row.model.name, ", ".join(changed), str(last["update"]), *shares)
@@ -258,10 +257,9 @@ def _cost(found: Sequence[record.Certificate]) -> tuple[str, str, str]:
 
 
 def _certified(found, radii, votes) -> tuple[str, ...]:
-    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     return (
-        rounding.down(bounds.average_certified_radius(correct, reached), 3),
-        rounding.down(bounds.mean_radius(reached), 3),
-        *(rounding.percent(bounds.certified_accuracy(correct, reached, r)) for r in radii),
+        rounding.down(statements.average_certified_radius(found), 3),
+        rounding.down(statements.mean_radius(found), 3),
+        *(rounding.percent(statements.certified_accuracy(found, r)) for r in radii),
         f"{truth.above(found, votes)} of {len(found)}" if votes else "",
     )

@@ -45,7 +45,7 @@ class Figure:
 
 
 def certified_accuracy(
-    runs: Mapping[str, Sequence[statements.Line]],
+    runs: Mapping[str, Sequence[statements.Image]],
     attacked: Mapping[str, list[tuple[float, float]]],
     alpha: float = 0.05,
 ) -> Figure:
@@ -136,7 +136,9 @@ def mismatches(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure | Non
     return _figure("mismatches", "Audited votes that are not those of the classifier that is certified.", draw)
 
 
-def scatter(first: tuple[str, Sequence[statements.Line]], second: tuple[str, Sequence[statements.Line]]) -> Figure:
+def scatter(
+    first: tuple[str, Sequence[statements.Image]], second: tuple[str, Sequence[statements.Image]]
+) -> Figure:
     """Radii of the images that two runs have in common, one against the other."""
     pairs = [(a.radius, b.radius) for a, b in statements.paired(first[1], second[1])]
     change = [100 * (b / a - 1) for a, b in pairs if a > 0]

@@ -1,16 +1,12 @@
-"""Files side by side: certificates, verified as they are read, and published results.
-
-Needs neither JAX nor the model.
-"""
+"""Runs side by side: files of certificates, verified as they are read, and published results."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Sequence
 
-from deqsmooth.certificates import attempts, cohen, record, statements, verification
+from deqsmooth.certificates import attempts, bound, cohen, jsonl, statements, verification
 from deqsmooth.certificates.attempts import Attempt
 
 
@@ -28,7 +24,7 @@ class Run:
 
     name: str
     path: pathlib.Path
-    found: Sequence[statements.Line]
+    found: Sequence[statements.Image]
     checked: verification.Checked | None
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
 
@@ -61,38 +57,43 @@ class Run:
             first = self.checked.differences[0]
             return f"{len(self.checked.differences)} values do not follow from the votes; the first: {first}"
         if not self.is_certified:
-            return f"{record.NOT_VALID}; its radii are no certificates"
+            return f"{bound.NOT_VALID}; its radii are no certificates"
         text = "every bound and radius was computed again from its votes, without a difference"
         return f"{text}; {len(self.attempts)} attacks refute none" if self.attempts else text
 
 
-def read(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
+def read(paths: Sequence[jsonl.Path]) -> list[Run]:
     """The runs of some files: certificates, and results in the format of Cohen et al. (`.tsv`).
 
-    Files of attacks may be among them; they belong to the certificates that they name.
+    Files of attacks may be among them; they belong to the certificates that they name. Archives (`.tar.gz`) stand
+    for the files that they hold.
 
     Raises:
       ValueError: a file is none of these, holds no image, or its labels are not known.
     """
-    files = [pathlib.Path(path) for path in paths]
-    attacked = [path for path in files if attempts.is_file(path)]
-    files = [path for path in files if path not in attacked]
-    runs = [_read_one(path, name) for path, name in zip(files, _names(files), strict=True)]
-    for path in attacked:
-        file = attempts.read(path)
-        own = [
-            run for run in runs if run.checked and run.checked.header["sha256"] == file.header.get("certificates")
-        ]
-        if not own:
-            raise ValueError(f"{path} holds attacks on certificates that are not among the files")
-        for run in own:
-            run.attempts.extend(file.attempts)
+    files = [(pathlib.Path(name), text) for path in paths for name, text in jsonl.texts(path)]
+    attacks = [file for file in files if attempts.is_file(file[1])]
+    others = [file for file in files if not attempts.is_file(file[1])]
+    names = _names([path for path, _ in others])
+    runs = [_run(name, path, text) for name, (path, text) in zip(names, others, strict=True)]
+    for path, text in attacks:
+        _attach(runs, path, attempts.parse(str(path), text))
     return runs
 
 
-def _read_one(path: pathlib.Path, name: str) -> Run:
-    checked = None if path.suffix == ".tsv" else verification.verify(path)
-    found: Sequence[statements.Line] = cohen.read(path) if checked is None else checked.found
+def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> None:
+    """Gives attacks to the runs whose certificates they attack."""
+    certificates = file.header.get("certificates")
+    own = [run for run in runs if run.checked and run.checked.header["sha256"] == certificates]
+    if not own:
+        raise ValueError(f"{path} holds attacks on certificates that are not among the files")
+    for run in own:
+        run.attempts.extend(file.attempts)
+
+
+def _run(name: str, path: pathlib.Path, text: str) -> Run:
+    checked = None if path.suffix == ".tsv" else verification.verify_text(str(path), text)
+    found: Sequence[statements.Image] = cohen.parse(str(path), text) if checked is None else checked.found
     if not found:
         raise ValueError(f"{path} holds no image yet; a report needs at least one")
     if any(line.correct is None for line in found):
@@ -101,9 +102,10 @@ def _read_one(path: pathlib.Path, name: str) -> Run:
 
 
 def _names(paths: list[pathlib.Path]) -> list[str]:
-    """The stems of paths, with folders before them where they would be alike."""
+    """The stems of paths, preceded by as many folders as make them different."""
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
-        names = ["/".join(path.with_suffix("").parts[-depth:]) for path in paths]
+        names = ["/".join(path.parts[-depth:]).removesuffix(".gz") for path in paths]
+        names = [name.rpartition(".")[0] or name for name in names]
         if len(set(names)) == len(names):
             return names
     raise ValueError("a file of certificates is given twice" if paths else "no file of certificates is given")

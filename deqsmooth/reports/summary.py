@@ -10,7 +10,6 @@ import numpy as np
 from deqsmooth.certificates import record, rounding, statements
 from deqsmooth.reports import tables
 from deqsmooth.reports.runs import Run
-from deqsmooth.statistics import bounds
 
 ALPHA = 0.05
 """Probability that an interval over images misses."""
@@ -72,10 +71,9 @@ def _settings_of(run: Run) -> tuple[str, ...]:
 
 
 def _averages(run: Run) -> tuple[str, ...]:
-    correct, radii = [bool(line.correct) for line in run.found], [line.radius for line in run.found]
     means = (
-        rounding.down(bounds.average_certified_radius(correct, radii), 3),
-        rounding.down(bounds.mean_radius(radii), 3),
+        rounding.down(statements.average_certified_radius(run.found), 3),
+        rounding.down(statements.mean_radius(run.found), 3),
     )
     if run.checked is None:
         return (run.name, *means, str(sum(line.prediction is None for line in run.found)), "", "", "")
@@ -123,11 +121,10 @@ def _outcome(line) -> tuple[str, str]:
     return "abstains" if line.prediction is None else str(line.prediction), rounding.down(line.radius, 3)
 
 
-def _radii(runs) -> list[float]:
-    """Radii of the table: 0, 0.25, ... as far as any certificate reaches."""
-    largest = max(line.radius for run in runs for line in run.found)
-    step = 0.25 if largest >= 0.5 else 0.125
-    return [step * i for i in range(int(largest / step) + 1)]
+def _radii(runs: Sequence[Run]) -> list[float]:
+    """Radii of the table, as far as any certificate reaches."""
+    sigma = min((run.checked.settings.sigma for run in runs if run.checked is not None), default=1.0)
+    return statements.radii(sigma, max(line.radius for run in runs for line in run.found))
 
 
 def _percent(accuracy: statements.Accuracy) -> str:
@@ -137,7 +134,7 @@ def _percent(accuracy: statements.Accuracy) -> str:
 
 def _at_once(run: Run) -> list[record.Certificate]:
     """The certificates with the radii that hold all at once."""
-    found = run.checked.found
+    found = [] if run.checked is None else run.checked.found
     together = zip(found, statements.simultaneous_radii(found), strict=True)
     return [
         dataclasses.replace(c, radius=radius, correct=bool(c.correct and radius > 0)) for c, radius in together

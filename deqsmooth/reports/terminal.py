@@ -9,57 +9,44 @@ import numpy as np
 from rich import table
 
 from deqsmooth import config
-from deqsmooth.certificates import attempts, record, rounding
+from deqsmooth.certificates import attempts, bound, record, rounding, statements
 from deqsmooth.statistics import bounds
 
 if TYPE_CHECKING:
     pass
 
 
-def radii(sigma: float, largest: float) -> list[float]:
-    """The radii of a table: 0, 0.25, ... up to the first that no certificate can reach, at least 0.5.
-
-    Args:
-      sigma: standard deviation of the noise; below 0.2 the step is 0.125.
-      largest: largest radius that a certificate can have.
-    """
-    step = 0.25 if sigma >= 0.2 else 0.125
-    return [step * i for i in range(max(int(largest / step) + 1, 3))]
-
-
 def certified_accuracy(found: Sequence[record.Certificate], at: Sequence[float]) -> table.Table:
     """Certified accuracy at radii, in percent, rounded down."""
-    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     shown = table.Table(title=f"certified accuracy, {len(found)} images")
     shown.add_column("radius (L2, pixels in [0, 1])")
     for radius in at:
         shown.add_column(f"{radius:g}", justify="right")
-    shares = [bounds.certified_accuracy(correct, reached, radius) for radius in at]
+    shares = [statements.certified_accuracy(found, radius) for radius in at]
     shown.add_row("%", *(rounding.percent(share) for share in shares))
     return shown
 
 
 def summary(found: Sequence[record.Certificate]) -> table.Table:
     """Averages over the images of a run."""
-    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     shown = table.Table(show_header=False)
     rows = [
         (
             "ACR (wrong predictions count 0)",
-            rounding.down(bounds.average_certified_radius(correct, reached), 3),
+            rounding.down(statements.average_certified_radius(found), 3),
         ),
-        ("mean radius (wrong predictions included)", rounding.down(bounds.mean_radius(reached), 3)),
+        ("mean radius (wrong predictions included)", rounding.down(statements.mean_radius(found), 3)),
         ("abstentions", f"{sum(c.prediction is None for c in found)} of {len(found)}"),
         ("evaluations per image", f"{np.mean([c.evaluations for c in found]):,.0f}"),
         ("seconds per image", f"{np.mean([c.seconds for c in found]):.2f}"),
     ]
-    audited = [c for c in found if c.num_audit]
-    if audited:
-        share = sum(c.mismatches for c in audited) / sum(c.num_audit for c in audited)
-        name = "audited votes that the reference does not confirm"
-        if audited[0].bound == "paired":
-            name = "pairs in which only the network before gives the class"
-        rows.append((name, f"{100 * share:.2f} %"))
+    for name, errors, checked in (
+        ("audited votes that the reference does not confirm", "mismatches", "num_audit"),
+        ("pairs in which only the network before gives the class", "lost", "num_pairs"),
+    ):
+        total = sum(getattr(c, checked) for c in found)
+        if total:
+            rows.append((name, f"{100 * sum(getattr(c, errors) for c in found) / total:.2f} %"))
     for name, number in (
         ("samples that were not finite", sum(c.invalid for c in found)),
         ("solver steps replaced by plain iteration", sum(c.fallbacks for c in found)),
@@ -73,7 +60,7 @@ def summary(found: Sequence[record.Certificate]) -> table.Table:
     return shown
 
 
-def announcement(settings: config.Smoothing, solves: bool) -> str:
+def announcement(settings: config.Resolved, solves: bool) -> str:
     """The largest radius that a run can certify and what an image costs, in two lines.
 
     Args:
@@ -83,7 +70,8 @@ def announcement(settings: config.Smoothing, solves: bool) -> str:
     samples = settings.num_selection + settings.num_estimation
     cost = f"{settings.evaluations:,} cell" if solves else f"{samples:,} network"
     audit = f", {settings.num_audit:,} of them audited" if settings.num_audit else ""
-    warning = f"; bound {settings.bound}: {record.NOT_VALID}" if settings.bound == "reference-code" else ""
+    formula = bounds.AUDITED.get(str(settings.bound))
+    warning = "" if formula is None or formula.is_valid else f"; bound {settings.bound}: {bound.NOT_VALID}"
     return (
         f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
         f"no radius can exceed {rounding.down(settings.cap, 3)}{warning}\n"
@@ -106,9 +94,8 @@ def expectation(seconds: float, num_images: int) -> str:
 
 def state(found: Sequence[record.Certificate]) -> str:
     """Where a run stands, in a few words."""
-    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
     at = (0.0, found[0].sigma)
-    shares = [100 * bounds.certified_accuracy(correct, reached, radius) for radius in at]
+    shares = [100 * statements.certified_accuracy(found, radius) for radius in at]
     return "certified " + ", ".join(f"{s:.0f} % at {r:g}" for r, s in zip(at, shares, strict=True))
 
 
@@ -120,9 +107,8 @@ def survivors(found: list[attempts.Attempt], target: str) -> table.Table:
     for radius, _ in left:
         shown.add_column(f"{radius:g}", justify="right")
     first = [one for one in found if one.budget == left[0][0]]
-    correct, reached = [one.certified == one.label for one in first], [one.radius for one in first]
     rows = {
-        "certified, %": [bounds.certified_accuracy(correct, reached, radius) for radius, _ in left],
+        "certified, %": [statements.certified_accuracy(first, radius) for radius, _ in left],
         "not broken, %": [share for _, share in left],
     }
     for name, shares in rows.items():

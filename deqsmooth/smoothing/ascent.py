@@ -49,7 +49,7 @@ def ascend(
         better = value > highest
         best, highest = per_lane.select(better, now, best), jnp.where(better, value, highest)
         length = jnp.maximum(per_lane.norm(gradient), 1e-12)
-        now = project(now + per_lane.align(settings.step_size * radii / length, gradient) * gradient)
+        now = project(now + per_lane.align(settings.relative_step * radii / length, gradient) * gradient)
         return (now, best, highest), None
 
     def ascent(carry, restart):

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deqsmooth import config, data, devices, models, types
+from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.certificates import attempts, record
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import ascent, certification, noise, prediction, sampler
+from deqsmooth.smoothing import ascent, assembly, certification, inputs, noise, prediction, recertification
 from deqsmooth.solvers import gradients
 
 _IMAGES = 4
@@ -40,14 +40,14 @@ def classify_fn(
         apply = checkpoint.model.apply
         return lambda variables, images: apply(variables, images, False)[0]
     model = models.with_cell_dtype(checkpoint.model, settings.dtype)
-    solver = sampler.solver_of(settings)
+    solver = solvers.build(settings.solver, settings.budget or 1, settings.tolerance)
+    start = assembly.start_of(checkpoint._replace(model=model), str(settings.start))
 
     def classify(variables, images):
         params = model.bind(variables)
         u, _ = model.inject(variables, images, None)
         fixed = lax.stop_gradient(u)
-        begin = sampler.start_of(settings.start, checkpoint.start, model, variables)(fixed)
-        solution = solver.solve(lambda z: model.cell(params, z, fixed), begin)
+        solution = solver.solve(lambda z: model.cell(params, z, fixed), start(variables)(fixed))
         z = gradients.neumann(model.cell, gradient_budget)(params, lax.stop_gradient(solution.value), u)
         return model.readout(variables, z, False)[0]
 
@@ -89,7 +89,9 @@ def attack(
         if certificate.label is None:
             raise ValueError(f"image {certificate.index} has no label; an attack is away from it")
     smoothed = how.target == "smoothed"
-    voting = certification.plain(settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed)
+    voting = recertification.base_settings(
+        settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed
+    )
     shape = checkpoint.model.image_shape
     programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
     num_images = _IMAGES * devices.mesh().size
@@ -98,7 +100,7 @@ def attack(
     while waiting:
         turn = [waiting.popleft() for _ in range(min(num_images, len(waiting)))]
         indices = np.array([certificate.index for certificate, _ in turn])
-        images = certification.checked(checkpoint, dataset.take(indices.tolist())[0], voting)
+        images = inputs.images(checkpoint, dataset.take(indices.tolist())[0], voting)
         rows = {
             "images": images,
             "index": indices.astype(np.uint32),

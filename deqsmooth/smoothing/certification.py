@@ -1,35 +1,26 @@
-"""The certification of images: what may be certified, on which devices, and the certificates that come of it.
+"""Certification: from a classifier and images to their certificates, step by step.
 
-It has the sampling programs compiled, once for a data set; `serial` and `independent` draw the samples and
-`bound` makes a bound of the votes.
+`prepare` resolves the settings, sizes the blocks and compiles the programs. Then every image goes one way: a
+sampler counts its votes (selection, estimation, audit), the counts become a bound, and the bound becomes a
+certificate.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
-from deqsmooth import config, data, devices, types
+from deqsmooth import config, data, devices
 from deqsmooth.certificates import bound, record
-from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import independent, sampler, serial
-from deqsmooth.statistics import looks
-
-_DEFAULT_LANES = 100
-_BLOCK = {"cpu": 100}
-_BLOCK_ELSEWHERE = 400
-_EVALUATIONS_PER_ROW = 32
-_ROWS_PER_LANE = 32
-_TRIED = 8
+from deqsmooth.smoothing import assembly, cost, independent, inputs, layout, sampler, serial
+from deqsmooth.smoothing.tally import Image
 
 
 def certify(
-    classifier: sampler.Classifier,
+    classifier: assembly.Classifier,
     images: np.ndarray,
     settings: config.Smoothing,
     *,
@@ -37,18 +28,18 @@ def certify(
     indices: npt.ArrayLike | None = None,
     programs: sampler.Programs | None = None,
 ) -> Iterator[record.Certificate]:
-    """Certifies images, in order; with `looks`, each as soon as its sampling ends.
+    """Certifies images, in order; with `looks`, each as soon as its sampling stops.
 
     Everything is checked and compiled when the first certificate is asked for, before any sample.
 
     Args:
-      classifier: a `checkpoints.Checkpoint`, or, with the independent sampler, any function from
-        images [lanes, H, W, C] to logits [lanes, classes] that treats its lanes alike and apart. A
+      classifier: a `checkpoints.Checkpoint`, or, with the independent sampler, any function from images
+        [lanes, H, W, C] to logits [lanes, classes] that treats its lanes independently and alike. A
         `jax.tree_util.Partial` over its parameters keeps them out of the compiled program.
       images: float in [0, 1] [images, H, W, C].
       settings: of the certificates.
-      labels: true classes; None if they are not known.
-      indices: number of each image in its data set, on which its noise depends; by default 0, 1, ...
+      labels: true classes [images]; None if they are not known.
+      indices: of the images in their data set [images], on which their noise depends; by default 0, 1, ...
       programs: what `prepare` gave for these arguments, if it was called before.
 
     Yields:
@@ -65,18 +56,16 @@ def certify(
       >>> [certificate.prediction for certificate in found] == labels.tolist()
       True
     """
-    images = checked(classifier, images, settings)
-    places = numbered(images, indices)
-    truths = None if labels is None else _one_each("labels", labels, images)
-
+    images = inputs.images(classifier, images, settings)
+    places = inputs.indices(indices, images).tolist()
+    truths = [None] * len(images) if labels is None else inputs.one_each("labels", labels, images).tolist()
     if programs is None:
         programs = prepare(classifier, settings, images.shape[1:], len(images))
-    known = [None] * len(images) if truths is None else truths.tolist()
-    yield from _certify(programs, map(bound.Image, places.tolist(), images, known))
+    yield from _certify(programs, map(Image, places, images, truths))
 
 
 def certify_dataset(
-    classifier: sampler.Classifier,
+    classifier: assembly.Classifier,
     dataset: data.Dataset,
     indices: npt.ArrayLike,
     settings: config.Smoothing,
@@ -91,25 +80,28 @@ def certify_dataset(
       indices: of the images.
       settings: of the certificates.
       programs: what `prepare` gave for these arguments, if it was called before.
-      on_unreadable: called for an image that cannot be read, or that the classifier cannot take; the others are
+      on_unreadable: called for an image that cannot be read or that the classifier does not take; the others are
         certified. By default such an image raises.
+
+    Yields:
+      A certificate for each image.
 
     Raises:
       ValueError: an argument or an image breaks its rule.
     """
     places = np.asarray(indices).tolist()
 
-    def read():
+    def read() -> Iterator[Image]:
         for index in places:
             try:
                 image, label = dataset[index]
-                checked(classifier, image[None], settings)
+                inputs.images(classifier, image[None], settings)
             except ValueError as error:
                 if on_unreadable is None:
                     raise ValueError(f"image {index}: {error}") from None
                 on_unreadable(record.Unreadable(index, str(error)))
             else:
-                yield bound.Image(index, image, label)
+                yield Image(index, image, label)
 
     if programs is None:
         programs = prepare(classifier, settings, dataset[places[0]][0].shape, len(places))
@@ -117,31 +109,39 @@ def certify_dataset(
 
 
 def prepare(
-    classifier: sampler.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
+    classifier: assembly.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
 ) -> sampler.Programs:
-    """Compiles what the certification of some images needs."""
-    settings = resolve(fit(classifier, settings, image_shape, num_images))
-    if settings.sampler == "serial":
-        fewer = min(settings.images_per_batch, num_images)
-        settings = dataclasses.replace(settings, images_per_batch=fewer)
-    return sampler.Programs(classifier, settings, devices.mesh(), image_shape)
+    """Compiles what the certification of some images needs.
+
+    Args:
+      classifier: the classifier.
+      settings: of the certificates.
+      image_shape: [H, W, C].
+      num_images: of the run.
+
+    Raises:
+      ValueError: no block fits into the memory of a device, or the classifier gives no logits.
+    """
+    fitting = fit(classifier, settings, image_shape, num_images)
+    resolved = layout.resolve(fitting, num_images)
+    return sampler.compile_programs(classifier, resolved, image_shape, devices.mesh())
 
 
 def fit(
-    classifier: sampler.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
+    classifier: assembly.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
 ) -> config.Smoothing:
-    """Settings whose block `auto` is the largest, of the default and its halves, that the devices have memory for.
+    """Settings whose block `auto` is the largest, of the default and its halves, that fits into a device's memory.
 
     Raises:
-      ValueError: there is none.
+      ValueError: not even one row fits.
     """
     if settings.block != "auto":
         return settings
-    block, available = default_block(), devices.memory()
+    block, available = layout.default_block(), devices.memory()
     while True:
         fitting = dataclasses.replace(settings, block=block)
         try:
-            needed = max(prepare(classifier, fitting, image_shape, num_images).memory().values())
+            needed = max(cost.memory(prepare(classifier, fitting, image_shape, num_images)).values())
         except RuntimeError as error:
             if not devices.is_out_of_memory(error):
                 raise
@@ -153,126 +153,20 @@ def fit(
         block //= 2
 
 
-def default_block() -> int:
-    """Rows in one compiled evaluation, where nothing else is said."""
-    return _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
-
-
-def _certify(programs, images):
+def _certify(programs: sampler.Programs, images: Iterator[Image]) -> Iterator[record.Certificate]:
     settings = programs.settings
-    way = {"serial": serial, "independent": independent}[settings.sampler]
-    for image, fields, seconds in way.certify(programs, settings, images):
-        yield certificate(image.index, image.label, fields, seconds)
-
-
-def certificate(index: int, label: int | None, fields: dict[str, Any], seconds: float) -> record.Certificate:
-    """The certificate of an image, from what `bound.fields` says of it."""
-    correct = None if label is None else fields["prediction"] == label
-    return record.Certificate(index=index, label=label, correct=correct, seconds=seconds, **fields)
-
-
-def checked(classifier: sampler.Classifier, images: np.ndarray, settings: config.Smoothing) -> np.ndarray:
-    """Images as float32, if `certify` can take them with this classifier and these settings.
-
-    Raises:
-      ValueError: it cannot.
-    """
-    images = np.asarray(images)
-    if images.ndim != 4 or len(images) == 0 or not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"images are {images.dtype} of shape {images.shape}; they must be floating point, "
-            "[images, height, width, channels]"
+    if isinstance(settings, config.Serial):
+        tallies = serial.tallies(programs, settings, images)
+    else:
+        tallies = independent.tallies(programs, settings, images)
+    for tally in tallies:
+        proved = bound.of_votes(settings, tally.counts_selection, tally.counts, audit=tally.audit)
+        yield record.certificate(
+            tally.image.index,
+            tally.image.label,
+            proved,
+            settings,
+            solves=programs.assembly.solves,
+            lanes=settings.lanes,
+            work=tally.work,
         )
-    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        raise ValueError(
-            f"images go from {images.min():g} to {images.max():g}; pixels must be finite numbers in [0, 1]"
-        )
-    if isinstance(classifier, checkpoints.Checkpoint):
-        shape = classifier.model.image_shape
-        if images.shape[1:] != shape:
-            raise ValueError(f"images have shape {images.shape[1:]}; the model takes {shape}")
-    if settings.sampler != "independent" and not solves(classifier):
-        raise ValueError(
-            f"sampler is {settings.sampler!r}; a classifier without an equilibrium has only 'independent'"
-        )
-    if settings.bound == "paired":
-        raise ValueError("bound is 'paired'; it is that of certificates made from those of another classifier")
-    if settings.dtype != "float32" and not solves(classifier):
-        raise ValueError(
-            f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
-        )
-    if settings.start in ("constant", "learned") and getattr(classifier, "start", None) is None:
-        raise ValueError(
-            f"start is {settings.start!r}; the checkpoint has no trained start: train.py --phase start makes one"
-        )
-    return images.astype(np.float32)
-
-
-def first_usable(
-    classifier: sampler.Classifier, dataset: data.Dataset, indices: Sequence[int], settings: config.Smoothing
-) -> np.ndarray:
-    """The first image of some indices [H, W, C] that a classifier can take.
-
-    Raises:
-      ValueError: none of the first eight can be taken; says what is wrong with the first.
-    """
-    for index in (*indices[:_TRIED], indices[0]):
-        try:
-            return checked(classifier, dataset[index][0][None], settings)[0]
-        except ValueError as error:
-            reason = error
-    raise reason
-
-
-def numbered(images: np.ndarray, indices: npt.ArrayLike | None) -> np.ndarray:
-    """Numbers of images in their data set; 0, 1, ... if they are not given.
-
-    Raises:
-      ValueError: there are not as many as images.
-    """
-    return np.arange(len(images)) if indices is None else _one_each("indices", indices, images)
-
-
-def _one_each(name, values, images) -> np.ndarray:
-    values = np.asarray(values)
-    if len(values) != len(images):
-        raise ValueError(f"{name} has {len(values)} entries; there are {len(images)} images")
-    return values
-
-
-def plain(settings: config.Smoothing, **change: Any) -> config.Smoothing:
-    """The classifier of settings of the independent sampler, without their looks, pairs and sizes of programs."""
-    sizes = dict.fromkeys(("lanes", "images_per_batch", "block"))
-    statistics = dict.fromkeys(
-        ("bound", "num_audit", "alpha_audit", "looks", "spending", "stop_radius", "stop_gain")
-    )
-    return dataclasses.replace(settings, **{**sizes, **statistics, **change})
-
-
-def solves(classifier: sampler.Classifier) -> bool:
-    """Whether a classifier has an equilibrium to solve for."""
-    return isinstance(classifier, checkpoints.Checkpoint) and isinstance(classifier.model, types.Model)
-
-
-def resolve(settings: config.Smoothing) -> config.Smoothing:
-    """Settings with the numbers that depend on the devices filled in, and with how looks share alpha.
-
-    Raises:
-      ValueError: the block is `auto`, which `fit` resolves.
-    """
-    if settings.block == "auto":
-        raise ValueError("block is 'auto'; how much fits depends on the classifier")
-    lanes = settings.lanes or _DEFAULT_LANES
-    block = settings.block or default_block()
-    rows = block * devices.mesh().size
-    if settings.refills:
-        # At the end of a call lanes wait for the last solves: it should be far from the beginning.
-        rows *= _ROWS_PER_LANE
-    elif settings.sampler == "independent":
-        # A call of short solves takes more samples, so that what surrounds it is small beside it.
-        rows *= max(1, _EVALUATIONS_PER_ROW // settings.budget)
-    images_per_batch = settings.images_per_batch or max(1, rows // lanes)
-    spending = settings.spending or (looks.PROPORTIONAL if settings.looks else None)
-    return dataclasses.replace(
-        settings, lanes=lanes, block=block, images_per_batch=images_per_batch, spending=spending
-    )

@@ -1,8 +1,8 @@
-"""Certification by independent sampling: samples of images that come and go, counted at looks.
+"""Independent sampling: images share the calls of the compiled programs, and leave at the look where they stop.
 
-Every call solves the same number of samples, in units of one image and phase each. An image whose sampling ends
-makes room for the next, so that no call waits for the slowest image. Which samples an image gets, and so what is
-counted, does not depend on the calls.
+Every call solves the same number of samples, in units of one image and phase each. An image whose sampling stops
+makes room for the next, so that no call waits for the slowest image. Which samples an image gets does not depend
+on the calls.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from deqsmooth import config
-from deqsmooth.certificates import bound
+from deqsmooth.certificates import bound, record
 from deqsmooth.smoothing import noise, sampler
+from deqsmooth.smoothing.tally import Image, Tally
 from deqsmooth.statistics import looks
 
 
@@ -30,9 +31,9 @@ class _Unit(NamedTuple):
 
 
 class _Active:
-    """An image on its way: what was counted so far, and what is still to be solved before it is read again."""
+    """An image that is being sampled: its counts so far, and the units left until its next look."""
 
-    def __init__(self, image, settings, num_classes):
+    def __init__(self, image: Image, settings: config.Independent, num_classes: int) -> None:
         self.image = image
         self.counts = {phase: np.zeros(num_classes + 1, np.int64) for phase in (noise.SELECTION, noise.ESTIMATION)}
         self.residual: list[np.ndarray] = []
@@ -45,22 +46,18 @@ class _Active:
         self._ask(noise.SELECTION, 0, settings.num_selection)
         self._ask_next_look()
 
-    def _ask(self, phase, first, last):
+    def _ask(self, phase: int, first: int, last: int) -> None:
         for begin in range(first, last, self._settings.lanes):
             self.waiting.append(_Unit(self, phase, begin, min(self._settings.lanes, last - begin)))
             self.unread += 1
 
-    def _ask_next_look(self):
+    def _ask_next_look(self) -> None:
         look = self._looks.popleft()
         self._ask(noise.ESTIMATION, self._drawn, look)
         self._drawn = look
 
-    @property
-    def selected(self) -> int:
-        return int(np.argmax(self.counts[noise.SELECTION][:-1]))
-
     def take(self, unit: _Unit, votes: sampler.Votes, number: int, seconds: float) -> None:
-        """Counts a unit, which was solved as the one of some number in a call."""
+        """Counts a unit, which was solved as the one with a number in a call."""
         counts = self.counts[unit.phase]
         counts += np.bincount(votes.votes[number, : unit.size], minlength=len(counts))
         self.evaluations += int(votes.evaluations[number, : unit.size].sum())
@@ -71,10 +68,11 @@ class _Active:
             self.residual.append(votes.residual[number, : unit.size])
 
     def is_finished(self) -> bool:
-        """Reads the look whose samples are all there; asks for the next one's unless it is the last."""
+        """Reads the look whose samples are all counted, and asks for those of the next unless sampling stops."""
         settings = self._settings
+        selected = bound.selected_class(self.counts[noise.SELECTION].tolist())
         if looks.is_last(
-            int(self.counts[noise.ESTIMATION][self.selected]),
+            int(self.counts[noise.ESTIMATION][selected]),
             self._drawn,
             settings.look_alphas,
             sigma=settings.sigma,
@@ -85,26 +83,34 @@ class _Active:
         self._ask_next_look()
         return False
 
+    def tally(self) -> Tally:
+        """The counts of the finished image."""
+        selection, estimation = (
+            tuple(self.counts[phase].tolist()) for phase in (noise.SELECTION, noise.ESTIMATION)
+        )
+        work = record.Work(
+            self.evaluations, self.fallbacks, np.concatenate(self.residual), np.empty(0), self.seconds
+        )
+        return Tally(self.image, selection, estimation, None, work)
 
-def certify(
-    programs: sampler.Programs, settings: config.Smoothing, images: Iterator[bound.Image]
-) -> Iterator[bound.Found]:
-    """Certifies images, each as soon as its sampling ends.
+
+def tallies(programs: sampler.Programs, settings: config.Independent, images: Iterator[Image]) -> Iterator[Tally]:
+    """Counts the votes of images, each until its sampling stops.
 
     Args:
       programs: compiled sampling.
-      settings: of the certificates, complete.
+      settings: those of the programs.
       images: read as they are needed.
 
     Yields:
-      What was found for each image.
+      The tally of each image, as soon as it is finished.
     """
     active: list[_Active] = []
 
     def enter() -> bool:
         image = next(images, None)
         if image is not None:
-            active.append(_Active(image, settings, programs.num_classes))
+            active.append(_Active(image, settings, programs.assembly.num_classes))
         return image is not None
 
     while True:
@@ -130,7 +136,7 @@ def certify(
         for one in [one for one in active if not one.unread]:
             if one.is_finished():
                 active.remove(one)
-                yield _found(one, settings, programs.solves)
+                yield one.tally()
 
 
 def votes(
@@ -141,7 +147,7 @@ def votes(
     Args:
       programs: compiled sampling.
       images: [images, H, W, C].
-      indices: numbers of the images in their data set [images].
+      indices: of the images in their data set [images].
       phase: of the noise.
       num: samples of every image.
 
@@ -160,18 +166,3 @@ def votes(
             if len(waiting) == num_units:
                 yield np.concatenate([own for own, _ in waiting]), sum(spent for _, spent in waiting)
                 waiting = []
-
-
-def _found(one: _Active, settings: config.Smoothing, solves: bool) -> bound.Found:
-    fields = bound.fields(
-        settings,
-        solves,
-        selected=one.selected,
-        counts_selection=one.counts[noise.SELECTION],
-        counts=one.counts[noise.ESTIMATION],
-        residual=np.concatenate(one.residual),
-        evaluations=one.evaluations,
-        fallbacks=one.fallbacks,
-        audit={},
-    )
-    return bound.Found(one.image, fields, one.seconds)

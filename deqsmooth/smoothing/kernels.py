@@ -42,12 +42,10 @@ class Kernel(NamedTuple):
     Attributes:
       init: (clean images, images with the first sample's noise) -> (state, evaluations spent [lanes]).
       step: (state, noisy images) -> (state, info).
-      interval: steps after which lanes take a first state anew; never if None.
     """
 
     init: Callable[[types.Images, types.Images], tuple[types.State, types.Counts]]
     step: Callable[[types.State, types.Images], tuple[types.State, Info]]
-    interval: int | None = None
 
 
 def info(output: base_classifier.Output) -> Info:
@@ -74,7 +72,6 @@ def serial(
     warm_up: Callable[[types.Images], base_classifier.Output],
     classify: Callable[[types.Images, types.State], base_classifier.Output],
     start: str,
-    interval: int | None = None,
 ) -> Kernel:
     """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
 
@@ -86,7 +83,6 @@ def serial(
       classify: classifies images from the states of their lanes.
       start: `previous`: the lane's sample before; `first`: always the lane's first sample; `clean`:
         always the image without noise.
-      interval: steps after which a lane is warmed up anew; never if None.
     """
 
     def init(images, noisy):
@@ -100,7 +96,7 @@ def serial(
             state = per_lane.select(per_lane.is_finite(found), found, state)
         return state, info(output)
 
-    return Kernel(init, step, interval)
+    return Kernel(init, step)
 
 
 def run(
@@ -122,21 +118,8 @@ def run(
     def step(state, index):
         return kernel.step(state, noisy(images, keys, index, sigma))
 
-    def chain(samples):
-        state, evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
-        _, found = lax.scan(step, state, samples)
-        return found, evaluations
-
-    interval = kernel.interval or len(samples)
-    if interval >= len(samples):
-        return chain(samples)
-    whole, rest = divmod(len(samples), interval)
-    chains = samples[: whole * interval].reshape(whole, interval, *samples.shape[1:])
-    found, evaluations = lax.map(chain, chains)
-    found, evaluations = jax.tree.map(jnp.concatenate, found), evaluations.sum(0)
-    if rest:
-        last, more = chain(samples[-rest:])
-        found, evaluations = jax.tree.map(lambda *parts: jnp.concatenate(parts), found, last), evaluations + more
+    state, evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
+    _, found = lax.scan(step, state, samples)
     return found, evaluations
 
 

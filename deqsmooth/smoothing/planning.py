@@ -14,7 +14,7 @@ import numpy as np
 
 from deqsmooth import config, data
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import certification
+from deqsmooth.smoothing import assembly, certification, layout
 from deqsmooth.statistics import bounds
 
 _NUM_SELECTION = 100
@@ -85,7 +85,7 @@ def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -
         "seed": settings.seed,
     }
     independent: dict[str, Any] = {**common, "sampler": "independent"}
-    if not certification.solves(checkpoint):
+    if not assembly.solves(checkpoint):
         return [config.Smoothing(**independent)]
     chosen = [
         config.Smoothing(**independent, solver=solver, budget=k)
@@ -107,7 +107,7 @@ def pilot(
     evaluations = sum(c.evaluations for c in found)
     num_samples = settings.num_selection + settings.num_estimation
     return Pilot(
-        certification.resolve(settings),
+        settings,
         np.array([c.selected == c.label for c in found]),
         np.array([c.count for c in found]),
         np.array([c.mismatches for c in found]),
@@ -178,7 +178,7 @@ def _simulate(found, chosen, settings) -> tuple[np.ndarray, float]:
     """Expected share of runs that reach the radius [images], and samples of the estimation."""
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
-    asked = bounds.share(settings.radius, settings.sigma)
+    asked = bounds.probability(settings.radius, settings.sigma)
     goals = {look: bounds.least_count(look, alpha, asked) for look, alpha in chosen.look_alphas.items()}
     looks = tuple(goals)
     count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
@@ -196,7 +196,7 @@ def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     wrong = _shares(rng, found.mismatches, found.audited)
-    asked = bounds.share(settings.radius, settings.sigma)
+    asked = bounds.probability(settings.radius, settings.sigma)
     for size in sizes:
         count = rng.binomial(size, share)
         for num_audit in (num for num in _AUDITS if num <= size // 2):
@@ -212,10 +212,10 @@ def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
                 if chosen.cap < settings.radius:
                     continue
                 table = [
-                    bounds.clopper_pearson_upper(m, num_audit, chosen.alpha_audit)
+                    bounds.clopper_pearson_upper(m, num_audit, part * settings.alpha)
                     for m in range(int(mismatches.max()) + 1)
                 ]
                 surviving = np.floor(count * (1 - np.array(table)[mismatches]))
-                reached = surviving >= bounds.least_count(size, settings.alpha - chosen.alpha_audit, asked)
-                lanes = dataclasses.replace(chosen, lanes=found.settings.lanes)
-                yield _plan(found, chosen, np.mean(reached * found.correct, 0), lanes.evaluations)
+                reached = surviving >= bounds.least_count(size, chosen.alpha_count, asked)
+                resolved = layout.resolve(dataclasses.replace(chosen, lanes=found.settings.lanes))
+                yield _plan(found, chosen, np.mean(reached * found.correct, 0), resolved.evaluations)

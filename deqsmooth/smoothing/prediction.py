@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config
-from deqsmooth.smoothing import certification, independent, noise, sampler
-from deqsmooth.statistics import bounds
+from deqsmooth.smoothing import assembly, certification, independent, inputs, noise, sampler
+from deqsmooth.statistics import significance
 
 
 class Prediction(NamedTuple):
@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    classifier: sampler.Classifier,
+    classifier: assembly.Classifier,
     images: np.ndarray,
     settings: config.Smoothing,
     *,
@@ -57,13 +57,13 @@ def predict(
       True
     """
     check(settings)
-    images = certification.checked(classifier, images, settings)
-    places = certification.numbered(images, indices)
+    images = inputs.images(classifier, images, settings)
+    places = inputs.indices(indices, images)
     if programs is None:
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
-        counts = np.bincount(votes, minlength=programs.num_classes + 1).tolist()
-        yield Prediction(bounds.smoothed_class(counts[:-1], settings.alpha), tuple(counts))
+        counts = np.bincount(votes, minlength=programs.assembly.num_classes + 1).tolist()
+        yield Prediction(significance.smoothed_class(counts[:-1], settings.alpha), tuple(counts))
 
 
 def check(settings: config.Smoothing) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 
 from deqsmooth import config, data
-from deqsmooth.certificates import record
+from deqsmooth.certificates import bound, record
 from deqsmooth.config import serialization
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import certification
+from deqsmooth.smoothing import assembly, layout
+from deqsmooth.statistics import bounds
 
 _PACKAGES = ("deqsmooth", "jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
 
@@ -41,7 +42,7 @@ def header(
       data_identity: `data.Dataset.identity` of the images.
       before: header of the certificates that these are made from; None if they are made anew.
     """
-    settings = certification.resolve(settings)
+    settings = layout.fill(settings)
     serial = settings.sampler == "serial"
     # How many images are solved side by side follows from the machine and changes no result.
     smoothing_settings = serialization.to_json(settings)
@@ -52,7 +53,7 @@ def header(
         "tolerance": None if serial else settings.tolerance,
         "start": "zero" if serial else settings.start,
     }
-    if not certification.solves(checkpoint):
+    if not assembly.solves(checkpoint):
         solve = dict.fromkeys(solve)
         smoothing_settings |= solve
     entries = {
@@ -74,8 +75,8 @@ def header(
     }
     if before is not None:
         entries["before"] = {name: before[name] for name in ("sha256", "versions", "device", "reference")}
-    if settings.bound == "reference-code":
-        entries["warning"] = record.NOT_VALID
+    if settings.bound in bounds.AUDITED and not bounds.AUDITED[settings.bound].is_valid:
+        entries["warning"] = bound.NOT_VALID
     return {**entries, "sha256": serialization.digest(entries)}
 
 

@@ -1,8 +1,8 @@
-"""Certificates of a network from those of another: the old votes, and a few samples on which both are evaluated.
+"""Recertification: certificates of a classifier become those of another one that is near it.
 
-For a quantised, fine-tuned or shorter solved copy of a network that is certified already. What the copy may have
-lost of a class's votes is bounded from the pairs (Ugare et al. 2024, Incremental Randomized Smoothing); the nearer
-it is to the original, the less is lost, and the cost is that of the pairs.
+The other classifier may be quantised, fine-tuned or solved shorter. Both are evaluated on a few samples of every
+image, and what the class may have lost of its votes is bounded from these pairs (Ugare et al. 2024, Incremental
+Randomized Smoothing). The nearer the two are, the less is lost; the cost is that of the pairs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,17 @@ from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, independent, noise
 
 _IMAGES = 16
+_LAYOUT = ("lanes", "images_per_batch", "block")
+_ESTIMATION = ("looks", "spending", "stop_radius", "stop_gain")
 
 
-def settings_after(before: config.Smoothing, **change: object) -> config.Smoothing:
+def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
     """Settings of the certificates of another classifier.
 
     Args:
       before: settings of the certificates that there are.
-      change: what is different: the other classifier's solver, budget, start or dtype; `num_audit` and
-        `alpha_audit`, the number of pairs and their part of alpha.
+      change: what is different: the other classifier's solver, budget, tolerance, start or dtype; `num_pairs` and
+        `alpha_pairs`.
 
     Raises:
       ValueError: the certificates are not those of independent sampling, or a setting breaks its rule.
@@ -37,19 +40,25 @@ def settings_after(before: config.Smoothing, **change: object) -> config.Smoothi
             f"the certificates are of sampler {before.sampler!r} and bound {before.bound!r}; "
             "others can be made of 'independent' ones with a bound of their own"
         )
-    common = {"bound": "paired", "lanes": None, "images_per_batch": None, "block": None}
-    return dataclasses.replace(before, **{**common, **change})  # type: ignore[arg-type]
+    same = {name: value for name, value in vars(before).items() if name not in (*_LAYOUT, "bound")}
+    return config.Paired(**{**same, **change})
+
+
+def base_settings(settings: config.Smoothing, **change: Any) -> config.Smoothing:
+    """The base classifier of independent sampling by some settings, without their looks, pairs and layout."""
+    names = {field.name for field in dataclasses.fields(config.Smoothing)} - {*_LAYOUT, *_ESTIMATION, "bound"}
+    return config.Smoothing(**{**{name: getattr(settings, name) for name in names}, **change})
 
 
 def recertify(
     found: Sequence[record.Certificate],
     before: tuple[checkpoints.Checkpoint, config.Smoothing],
-    after: tuple[checkpoints.Checkpoint, config.Smoothing],
+    after: tuple[checkpoints.Checkpoint, config.Paired],
     dataset: data.Dataset,
 ) -> Iterator[record.Certificate]:
     """Certifies images for another classifier.
 
-    The class stays the one that was selected; the pairs have noise of their own.
+    The class stays the one that was selected. The pairs have a phase of the noise of their own.
 
     Args:
       found: certificates of the images.
@@ -58,45 +67,43 @@ def recertify(
       dataset: the images.
 
     Yields:
-      A certificate for each that there was, with the pairs in `num_audit`, those in which only the old classifier
-      gives the class in `mismatches`, and the cell evaluations of both in `evaluations`.
+      A certificate for each that there was, with the cell evaluations of both classifiers in `evaluations`.
 
     Raises:
-      ValueError: the two classifiers do not tell the same classes apart.
+      ValueError: the two classifiers do not have the same number of classes.
     """
     if not found:
         return
-    settings = certification.resolve(after[1])
+    settings = after[1]
     shape = dataset.take([found[0].index])[0].shape[1:]
     both = [
-        certification.prepare(checkpoint, certification.plain(one), shape, len(found))
+        certification.prepare(checkpoint, base_settings(one), shape, len(found))
         for checkpoint, one in (before, after)
     ]
-    if both[0].num_classes != both[1].num_classes:
-        raise ValueError(
-            f"one classifier tells {both[0].num_classes} classes apart, the other {both[1].num_classes}"
-        )
+    classes = [programs.assembly.num_classes for programs in both]
+    if classes[0] != classes[1]:
+        raise ValueError(f"one classifier tells {classes[0]} classes apart, the other {classes[1]}")
     for begin in range(0, len(found), _IMAGES):
         chunk = found[begin : begin + _IMAGES]
         started = time.perf_counter()
         indices = np.array([certificate.index for certificate in chunk])
         images = dataset.take(indices.tolist())[0]
         votes = [
-            list(independent.votes(programs, images, indices, noise.AUDIT, settings.num_audit))
+            list(independent.votes(programs, images, indices, noise.AUDIT, settings.num_pairs))
             for programs in both
         ]
         seconds = (time.perf_counter() - started) / len(chunk)
         for certificate, (old, spent), (new, spent_too) in zip(chunk, *votes, strict=True):
-            lost = (old == certificate.selected) & (new != certificate.selected)
-            fields = bound.fields(
-                settings,
-                both[1].solves,
-                selected=certificate.selected,
-                counts_selection=np.array(certificate.counts_selection),
-                counts=np.array(certificate.counts),
-                residual=np.empty(0),
-                evaluations=spent + spent_too,
-                fallbacks=0,
-                audit={"audited": settings.num_audit, "mismatches": int(lost.sum())},
+            lost = int(np.sum((old == certificate.selected) & (new != certificate.selected)))
+            proved = bound.of_votes(
+                settings, certificate.counts_selection, certificate.counts, pairs=settings.pairs(lost)
             )
-            yield certification.certificate(certificate.index, certificate.label, fields, seconds)
+            yield record.certificate(
+                certificate.index,
+                certificate.label,
+                proved,
+                settings,
+                solves=both[1].assembly.solves,
+                lanes=both[1].settings.lanes,
+                work=record.Work(spent + spent_too, 0, np.empty(0), np.empty(0), seconds),
+            )

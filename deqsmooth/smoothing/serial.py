@@ -1,95 +1,80 @@
-"""Certification by serial sampling: batches of images, each with its chains, its audit and its bound."""
+"""Serial sampling: batches of images, each with its chains and its audit, become tallies."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from deqsmooth import config
-from deqsmooth.certificates import bound
+from deqsmooth.certificates import bound, record
 from deqsmooth.smoothing import noise, sampler
+from deqsmooth.smoothing.tally import Image, Tally
 
 
-def certify(
-    programs: sampler.Programs, settings: config.Smoothing, images: Iterator[bound.Image]
-) -> Iterator[bound.Found]:
-    """Certifies images in order, batch by batch.
+def tallies(programs: sampler.Programs, settings: config.Serial, images: Iterator[Image]) -> Iterator[Tally]:
+    """Counts the votes of images in order, batch by batch.
 
     Args:
       programs: compiled sampling.
-      settings: of the certificates, complete.
+      settings: those of the programs.
       images: read as they are needed.
 
     Yields:
-      What was found for each image.
+      The tally of each image.
     """
-    while True:
-        begun = time.perf_counter()
-        batch = list(itertools.islice(images, settings.images_per_batch))
-        if not batch:
-            return
-        pixels, indices = np.stack([image.pixels for image in batch]), np.array([image.index for image in batch])
-        found = _certify_batch(programs, settings, pixels, indices)
-        seconds = (time.perf_counter() - begun) / len(batch)
-        for image, fields in zip(batch, found, strict=True):
-            yield bound.Found(image, fields, seconds)
+    while batch := list(itertools.islice(images, settings.images_per_batch)):
+        yield from _batch(programs, settings, batch)
 
 
-def _certify_batch(programs, settings, images, indices) -> list[dict[str, Any]]:
-    """Fields of the certificates of a batch of images."""
-    num_classes = programs.num_classes
+def _batch(programs: sampler.Programs, settings: config.Serial, batch: list[Image]) -> Iterator[Tally]:
+    """Selection, estimation and audit of a batch."""
+    begun = time.perf_counter()
+    pixels, indices = np.stack([image.pixels for image in batch]), np.array([image.index for image in batch])
 
-    def sample(phase, num):
-        samples = np.tile(np.arange(num), (len(images), 1))
-        return programs(images, indices, np.full(len(images), phase), samples)
+    def sample(phase: int, num: int) -> sampler.Votes:
+        return programs(pixels, indices, np.full(len(batch), phase), np.tile(np.arange(num), (len(batch), 1)))
 
-    def count(votes):
-        return np.stack([np.bincount(row, minlength=num_classes + 1) for row in votes])
+    def count(votes: sampler.Votes) -> list[tuple[int, ...]]:
+        size = programs.assembly.num_classes + 1
+        return [tuple(np.bincount(row, minlength=size).tolist()) for row in votes.votes]
 
     selection = sample(noise.SELECTION, settings.num_selection)
     estimation = sample(noise.ESTIMATION, settings.num_estimation)
-    counts_selection, counts = count(selection.votes), count(estimation.votes)
-    selected = np.argmax(counts_selection[:, :num_classes], 1)
-    audits, audit = _audit(programs, settings, images, indices, selected, estimation.votes)
-    phases = (selection, estimation, audit)
-    evaluations = sum(x.evaluations.sum(1, dtype=np.int64) + x.warm_up for x in phases)
-    fallbacks = sum(x.fallbacks.sum(1, dtype=np.int64) for x in phases)
-    return [
-        bound.fields(
-            settings,
-            programs.solves,
-            selected=int(selected[i]),
-            counts_selection=counts_selection[i],
-            counts=counts[i],
-            residual=estimation.residual[i],
-            evaluations=int(evaluations[i]),
-            fallbacks=int(fallbacks[i]),
-            audit=audits[i],
+    counts_selection, counts = count(selection), count(estimation)
+    selected = [bound.selected_class(one) for one in counts_selection]
+
+    tables = [
+        _draw(settings, index, votes == chosen)
+        for index, votes, chosen in zip(indices, estimation.votes, selected, strict=True)
+    ]
+    padded = np.stack([np.pad(drawn, (0, settings.num_audit - len(drawn))) for drawn in tables])
+    again = programs(pixels, indices, np.full(len(batch), noise.ESTIMATION), padded, reference=True)
+
+    calls = (selection, estimation, again)
+    evaluations = sum(x.evaluations.sum(1, dtype=np.int64) + x.warm_up for x in calls)
+    fallbacks = sum(x.fallbacks.sum(1, dtype=np.int64) for x in calls)
+    seconds = (time.perf_counter() - begun) / len(batch)
+    for i, image in enumerate(batch):
+        size = len(tables[i])
+        yield Tally(
+            image,
+            counts_selection[i],
+            counts[i],
+            settings.audit(size, int(np.sum(again.votes[i, :size] != selected[i]))),
+            record.Work(
+                int(evaluations[i]), int(fallbacks[i]), estimation.residual[i], again.residual[i, :size], seconds
+            ),
         )
-        for i in range(len(images))
-    ]
 
 
-def _audit(programs, settings, images, indices, selected, votes):
-    """Solves votes for the selected class again with the reference; see `bounds.audited_lower`."""
-    tables, sizes = [], []
-    for index, chosen, row in zip(indices, selected, votes, strict=True):
-        order = np.asarray(noise.audit_order(noise.phase_key(settings.seed, int(index), noise.AUDIT), len(row)))
-        drawn = order[row[order] == chosen][: settings.num_audit]
-        sizes.append(len(drawn))
-        tables.append(np.pad(drawn, (0, settings.num_audit - len(drawn))))
-    phases = np.full(len(images), noise.ESTIMATION)
-    found = programs(images, indices, phases, np.stack(tables), reference=True)
-    audits = [
-        {
-            "audited": size,
-            "mismatches": int(np.sum(found.votes[i, :size] != selected[i])),
-            "residual": found.residual[i, :size],
-        }
-        for i, size in enumerate(sizes)
-    ]
-    return audits, found
+def _draw(settings: config.Serial, index: int, is_for_class: np.ndarray) -> np.ndarray:
+    """Samples that the audit solves again: a random subset of the votes for the class [at most num_audit].
+
+    The key of the draw has its own phase, so that it is independent of the noise; see `bounds.exact_lower`.
+    """
+    key = noise.phase_key(settings.seed, int(index), noise.AUDIT)
+    order = np.asarray(noise.audit_order(key, len(is_for_class)))
+    return order[is_for_class[order]][: settings.num_audit]

@@ -1,16 +1,46 @@
-"""From counts to radii, on the host: bounds on a probability, the audit of serial labels, certified accuracy.
+"""Confidence bounds on the probability of a class, from counts of votes, and the radius that follows.
 
-Every bound is one-sided and holds with probability at least 1 - alpha over the noise (and, for the
-audit, over which samples were drawn). Sections refer to Cohen et al. 2019 and Gao et al. 2024.
+Every bound is one-sided and holds with probability at least 1 - alpha over the noise and, where votes are audited,
+over the random draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
 import scipy
+
+
+class Audit(NamedTuple):
+    """The audit of serial votes: some votes for the selected class are solved again with the reference classifier.
+
+    Attributes:
+      num: votes audited, drawn at random without replacement among the votes for the class.
+      mismatches: audited votes that the reference does not give to the class.
+      alpha: failure probability spent on the audit.
+      formula: name of the bound, a key of `AUDITED`.
+    """
+
+    num: int
+    mismatches: int
+    alpha: float
+    formula: str = "exact"
+
+
+class Pairs(NamedTuple):
+    """Samples on which a certified classifier f and another classifier f' are both evaluated.
+
+    Attributes:
+      num: independent samples.
+      lost: samples to which f gives the class and f' does not.
+      alpha: failure probability spent on the pairs.
+    """
+
+    num: int
+    lost: int
+    alpha: float
 
 
 def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
@@ -19,7 +49,7 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
     Args:
       successes: between 0 and `trials`; 0 gives 0.
       trials: independent trials.
-      alpha: probability that the bound exceeds the truth, at most.
+      alpha: largest probability that the bound exceeds the truth.
 
     Example:
       >>> round(clopper_pearson_lower(99, 100, 0.001), 4)
@@ -31,7 +61,7 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
 
 
 def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
-    """Upper confidence bound on a binomial probability; the mirror image of the lower one."""
+    """Upper confidence bound on a binomial probability; the mirror image of `clopper_pearson_lower`."""
     return 1.0 - clopper_pearson_lower(trials - successes, trials, alpha)
 
 
@@ -48,27 +78,16 @@ def binomial_interval(successes: int, trials: int, alpha: float) -> tuple[float,
     )
 
 
-def sign_test(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of one as many wins as the other, the ties left out; McNemar's exact test of pairs.
-
-    Example:
-      >>> sign_test(8, 1), sign_test(0, 0)
-      (0.0390625, 1.0)
-    """
-    wins = only_first + only_second
-    return float(scipy.stats.binomtest(only_first, wins, 0.5).pvalue) if wins else 1.0
-
-
 def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: float) -> int:
-    """Upper confidence bound on the marked members of a population, from a draw without replacement.
+    """Upper confidence bound on the number of marked members of a population, from a draw without replacement.
 
-    The largest M for which drawing at most `marked_drawn` marked members is more likely than alpha.
+    It is the largest number M for which drawing at most `marked_drawn` marked members has probability above alpha.
 
     Args:
       marked_drawn: marked members in the draw.
       drawn: size of the draw.
       population: size of the population.
-      alpha: probability that the bound is below the truth, at most.
+      alpha: largest probability that the bound is below the truth.
 
     Example:
       >>> hypergeometric_upper(0, 400, 10_000, 0.0005)
@@ -84,128 +103,124 @@ def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: 
     return least
 
 
-def audited_lower(
-    count: int, trials: int, mismatches: int, audited: int, alpha_audit: float, alpha_count: float, bound: str
-) -> float:
-    """Lower bound on P(f = A) from serial votes, of which some were solved again with f itself.
+def exact_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
+    """Lower bound on P(f = A) from audited votes, by the hypergeometric distribution.
 
-    `exact`: at most M votes are wrong with probability 1 - alpha_audit, whatever the dependence between
-    the votes, because the audit's draw is the only randomness used; so f gave A at least `count - M`
-    times in `trials` independent trials, and Clopper-Pearson with alpha_count applies to that. The union
-    bound gives alpha_audit + alpha_count in all.
+    With probability 1 - alpha_audit at most M votes are wrong, whatever the dependence between votes, because the
+    random draw of the audit is the only randomness used. Then f gave A at least `count - M` times in `trials`
+    independent trials, to which Clopper-Pearson applies at alpha_count. The union bound gives
+    alpha_audit + alpha_count in all.
+    """
+    wrong = hypergeometric_upper(audit.mismatches, audit.num, count, audit.alpha)
+    return clopper_pearson_lower(count - wrong, trials, alpha_count)
 
-    `paper`: the same with a binomial bound on the share of wrong votes (Gao et al. 2024, section 4.3).
-    Valid, a little looser.
 
-    `reference-code`: what the paper's released code computes: count and trials are both multiplied by
-    the share of votes that survive. NOT A VALID BOUND: it ignores the wrong votes and exceeds the truth
-    far more often than alpha. For redoing published tables only.
+def paper_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
+    """The bound as published (Gao et al. 2024, section 4.3): a binomial bound on the share of wrong votes.
+
+    It is valid and a little looser than `exact_lower`.
+    """
+    return clopper_pearson_lower(math.floor(count * _surviving(audit)), trials, alpha_count)
+
+
+def reference_code_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
+    """The formula of the paper's released code. NOT A VALID BOUND.
+
+    It multiplies the count and the number of trials by the same share of surviving votes. So it ignores wrong
+    votes, and exceeds the truth far more often than alpha. It exists to compute published tables again.
+    """
+    surviving = _surviving(audit)
+    return clopper_pearson_lower(math.floor(count * surviving), math.floor(trials * surviving), alpha_count)
+
+
+class Formula(NamedTuple):
+    """A bound from audited votes.
+
+    Attributes:
+      lower: (votes for the class, samples, audit, failure probability of the count) -> lower bound.
+      is_valid: whether it holds with probability 1 - alpha.
+    """
+
+    lower: Callable[[int, int, Audit, float], float]
+    is_valid: bool
+
+
+AUDITED = {
+    "exact": Formula(exact_lower, True),
+    "paper": Formula(paper_lower, True),
+    "reference-code": Formula(reference_code_lower, False),
+}
+"""The bounds of audited votes by their names in settings and records; the first is the default."""
+PAIRED = "paired"
+"""Name in settings and records of the bound from paired samples; see `paired_lower`."""
+CLOPPER_PEARSON = "clopper-pearson"
+"""Name in records of the bound from independent votes of the certified classifier itself."""
+
+
+def audited_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
+    """Lower bound on P(f = A) from serial votes, some of which were solved again with f itself.
 
     Args:
-      count: serial votes for A.
+      count: serial votes for A; 0 gives 0.
       trials: serial samples.
-      mismatches: audited votes that f does not give to A.
-      audited: votes audited, drawn at random without replacement among the `count`.
-      alpha_audit: failure probability spent on the audit.
+      audit: of these votes; its `formula` names the bound.
       alpha_count: failure probability spent on the count.
-      bound: `exact`, `paper` or `reference-code`.
 
     Raises:
-      ValueError: an unknown bound.
+      ValueError: the formula is unknown.
 
     Example:
-      >>> lower = audited_lower(9900, 10_000, 2, 400, 0.0005, 0.0005, "exact")
+      >>> lower = audited_lower(9900, 10_000, Audit(400, 2, 0.0005), 0.0005)
       >>> lower < clopper_pearson_lower(9900, 10_000, 0.001)
       True
     """
-    if count == 0:
-        return 0.0
-    if bound == "exact":
-        wrong = hypergeometric_upper(mismatches, audited, count, alpha_audit)
-        return clopper_pearson_lower(count - wrong, trials, alpha_count)
-    surviving = 1.0 - clopper_pearson_upper(mismatches, audited, alpha_audit)
-    if bound == "paper":
-        return clopper_pearson_lower(math.floor(count * surviving), trials, alpha_count)
-    if bound == "reference-code":
-        return clopper_pearson_lower(math.floor(count * surviving), math.floor(trials * surviving), alpha_count)
-    raise ValueError(f"bound is {bound!r}; it must be exact, paper or reference-code")
+    if audit.formula not in AUDITED:
+        raise ValueError(f"bound is {audit.formula!r}; it must be one of {', '.join(AUDITED)}")
+    return AUDITED[audit.formula].lower(count, trials, audit, alpha_count) if count else 0.0
 
 
-def paired_lower(
-    count: int, trials: int, differing: int, pairs: int, alpha_pairs: float, alpha_count: float
-) -> float:
-    """Lower bound on P(f' = A) from votes of f, and from noise on which both f and f' were evaluated.
+def paired_lower(count: int, trials: int, pairs: Pairs, alpha_count: float) -> float:
+    """Lower bound on P(f' = A) from votes of f, and from samples on which both f and f' were evaluated.
 
-    P(f' = A) >= P(f = A) - P(f = A, f' != A); the pairs are independent, so both have binomial bounds, and the
-    union bound gives alpha_pairs + alpha_count in all (Ugare et al. 2024).
+    P(f' = A) >= P(f = A) - P(f = A, f' != A). Both terms have binomial bounds, since the samples are independent.
+    The union bound gives alpha_pairs + alpha_count in all (Ugare et al. 2024).
 
     Args:
       count: votes of f for A.
       trials: independent samples.
-      differing: pairs in which f gives A and f' does not.
       pairs: samples on which both were evaluated.
-      alpha_pairs: failure probability spent on the pairs.
       alpha_count: failure probability spent on the count.
 
     Example:
-      >>> lower = paired_lower(9900, 10_000, 0, 2000, 0.0001, 0.0009)
+      >>> lower = paired_lower(9900, 10_000, Pairs(2000, 0, 0.0001), 0.0009)
       >>> lower < clopper_pearson_lower(9900, 10_000, 0.001)
       True
     """
-    lost = clopper_pearson_upper(differing, pairs, alpha_pairs)
+    lost = clopper_pearson_upper(pairs.lost, pairs.num, pairs.alpha)
     return max(0.0, clopper_pearson_lower(count, trials, alpha_count) - lost)
 
 
 def lower_bound(
-    count: int,
-    trials: int,
-    *,
-    alpha_count: float,
-    mismatches: int = 0,
-    audited: int | None = None,
-    alpha_audit: float = 0.0,
-    bound: str = "exact",
+    count: int, trials: int, alpha_count: float, *, audit: Audit | None = None, pairs: Pairs | None = None
 ) -> float:
-    """Lower bound on P(f = A), by the name of the bound.
+    """Lower bound on the probability of a class, from whatever is known of its votes.
 
     Args:
-      count: votes for A.
+      count: votes for the class.
       trials: samples.
       alpha_count: failure probability spent on the count.
-      mismatches: see `audited_lower`; of `paired` the pairs that differ.
-      audited: votes audited, or pairs; None if every vote is f's own, which takes Clopper-Pearson.
-      alpha_audit: failure probability spent on the audit, or the pairs.
-      bound: `paired`, or one of `audited_lower`.
+      audit: of serial votes; None if every vote is the certified classifier's own.
+      pairs: if the votes are those of another classifier than the certified one.
     """
-    if audited is None:
-        return clopper_pearson_lower(count, trials, alpha_count)
-    if bound == "paired":
-        return paired_lower(count, trials, mismatches, audited, alpha_audit, alpha_count)
-    return audited_lower(count, trials, mismatches, audited, alpha_audit, alpha_count, bound)
-
-
-def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
-    """The most probable class, or None where the votes do not tell it from the next (Cohen et al., PREDICT).
-
-    A two-sided binomial test of the two classes with most votes against 1/2 each: a class that is not the
-    smoothed classifier's is returned with probability at most alpha (Hung & Fithian 2019).
-
-    Args:
-      counts: votes by class.
-      alpha: probability of a wrong class, at most.
-
-    Example:
-      >>> smoothed_class([3, 80, 17], 0.001), smoothed_class([3, 50, 47], 0.001)
-      (1, None)
-    """
-    second, first = np.argsort(counts, kind="stable")[-2:]
-    won, both = int(counts[first]), int(counts[first]) + int(counts[second])
-    certain = both > 0 and scipy.stats.binomtest(won, both, 0.5).pvalue <= alpha
-    return int(first) if certain else None
+    if audit is not None:
+        return audited_lower(count, trials, audit, alpha_count)
+    if pairs is not None:
+        return paired_lower(count, trials, pairs, alpha_count)
+    return clopper_pearson_lower(count, trials, alpha_count)
 
 
 def radius(p_lower: float, sigma: float) -> float:
-    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al.).
+    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al. 2019).
 
     Example:
       >>> round(radius(0.99, 0.5), 3), radius(0.5, 0.5)
@@ -214,44 +229,26 @@ def radius(p_lower: float, sigma: float) -> float:
     return float(sigma * scipy.stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
 
 
-def share(radius: float, sigma: float) -> float:
-    """Probability of a class that gives the smoothed classifier a radius: Phi(radius / sigma); inverts `radius`.
+def probability(radius: float, sigma: float) -> float:
+    """Probability of a class that gives a radius: Phi(radius / sigma), the inverse of `radius`.
 
     Example:
-      >>> round(share(1.163, 0.5), 3)
+      >>> round(probability(1.163, 0.5), 3)
       0.99
     """
     return float(scipy.stats.norm.cdf(radius / sigma))
 
 
-def least_count(trials: int, alpha: float, share: float) -> int:
-    """The least count whose Clopper-Pearson bound reaches a share; more than `trials` if none does.
+def least_count(trials: int, alpha: float, probability: float) -> int:
+    """The least count whose Clopper-Pearson bound reaches a probability; above `trials` if none does.
 
     Example:
       >>> least_count(100, 0.001, 0.9), clopper_pearson_lower(99, 100, 0.001) >= 0.9
       (99, True)
     """
-    return int(scipy.stats.binom.isf(alpha, trials, share)) + 1
+    return int(scipy.stats.binom.isf(alpha, trials, probability)) + 1
 
 
-def certified_accuracy(correct: Sequence[bool], radii: Sequence[float], at: float) -> float:
-    """Share of images whose prediction is correct with a radius of at least `at`.
-
-    Example:
-      >>> certified_accuracy([True, True, False, False], [0.5, 0.25, 0.75, 0.0], 0.5)
-      0.25
-    """
-    return float(np.mean(np.asarray(correct) & (np.asarray(radii) >= at)))
-
-
-def average_certified_radius(correct: Sequence[bool], radii: Sequence[float]) -> float:
-    """ACR: mean over all images of the radius if the prediction is correct, else 0 (Zhai et al. 2020)."""
-    return float(np.mean(np.asarray(correct) * np.asarray(radii)))
-
-
-def mean_radius(radii: Sequence[float]) -> float:
-    """Mean radius over all images, wrong predictions included, abstentions as 0.
-
-    The paper's released code reports this under the name of ACR.
-    """
-    return float(np.mean(radii))
+def _surviving(audit: Audit) -> float:
+    """Lower confidence bound on the share of votes that the reference confirms."""
+    return 1.0 - clopper_pearson_upper(audit.mismatches, audit.num, audit.alpha)

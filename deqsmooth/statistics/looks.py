@@ -1,6 +1,7 @@
-"""Looks: numbers of samples at which a certificate may be read, and rules that stop there.
+"""Looks: numbers of samples at which a certificate may be read, and rules that stop sampling there.
 
-A bound that holds at every look, each at its part of alpha, holds wherever a run stops, whatever made it stop.
+Each look has its part of alpha. A bound that holds at every look holds at the look where a run stops, whatever
+made it stop.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from deqsmooth.statistics import bounds
 
 PROPORTIONAL, EQUAL = SPENDING = ("proportional", "equal")
-_HOPE = 0.025
+_TAIL = 0.025
 
 
 def alphas(alpha: float, sizes: Sequence[int], spending: str = PROPORTIONAL) -> dict[int, float]:
-    """The part of alpha that each look takes; together they take alpha (Bonferroni).
+    """The part of alpha that each look takes; the parts add up to alpha (Bonferroni).
 
     Args:
-      alpha: failure probability of all the looks.
+      alpha: failure probability of all looks together.
       sizes: numbers of samples at which the counts may be read, increasing.
-      spending: `proportional` to the samples of a look, so that the last ones, which most images reach, lose
-        little, or `equal`.
+      spending: `equal` parts, or parts `proportional` to the samples of a look. The latter costs least at the last
+        looks, which most images reach.
 
     Example:
       >>> {look: round(part, 6) for look, part in alphas(0.001, (500, 2000, 10_000)).items()}
@@ -39,16 +40,20 @@ def is_last(
     stop_radius: float | None = None,
     stop_gain: float | None = None,
 ) -> bool:
-    """Whether sampling may end at a look: at the last one, without hope of a certificate, and by choice earlier.
+    """Whether sampling stops at a look.
+
+    It stops at the last look, and where even unanimous further votes would certify nothing. With `stop_radius` it
+    also stops once that radius is certified, or once even unanimous further votes could not reach it. With
+    `stop_gain` it also stops where further votes, at the upper end of the class's 95 % interval, would add at most
+    this to the radius.
 
     Args:
-      count: votes for A so far.
-      trials: samples so far, those of a look.
-      parts: failure probability of each look, as `alphas` gives them.
+      count: votes for the class so far.
+      trials: samples so far; one of the looks.
+      parts: failure probability of each look; see `alphas`.
       sigma: standard deviation of the noise.
-      stop_radius: radius that is wanted; reaching it ends the sampling, and so does having no hope of it.
-      stop_gain: least gain for which sampling goes on: what the radius would grow by if the rest voted for A as
-        often as the votes so far let one hope, at the upper end of A's 95 % interval.
+      stop_radius: radius that is wanted.
+      stop_gain: least gain of radius for which sampling goes on.
 
     Example:
       >>> is_last(60, 100, alphas(0.001, (100, 10_000)), sigma=0.5)
@@ -60,7 +65,7 @@ def is_last(
     if trials == total:
         return True
 
-    def reached(count, trials):
+    def reached(count: int, trials: int) -> float:
         return bounds.radius(bounds.clopper_pearson_lower(count, trials, parts[trials]), sigma)
 
     now, best = reached(count, trials), reached(count + total - trials, total)
@@ -68,5 +73,5 @@ def is_last(
         return True
     if stop_gain is None:
         return False
-    hoped = int(bounds.clopper_pearson_upper(count, trials, _HOPE) * (total - trials))
-    return reached(count + hoped, total) - now <= stop_gain
+    further = int(bounds.clopper_pearson_upper(count, trials, _TAIL) * (total - trials))
+    return reached(count + further, total) - now <= stop_gain

@@ -1,0 +1,41 @@
+"""Two-sided binomial tests: whether one of two counts is significantly larger than the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy
+
+
+def sign_test(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of the hypothesis that both counts are equally likely to grow.
+
+    With the images that only one of two runs certifies this is McNemar's exact test.
+
+    Example:
+      >>> sign_test(8, 1), sign_test(0, 0)
+      (0.0390625, 1.0)
+    """
+    wins = only_first + only_second
+    return float(scipy.stats.binomtest(only_first, wins, 0.5).pvalue) if wins else 1.0
+
+
+def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
+    """Returns the class of the smoothed classifier, or None if the votes do not separate it from the runner-up.
+
+    A two-sided binomial test compares the two classes with the most votes (Cohen et al. 2019, PREDICT). A class
+    that is not the smoothed classifier's is returned with probability at most alpha (Hung & Fithian 2019).
+
+    Args:
+      counts: votes by class.
+      alpha: largest probability of returning a wrong class.
+
+    Example:
+      >>> smoothed_class([3, 80, 17], 0.001), smoothed_class([3, 50, 47], 0.001)
+      (1, None)
+    """
+    second, first = np.argsort(counts, kind="stable")[-2:]
+    won, both = int(counts[first]), int(counts[first]) + int(counts[second])
+    certain = both > 0 and scipy.stats.binomtest(won, both, 0.5).pvalue <= alpha
+    return int(first) if certain else None
