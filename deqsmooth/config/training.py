@@ -6,7 +6,7 @@ import dataclasses
 
 from deqsmooth.config import architecture, checks, selection, serialization, solve
 
-GRADIENTS = ("one-step", "phantom", "neumann", "anderson", "broyden", "gmres", "normal-cg")
+GRADIENTS = ("one-step", "neumann", "broyden", "gmres")
 OPTIMISERS = ("adamw", "sgd")
 LOSSES = ("cross-entropy", "consistency", "macer", "cat-rs")
 
@@ -72,9 +72,9 @@ class Training(Descent):
       pretraining_budget: evaluations of the unrolled cell.
       solver: of the forward pass after that.
       budget: evaluations of the forward pass.
-      gradient: how gradients pass the equilibrium: `one-step` (Jacobian-free), `phantom`, or implicit
-        with the linear system solved by `neumann` terms, `anderson`, `broyden`, `gmres` or `normal-cg`.
-      gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
+      gradient: how gradients pass the equilibrium: `one-step` (Jacobian-free), or implicit with the linear system
+        solved by terms of the `neumann` series, `broyden` or `gmres`.
+      gradient_budget: terms or iterations of the gradient; `one-step` takes one.
       rematerialise: whether pre-training computes the inside of the cell again in its backward pass instead of
         keeping it; needs less memory, and more time.
       loss: `cross-entropy`, `consistency` (Jeong & Shin 2020), `macer` (Zhai et al. 2020) or `cat-rs` (Jeong,

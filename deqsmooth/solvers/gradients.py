@@ -30,25 +30,6 @@ def one_step(cell: Cell) -> Attach:
     return lambda params, z, u: cell(params, lax.stop_gradient(z), u)
 
 
-def phantom(cell: Cell, num_steps: int, damping: float = 0.5) -> Attach:
-    """Phantom gradients: those of damped evaluations from the state, unrolled (Geng et al. 2021).
-
-    Args:
-      cell: the cell.
-      num_steps: evaluations that are differentiated through.
-      damping: share of the new value in each step.
-    """
-
-    def attach(params, z, u):
-        def step(z, _):
-            fz = cell(params, z, u)
-            return jax.tree.map(lambda x, y: (1 - damping) * x + damping * y, z, fz), None
-
-        return lax.scan(step, lax.stop_gradient(z), length=num_steps)[0]
-
-    return attach
-
-
 def neumann(cell: Cell, num_terms: int) -> Attach:
     """Implicit gradients with (I - J^T)^-1 replaced by the first terms of its Neumann series.
 
@@ -91,40 +72,8 @@ def gmres(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
       num_iterations: dimension of the Krylov space; it is not restarted.
       tolerance: residual relative to the right-hand side at which a lane is done.
     """
-    return _lanewise(
-        cell,
-        functools.partial(linear_solve.solve_gmres, tol=tolerance, restart=num_iterations, maxiter=1),
-    )
+    solve = functools.partial(linear_solve.solve_gmres, tol=tolerance, restart=num_iterations, maxiter=1)
 
-
-def normal_cg(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
-    """Implicit gradients, every lane solved by jaxopt's conjugate gradients on the normal equations."""
-    return _lanewise(cell, functools.partial(linear_solve.solve_normal_cg, tol=tolerance, maxiter=num_iterations))
-
-
-def _implicit(cell: Cell, solve_at: Callable) -> Attach:
-    """Attaches the implicit function theorem's gradients; `solve_at(params, z, u)` is a jaxopt solve."""
-
-    def defect(z, params, u):
-        return jax.tree.map(jnp.subtract, cell(params, z, u), z)
-
-    @jax.custom_vjp
-    def attach(params, z, u):
-        return z
-
-    def forward(params, z, u):
-        return z, (params, z, u)
-
-    def backward(residuals, cotangent):
-        params, z, u = residuals
-        d_params, d_u = implicit_diff.root_vjp(defect, z, (params, u), cotangent, solve_at(params, z, u))
-        return d_params, jax.tree.map(jnp.zeros_like, z), d_u
-
-    attach.defvjp(forward, backward)
-    return attach
-
-
-def _lanewise(cell: Cell, solve: Callable) -> Attach:
     def solve_at(params, z, u):
         def solve_lane(z, u, b):
             def transposed_defect(v):
@@ -148,6 +97,28 @@ def _lanewise(cell: Cell, solve: Callable) -> Attach:
         return lambda _, b: jax.vmap(solve_lane)(z, u, b)
 
     return _implicit(cell, solve_at)
+
+
+def _implicit(cell: Cell, solve_at: Callable) -> Attach:
+    """Attaches the implicit function theorem's gradients; `solve_at(params, z, u)` is a jaxopt solve."""
+
+    def defect(z, params, u):
+        return jax.tree.map(jnp.subtract, cell(params, z, u), z)
+
+    @jax.custom_vjp
+    def attach(params, z, u):
+        return z
+
+    def forward(params, z, u):
+        return z, (params, z, u)
+
+    def backward(residuals, cotangent):
+        params, z, u = residuals
+        d_params, d_u = implicit_diff.root_vjp(defect, z, (params, u), cotangent, solve_at(params, z, u))
+        return d_params, jax.tree.map(jnp.zeros_like, z), d_u
+
+    attach.defvjp(forward, backward)
+    return attach
 
 
 def _pull_back(cell, params, z, u):
