@@ -157,27 +157,9 @@ def join_rows(rows: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
-def shardings(tree: Any, mesh: Mesh, *, divided: bool) -> Any:
-    """Where the leaves of a tree of arrays lie: whole on every device, or divided along an axis of theirs.
-
-    Args:
-      tree: arrays, or their shapes.
-      mesh: devices, along one axis.
-      divided: whether leaves are divided; along the longest axis that the devices divide, or not at all.
-    """
-
-    def place(x):
-        fitting = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0 and divided]
-        longest = max(fitting, key=lambda axis: x.shape[axis], default=None)
-        names = [AXIS if axis == longest else None for axis in range(x.ndim)]
-        return NamedSharding(mesh, PartitionSpec(*names))
-
-    return jax.tree.map(place, tree)
-
-
-def to_host(tree: Any, mesh: Mesh) -> Any:
-    """Arrays over the devices of all processes as numpy arrays, in every process the same."""
-    return jax.device_get(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree))
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device of the mesh holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def fill(rows: Any, multiple: int) -> Any:

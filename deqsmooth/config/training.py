@@ -29,8 +29,6 @@ class Descent:
       clip_norm: global gradient norm at which gradients are clipped.
       accumulation: parts in which a device takes its share of a batch, one after the other; more need less memory.
         Batch statistics are those of a part.
-      divide_state: whether parameters and the optimiser's state are divided over the devices instead of copied to
-        each; needs less memory, and more traffic.
       evaluation_interval: epochs between evaluations under noise on the test split; also the
         interval of checkpoints.
       seed: of initialisation, order, noise.
@@ -48,7 +46,6 @@ class Descent:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     accumulation: int = 1
-    divide_state: bool = False
     evaluation_interval: int = 5
     seed: int = 0
 
