@@ -57,7 +57,7 @@ def test_solvers_do_not_know_models_noise_or_each_other():
     ("package", "owners"),
     [
         ("jaxopt", {"solvers/gradients.py", "solvers/jaxopt_anderson.py"}),
-        ("orbax", {"models/checkpoints.py"}),
+        ("orbax", {"models/checkpoints.py", "training/states.py"}),
         ("grain", {"data.py"}),
         ("sklearn", {"data.py"}),
         ("optax", {"training/loop.py", "training/losses.py", "training/start_training.py"}),

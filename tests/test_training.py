@@ -13,8 +13,7 @@ from conftest import SMALL
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.config import architecture
-from deqsmooth.models import checkpoints
-from deqsmooth.training import loop, metrics, model_training, schedules
+from deqsmooth.training import loop, metrics, model_training, schedules, states
 
 SETTINGS = config.Training(
     sigma=0.25,
@@ -63,12 +62,12 @@ def test_it_learns(whole):
 
 def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
     model = models.build(SMALL)
-    with checkpoints.Run(tmp_path, SETTINGS) as run:
+    with states.Run(tmp_path, SETTINGS) as run:
         assert run.latest(whole[0].state) is None
         for progress in itertools.islice(fit(splits), 13):
             if progress.evaluation is not None:
                 run.save(progress.state)
-    with checkpoints.Run(tmp_path, SETTINGS) as run:
+    with states.Run(tmp_path, SETTINGS) as run:
         state = run.latest(model_training.init(model, SETTINGS, 1437))
     assert int(state.update) == 12
     resumed = list(fit(splits, state=state))
@@ -79,10 +78,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused(whole, tmp_path):
-    with checkpoints.Run(tmp_path, SETTINGS) as run:
+    with states.Run(tmp_path, SETTINGS) as run:
         run.save(whole[3].state)
     other = dataclasses.replace(SETTINGS, sigma=0.5)
-    with checkpoints.Run(tmp_path, other) as run, pytest.raises(ValueError, match="sigma"):
+    with states.Run(tmp_path, other) as run, pytest.raises(ValueError, match="sigma"):
         run.latest(whole[3].state)
 
 

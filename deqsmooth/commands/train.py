@@ -10,7 +10,7 @@ import rich.console
 from deqsmooth import config, data, devices, models, types
 from deqsmooth.commands import flags, progress
 from deqsmooth.models import checkpoints
-from deqsmooth.training import interruption, loop, metrics, model_training, start_training
+from deqsmooth.training import interruption, loop, metrics, model_training, start_training, states
 
 
 def run(arguments: flags.Train, console: rich.console.Console) -> int:
@@ -28,7 +28,7 @@ def run(arguments: flags.Train, console: rich.console.Console) -> int:
     def fit(state):
         return model_training.fit(model, settings, train, test, state)
 
-    with checkpoints.Run(workdir, settings) as run:
+    with states.Run(workdir, settings) as run:
         variables = _fit(run, arguments.resume, begin, fit, console)
     checkpoints.save(workdir / "model", variables, settings.model, settings)
     console.print(f"model: {workdir / 'model'}")
@@ -56,7 +56,7 @@ def run_start(arguments: flags.TrainStart, console: rich.console.Console) -> int
     def fit(state):
         return start_training.fit(model, variables, settings, train, test, state)
 
-    with checkpoints.Run(workdir, settings, checkpoint.sha256) as run:
+    with states.Run(workdir, settings, checkpoint.sha256) as run:
         params = _fit(run, arguments.resume, begin, fit, console)["params"]
     variables = start_training.trained(variables, params)
     mean = start_training.mean_equilibrium(model, variables, settings, train)
