@@ -68,7 +68,7 @@ def _run(
         given = flags.parse(arguments, preset)
         devices.start()
         if getattr(given, "distributed", False):
-            devices.join()
+            devices.connect()
         return command(given, console)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -78,7 +78,7 @@ def _introduce(arguments: flags.Train | flags.TrainStart, console: rich.console.
     """Each of several processes says who it is; the first alone goes on to speak."""
     if arguments.distributed:
         number, count = devices.share(None)
-        console.print(devices.who(number, count))
+        console.print(devices.process_name(number, count))
         console.quiet = number > 0
 
 

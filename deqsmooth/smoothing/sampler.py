@@ -140,7 +140,7 @@ class Programs:
         settings = self.settings
         num_images, lanes, steps = samples.shape
         # Filled here and cut on the host, so that the devices have nothing to exchange.
-        rows = devices.fill(
+        rows = devices.pad(
             {"place": jnp.repeat(jnp.arange(num_images), lanes), "samples": samples.reshape(-1, steps)},
             self._mesh.size * (settings.block if self._queue is None else 1),
         )

@@ -212,7 +212,7 @@ def run(
     )
     for number, (task, shared) in zip(range(begin + 1, total + 1), tasks, strict=True):
         asked = time.perf_counter()
-        images, labels = devices.join_rows(next(stream), mesh)
+        images, labels = devices.to_global(next(stream), mesh)
         waited = time.perf_counter() - asked
         state, metrics = step(state, images, labels, shared, task=task)
         # One program at a time: two that wait for each other's threads deadlock XLA's CPU collectives.
