@@ -1,4 +1,4 @@
-"""Data sets as images and labels with random access, and the batches that training sees."""
+"""Data sets: loads splits of images and labels with random access, and makes training batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from deqsmooth import config
-from deqsmooth.config import checks
+from deqsmooth.config import checks, selection
 
 _DIGITS_NUM_TEST = 360
 _DIGITS_SPLIT_SEED = 0
@@ -27,35 +27,48 @@ _PREFETCHED = 8
 _LARGEST_ARRAYS = 2**34
 _IMAGENET_SHORT_SIDE, _IMAGENET_CROP = 256, 224
 
+Pair = tuple[np.ndarray, int]
+"""A stored image and its label."""
+Augment = Callable[[Sequence[np.ndarray], np.random.Generator], np.ndarray]
+"""(stored images, random generator) -> augmented images [num, height, width, channels]."""
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Random access to pairs."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One split in a fixed order; `dataset[i]` is the image with index i, ready for a model, and its label.
+    """One split of a data set in a fixed order; `dataset[i]` is the prepared image number i and its label.
 
     Attributes:
-      source: random access to (image as stored, label).
+      source: random access to pairs (stored image, label).
       num_classes: number of classes.
-      identity: what and which version it is, to tell runs apart.
-      prepare: image as stored -> float32 in [0, 1] [height, width, channels], for evaluation.
-      augment: the same at random, for training: (images as stored, generator) -> float32
-        [num, height, width, channels].
+      identity: name, version and split, by which records identify the data.
+      prepare: stored image -> float32 in [0, 1] [height, width, channels], for evaluation.
+      augment: (stored images, random generator) -> float32 in [0, 1] [num, height, width, channels], for training.
     """
 
-    source: Sequence[tuple[np.ndarray, int]]
+    source: Pairs
     num_classes: int
     identity: str
     prepare: Callable[[np.ndarray], np.ndarray]
-    augment: Callable[[Sequence[np.ndarray], np.random.Generator], np.ndarray]
+    augment: Augment
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """The image with an index and its label.
+        """Returns the image with an index, and its label.
 
         Raises:
-          IndexError: there is none.
-          ValueError: it cannot be read.
+          IndexError: if the index is out of range.
+          ValueError: if the image cannot be read.
         """
         try:
             image, label = self.source[index]
@@ -63,33 +76,34 @@ class Dataset:
         except (IndexError, MemoryError):
             raise
         except Exception as error:
-            # What decoders and storage raise is not theirs to say.
+            # Decoders and storage raise exceptions of many types.
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"cannot be read: {type(error).__name__}: {reason}") from error
 
     def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Images [num, height, width, channels], float32, and labels [num], int32, of some indices."""
+        """Returns images [num, height, width, channels], float32, and labels [num], int32, of indices."""
         images, labels = zip(*(self[int(index)] for index in indices), strict=True)
         return np.stack(images), np.asarray(labels, np.int32)
 
 
-def load(name: str, split: str = "test", data_dir: str | None = None, *, download: bool = False) -> Dataset:
+def load(name: str, split: str | None = None, data_dir: str | None = None, *, download: bool = False) -> Dataset:
     """Loads one split of a data set.
 
-    `digits` is scikit-learn's copy of the UCI handwritten digits (1,797 scans of 8 x 8 pixels and 17
-    grey levels, Alpaydin & Kaynak 1998), embedded in that package and divided at random, once and for
-    all, into 1,437 training and 360 test images. `cifar10` and `imagenet` are read by TensorFlow Datasets
-    from where they were prepared. `arrays` is an `.npz` file of your own with `images`, uint8 or float
-    in [0, 1] [num, height, width, channels], and `labels` [num].
+    `digits` is scikit-learn's copy of the UCI handwritten digits (1,797 scans of 8 x 8 pixels and 17 grey levels,
+    Alpaydin & Kaynak 1998), which that package contains. A fixed random split has 1,437 training and 360 test
+    images. `cifar10` and `imagenet` are read by TensorFlow Datasets (TFDS) from the directory where they were
+    prepared. `arrays` is a `.npz` file with `images`, uint8 or floating point in [0, 1] [num, height, width,
+    channels], and `labels` [num].
 
     Args:
       name: data set, one of `config.DATASETS`.
-      split: `train` or `test` (imagenet: `train` or `validation`; arrays: not used).
-      data_dir: TFDS data directory, its own default if None; arrays: the file.
-      download: whether TFDS may download and prepare what is missing; that needs TensorFlow.
+      split: `train` or `test` (imagenet: `train` or `validation`; arrays: not used); by default the one to
+        evaluate on.
+      data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file.
+      download: whether TFDS may download and prepare missing data, which needs TensorFlow.
 
     Raises:
-      ValueError: an unknown name, data that are not there, or a file that breaks the rules above.
+      ValueError: if the name or the split is unknown, the data are missing, or the file breaks the rules above.
 
     Example:
       >>> dataset = load("digits", "test")
@@ -98,32 +112,33 @@ def load(name: str, split: str = "test", data_dir: str | None = None, *, downloa
     """
     checks.known("data set", name, config.DATASETS)
     if name == "digits":
-        return _load_digits(split)
+        return _load_digits(split or selection.EVALUATION_SPLITS[name])
     if name == "arrays":
         return _load_arrays(data_dir)
-    return _load_tfds(name, split, data_dir, download)
+    return _load_tfds(name, split or selection.EVALUATION_SPLITS[name], data_dir, download)
 
 
 def batches(
     dataset: Dataset, batch_size: int, *, seed: int, first: int = 0, shard: int = 0, num_shards: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless training batches; batch t is a function of seed and t, so that a run can resume at any t.
+    """Yields training batches without end; batch t is a function of seed and t, so a run can resume at any t.
 
-    Every epoch has an order of its own; the images that do not fill a batch go into the next.
+    Every epoch has its own order of images. The last images of an epoch that do not fill a batch start the next
+    one.
 
     Args:
       dataset: training split.
-      batch_size: images a batch.
-      seed: of order and augmentation.
+      batch_size: number of images in a batch.
+      seed: seed of order and augmentation.
       first: index of the first batch.
-      shard: part of every batch that is given, from 0: what one of several processes sees.
-      num_shards: into how many equal parts, in order, batches are divided.
+      shard: number of the part of every batch to yield, from 0; each process of a run takes one part.
+      num_shards: number of equal parts, in order, into which batches are divided.
 
     Yields:
       Images [batch_size / num_shards, height, width, channels] and labels [batch_size / num_shards].
 
     Raises:
-      ValueError: the batch does not divide.
+      ValueError: if `num_shards` does not divide `batch_size`.
     """
     checks.holds(
         batch_size % num_shards == 0,
@@ -139,15 +154,18 @@ def batches(
 
 
 def _num_threads() -> int:
-    """Readers that leave the other half of the cores to the devices."""
+    """Returns the number of reader threads: half of the cores, so that the others serve the devices."""
     return min(max((os.cpu_count() or 1) // 2, 1), _PREFETCHED)
 
 
 class _Augment(grain.transforms.RandomMap):
-    def __init__(self, augment):
+    """Augments a batch of stored pairs."""
+
+    def __init__(self, augment: Augment) -> None:
         self._augment = augment
 
-    def random_map(self, element, rng):
+    def random_map(self, element: list[Pair], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Returns augmented images [num, height, width, channels] and labels [num]."""
         images, labels = zip(*element, strict=True)
         return self._augment(images, rng), np.asarray(labels, np.int32)
 
@@ -156,7 +174,7 @@ def _to_float(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
-def _as_they_are(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _stack(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return _to_float(np.stack(images))
 
 
@@ -169,18 +187,18 @@ def _load_digits(split: str) -> Dataset:
     chosen = order[:_DIGITS_NUM_TEST] if split == "test" else order[_DIGITS_NUM_TEST:]
     images = (digits.images[chosen, :, :, None] / 16).astype(np.float32)
     pairs = list(zip(images, digits.target[chosen].tolist(), strict=True))
-    return Dataset(pairs, 10, f"digits/{split}", _to_float, _as_they_are)
+    return Dataset(pairs, 10, f"digits/{split}", _to_float, _stack)
 
 
 def _load_arrays(path: str | None) -> Dataset:
     if path is None:
-        raise ValueError("data set arrays needs --data-dir FILE.npz, a file with the arrays images and labels")
+        raise ValueError("data set arrays needs --data-dir FILE.npz, a file with the arrays 'images' and 'labels'")
     try:
         checks.unpacks_to(path, _LARGEST_ARRAYS)
         with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz file with the arrays images and labels: {error}") from None
+        raise ValueError(f"{path} is no .npz file with the arrays 'images' and 'labels': {error}") from None
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
         raise ValueError(
             f"{path}: images have shape {images.shape} and labels {labels.shape}; they must be "
@@ -192,11 +210,11 @@ def _load_arrays(path: str | None) -> Dataset:
         raise ValueError(f"{path}: images are {images.dtype}; they must be uint8, or floating point in [0, 1]")
     pairs = list(zip(images, labels.tolist(), strict=True))
     identity = f"sha256:{hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}"
-    return Dataset(pairs, int(labels.max()) + 1, identity, _to_float, _as_they_are)
+    return Dataset(pairs, int(labels.max()) + 1, identity, _to_float, _stack)
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> Dataset:
-    # TFDS and its reader advise about speed at this level through absl's logger.
+    # TFDS and its reader log advice on speed at this level, through absl's logger.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     import tensorflow_datasets as tfds
 
@@ -206,7 +224,7 @@ def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> D
         if "Unknown split" in str(error):
             raise ValueError(f"split {split!r} of {name} does not exist: {str(error).splitlines()[0]}") from None
         where = data_dir or "TFDS's default directory"
-        # ImageNet's archives cannot be downloaded without an account.
+        # ImageNet's archives can only be downloaded with an account.
         archives = " --manual_dir FOLDER_OF_THE_ILSVRC2012_TAR_FILES" if name == "imagenet" else ""
         raise ValueError(
             f"data set {name} is not prepared in {where}; prepare it once with\n"
@@ -217,39 +235,41 @@ def _load_tfds(name: str, split: str, data_dir: str | None, download: bool) -> D
     identity = f"{source.dataset_info.full_name}/{split}"
     if name == "imagenet":
         return Dataset(_TfdsPairs(source), num_classes, identity, _centre_crop, _resized_crops_and_flip)
-    return Dataset(_Kept(_TfdsPairs(source)), num_classes, identity, _to_float, _crop_and_flip)
+    return Dataset(_Cached(_TfdsPairs(source)), num_classes, identity, _to_float, _crop_and_flip)
 
 
-class _TfdsPairs(Sequence):
-    def __init__(self, source: Any):
+class _TfdsPairs:
+    """Pairs of a TFDS data source."""
+
+    def __init__(self, source: Any) -> None:
         self._source = source
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Pair:
         record = self._source[index]
         return record["image"], int(record["label"])
 
 
-class _Kept(Sequence):
-    """Pairs that are decoded once and stay in memory: for data sets that fit there."""
+class _Cached:
+    """Pairs that are decoded once and kept in memory, for data sets that fit in memory."""
 
-    def __init__(self, pairs: Sequence):
+    def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
-        self._kept: dict[int, Any] = {}
+        self._decoded: dict[int, Pair] = {}
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index):
-        if index not in self._kept:
-            self._kept[index] = self._pairs[index]
-        return self._kept[index]
+    def __getitem__(self, index: int) -> Pair:
+        if index not in self._decoded:
+            self._decoded[index] = self._pairs[index]
+        return self._decoded[index]
 
 
 def _crop_and_flip(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Random crops of the images padded with black, half of them flipped: CIFAR's usual augmentation."""
+    """Random crops of the images padded with zeros, half of them flipped: the usual augmentation of CIFAR."""
     whole = np.stack(images)
     num, height, width, _ = whole.shape
     pad = (_CIFAR_PADDING, _CIFAR_PADDING)
@@ -261,7 +281,7 @@ def _crop_and_flip(images: Sequence[np.ndarray], rng: np.random.Generator) -> np
 
 
 def _centre_crop(image: np.ndarray) -> np.ndarray:
-    """Short side resized to 256, then the central 224 x 224."""
+    """Resizes the short side to 256 pixels and takes the central 224 x 224 pixels."""
     height, width, _ = image.shape
     scale = _IMAGENET_SHORT_SIDE / min(height, width)
     size = (max(round(width * scale), _IMAGENET_SHORT_SIDE), max(round(height * scale), _IMAGENET_SHORT_SIDE))
@@ -271,7 +291,7 @@ def _centre_crop(image: np.ndarray) -> np.ndarray:
 
 
 def _resized_crops_and_flip(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Random parts of 8 to 100 % of the area, resized to 224 x 224, half flipped: ImageNet's usual."""
+    """Random parts of 8 to 100 % of the area, resized to 224 x 224, half of them flipped: usual for ImageNet."""
     return np.stack([_resized_crop_and_flip(image, rng) for image in images])
 
 

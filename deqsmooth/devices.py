@@ -1,4 +1,4 @@
-"""Devices: how they are set up, and how rows of work are handed to them in whole blocks."""
+"""Devices and processes: sets them up for a run, and distributes rows of work over devices in whole blocks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
 """Name of the only axis of every mesh."""
+Rows = Any
+"""Pytree of arrays with a leading axis of rows."""
+Shared = Any
+"""Pytree that every device holds whole."""
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def start() -> None:
-    """Prepares JAX for a run of the command line; must come before its first use in the process.
+    """Configures JAX for a command; must be called before JAX is first used in the process.
 
-    On a machine without accelerators every CPU core becomes a device, since XLA runs a convolution on
-    one thread. Compiled programs are kept in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR
-    names another.
+    On a machine without accelerators every CPU core becomes a device, because XLA runs a convolution on one
+    thread. Compiled programs are cached in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR if it is set.
     """
     if jax.config.values["jax_num_cpu_devices"] < 1 and "device_count" not in os.environ.get("XLA_FLAGS", ""):
         allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -36,14 +39,15 @@ def start() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def join() -> None:
-    """Makes this process one of several that JAX knows of; must come before its first use in the process.
+def connect() -> None:
+    """Connects this process to the others of a run; must be called before JAX is first used in the process.
 
-    TPU pods, SLURM, Open MPI and Kubernetes are recognised by their environment. Elsewhere each process gets
-    JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    TPU pods, SLURM, Open MPI and Kubernetes are recognised by their environment. Elsewhere the environment of each
+    process must have JAX_COORDINATOR_ADDRESS (HOST:PORT of the first process), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID.
 
     Raises:
-      ValueError: the environment does not say which process this is, or the others cannot be reached.
+      ValueError: if the environment does not identify this process, or the others cannot be reached.
     """
     address, num, number = (os.environ.get(name) for name in _ENVIRONMENT)
     try:
@@ -53,30 +57,28 @@ def join() -> None:
             jax.distributed.initialize()
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"the processes of this run cannot be joined: {str(error).splitlines()[0]} (TPU pods, SLURM, Open MPI "
-            f"and Kubernetes are recognised; elsewhere set {', '.join(_ENVIRONMENT)})"
+            f"cannot connect to the other processes of this run: {str(error).splitlines()[0]} (TPU pods, SLURM, "
+            f"Open MPI and Kubernetes are recognised; elsewhere set {', '.join(_ENVIRONMENT)})"
         ) from None
 
 
-def part() -> None:
-    """Lets go of the other processes, whose end is then nobody's concern; who this one is stays known.
+def disconnect() -> None:
+    """Disconnects this process from the others, so that the failure of another process does not end this one.
 
-    Waits until all have joined.
+    Waits until all processes are connected. Afterwards `share(None)` still returns the number of this process.
     """
     jax.local_devices()
     jax.distributed.shutdown()
 
 
 def share(given: str | None) -> tuple[int, int]:
-    """Number of this process among those that share a run's images, from 0, and how many they are.
-
-    Images are shared out, never samples, so that processes need not know of each other.
+    """Returns the number of this process, from 0, and the number of processes among which images are divided.
 
     Args:
-      given: `I/N`; by default what JAX says, which knows the hosts of a TPU pod.
+      given: `I/N`, or None for the numbers of JAX's runtime (a TPU pod has one process on each host).
 
     Raises:
-      ValueError: it is no such share.
+      ValueError: if it does not have this form, or I is not below N.
 
     Example:
       >>> share("2/8")
@@ -86,102 +88,92 @@ def share(given: str | None) -> tuple[int, int]:
         return jax.process_index(), jax.process_count()
     match = re.fullmatch(r"(\d+)/(\d+)", given)
     if match is None or not int(match[1]) < int(match[2]):
-        raise ValueError(f"share is {given!r}; it must be I/N, a number from 0 and how many processes there are")
+        raise ValueError(f"share is {given!r}; it must be I/N, with I from 0 to N - 1")
     return int(match[1]), int(match[2])
 
 
-def who(number: int, count: int) -> str:
-    """A process among those of a run, in words."""
+def process_name(number: int, count: int) -> str:
+    """Returns the name of a process for messages: its number, the number of processes, and the host."""
     return f"process {number} of {count} on {socket.gethostname()}"
 
 
-def has_company() -> bool:
-    """Whether JAX knows of other processes of this run."""
+def has_other_processes() -> bool:
+    """Whether this process is connected, or was connected, to other processes of its run."""
     return jax.process_count() > 1
 
 
 def is_preempted(step: int) -> bool:
-    """Whether any process of the run was sent SIGTERM; all are told after the same step, if all ask after each."""
-    return has_company() and multihost_utils.reached_preemption_sync_point(step)
+    """Whether any process of the run received SIGTERM.
+
+    Every process must call this after every step. It is then true after the same step in all of them.
+    """
+    return has_other_processes() and multihost_utils.reached_preemption_sync_point(step)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device has too little memory."""
+    """Whether an error means that a device ran out of memory."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def memory() -> int:
-    """Bytes that each device of this process has for a run."""
+    """Returns the memory that each device of this process has for a run, in bytes."""
     stats = jax.local_devices()[0].memory_stats()
     if stats is not None:
         return stats["bytes_limit"]
-    # A CPU's devices share the memory that nobody uses; where that is not known, all.
+    # CPU devices share the memory that is available, or all memory if the available part is not known.
     known = pathlib.Path("/proc/meminfo")
     found = re.search(r"MemAvailable: +(\d+) kB", known.read_text() if known.exists() else "")
     total = int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return total // jax.local_device_count()
 
 
-def mesh(dividing: int | None = None) -> Mesh:
-    """The devices of this process along one axis, `devices`.
+def mesh(num_rows: int | None = None) -> Mesh:
+    """Returns a mesh of devices of this process with one axis, `devices`.
 
     Args:
-      dividing: uses as many devices as divide this number of rows; by default all.
+      num_rows: number of rows that the number of devices must divide; by default all devices are used.
     """
     local = jax.local_devices()
-    num = len(local) if dividing is None else max(n for n in range(1, len(local) + 1) if dividing % n == 0)
-    return _along(local[:num])
+    num = len(local) if num_rows is None else max(n for n in range(1, len(local) + 1) if num_rows % n == 0)
+    return _one_axis(local[:num])
 
 
-def mesh_of_all(dividing: int) -> Mesh:
-    """The devices of all processes along one axis, as many of each as divide its part of a number of rows.
+def mesh_of_all(batch_size: int) -> Mesh:
+    """Returns a mesh of devices of all processes with one axis, `devices`.
+
+    Args:
+      batch_size: number of rows; every process has an equal part, which its number of devices divides.
 
     Raises:
-      ValueError: the rows do not divide by the processes.
+      ValueError: if the number of processes does not divide the rows.
     """
     num_processes = jax.process_count()
-    if dividing % num_processes:
-        raise ValueError(f"batch_size is {dividing}; it must be a multiple of the processes, {num_processes}")
-    num = mesh(dividing // num_processes).size
+    if batch_size % num_processes:
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be a multiple of the number of processes, {num_processes}"
+        )
+    num = mesh(batch_size // num_processes).size
     own = [[x for x in jax.devices() if x.process_index == process][:num] for process in range(num_processes)]
-    return _along([device for devices in own for device in devices])
+    return _one_axis([device for devices in own for device in devices])
 
 
-def _along(devices) -> Mesh:
+def _one_axis(devices: list[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def join_rows(rows: Any, mesh: Mesh) -> Any:
-    """Rows of this process, leaves [rows, ...], as its part of arrays over the devices of all."""
+def to_global(rows: Rows, mesh: Mesh) -> Rows:
+    """Returns global arrays over the devices of all processes, of which this process contributes its rows."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
-def shardings(tree: Any, mesh: Mesh, *, divided: bool) -> Any:
-    """Where the leaves of a tree of arrays lie: whole on every device, or divided along an axis of theirs.
-
-    Args:
-      tree: arrays, or their shapes.
-      mesh: devices, along one axis.
-      divided: whether leaves are divided; along the longest axis that the devices divide, or not at all.
-    """
-
-    def place(x):
-        fitting = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0 and divided]
-        longest = max(fitting, key=lambda axis: x.shape[axis], default=None)
-        names = [AXIS if axis == longest else None for axis in range(x.ndim)]
-        return NamedSharding(mesh, PartitionSpec(*names))
-
-    return jax.tree.map(place, tree)
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device of the mesh holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
-def to_host(tree: Any, mesh: Mesh) -> Any:
-    """Arrays over the devices of all processes as numpy arrays, in every process the same."""
-    return jax.device_get(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree))
-
-
-def fill(rows: Any, multiple: int) -> Any:
-    """Rows with copies of the last one that make their number a multiple."""
+def pad(rows: Rows, multiple: int) -> Rows:
+    """Appends copies of the last row until the number of rows is a multiple of `multiple`."""
     num_rows = len(jax.tree.leaves(rows)[0])
     if num_rows % multiple == 0:
         return rows
@@ -189,25 +181,25 @@ def fill(rows: Any, multiple: int) -> Any:
     return jax.tree.map(lambda x: x[place], rows)
 
 
-def map_blocks(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, block: int, mesh: Mesh) -> Any:
-    """Applies a function to rows of work in blocks of one fixed size, divided over the devices.
+def map_blocks(fn: Callable[[Shared, Rows], Rows], shared: Shared, rows: Rows, block: int, mesh: Mesh) -> Rows:
+    """Applies a function to rows in blocks of a fixed size, distributed over the devices.
 
-    Float arithmetic depends on the shape that a program is compiled for, so the block never changes
-    with the number of rows or devices: the last blocks are filled up with copies of the last row, whose
-    results are dropped. A row's result is then bit-identical wherever it is computed on one kind of device.
+    Rounding depends on the shape for which a program is compiled. Therefore the size of a block does not depend on
+    the number of rows or devices: the last blocks are padded with copies of the last row, and the results of the
+    copies are dropped. On one kind of device the result of a row is then bit-identical wherever it is computed.
 
     Args:
-      fn: (shared, block of rows) -> pytree; the leaves of both have the leading axis [block].
-      shared: pytree that every block sees whole.
-      rows: pytree of leaves with one leading axis [rows].
-      block: rows that a device computes at a time.
+      fn: (shared, block of rows) -> pytree; leaves of rows and result are [block, ...].
+      shared: pytree that `fn` gets whole for every block.
+      rows: pytree of leaves [rows, ...].
+      block: number of rows that a device computes at a time.
       mesh: devices, along one axis.
 
     Returns:
-      The results, leaves with the leading axis [rows].
+      The results, leaves [rows, ...].
     """
 
-    def on_device(shared, rows):
+    def on_device(shared: Shared, rows: Rows) -> Rows:
         blocks = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), rows)
         mapped = lax.map(lambda rows: fn(shared, rows), blocks)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mapped)
@@ -215,26 +207,26 @@ def map_blocks(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, block: int
     return _split(on_device, shared, rows, block * mesh.size, mesh)
 
 
-def map_devices(fn: Callable[[Any, Any], Any], shared: Any, rows: Any, mesh: Mesh) -> Any:
-    """Applies a function to rows of work, an equal part of them on every device.
+def map_devices(fn: Callable[[Shared, Rows], Rows], shared: Shared, rows: Rows, mesh: Mesh) -> Rows:
+    """Applies a function to rows, an equal part of them on every device.
 
     Args:
-      fn: (shared, rows of a device) -> pytree; the leaves of both have the leading axis [rows of the device].
-      shared: pytree that every device sees whole.
-      rows: pytree of leaves with one leading axis [rows].
+      fn: (shared, rows of a device) -> pytree; leaves of rows and result are [rows of the device, ...].
+      shared: pytree that `fn` gets whole on every device.
+      rows: pytree of leaves [rows, ...].
       mesh: devices, along one axis.
 
     Returns:
-      The results, leaves with the leading axis [rows].
+      The results, leaves [rows, ...].
     """
     return _split(fn, shared, rows, mesh.size, mesh)
 
 
-def _split(fn, shared, rows, multiple, mesh):
-    """Rows filled up to a multiple and split over the devices."""
+def _split(fn: Callable[[Shared, Rows], Rows], shared: Shared, rows: Rows, multiple: int, mesh: Mesh) -> Rows:
+    """Pads the rows to a multiple, splits them over the devices, and drops the results of the padding."""
     num_rows = len(jax.tree.leaves(rows)[0])
     split, whole = PartitionSpec(AXIS), PartitionSpec()
     mapped = jax.shard_map(fn, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)(
-        shared, fill(rows, multiple)
+        shared, pad(rows, multiple)
     )
     return jax.tree.map(lambda x: x[:num_rows], mapped)

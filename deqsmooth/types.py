@@ -1,4 +1,4 @@
-"""The vocabulary that modules share: array aliases with axis names, the model and the solution of a solve."""
+"""Types that modules share: array aliases with axis names, models as data, and the solution of a solve."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float, Int32, Key, UInt32
 
 Variables = dict[str, Any]
-"""Linen collections of a model: `params`, and `batch_stats` where the model keeps them."""
+"""Linen collections of a model: `params`, and `batch_stats` if the model has batch statistics."""
 Parameters = Any
-"""Pytree of the cell's parameters, as `Model.bind` makes it."""
+"""Pytree of parameters: those of a cell, as `Model.bind` returns them, or those that a training updates."""
 Injection = Any
-"""Pytree of what a cell receives from the image; every leaf has a leading lane axis."""
+"""Pytree that a cell receives from the image; every leaf has a leading lane axis."""
 State = Any
-"""Pytree of an equilibrium state; every leaf has a leading lane axis (MDEQ: a tuple of resolutions)."""
+"""Pytree of a state; every leaf has a leading lane axis (MDEQ: a tuple of resolutions)."""
 
 RandomKey = Key[Array, ""]
 Keys = Key[Array, "lanes"]
@@ -33,20 +33,20 @@ class Model(NamedTuple):
     `u, _ = inject(variables, x)` and `params = bind(variables)`; its logits are
     `readout(variables, z)[0]` (Bai et al. 2019, 2020).
 
-    A training call passes a key for every lane to `inject` and `train=True` to `readout`. Both return the
-    variables with whatever statistics they renewed, and all that must stay fixed during one
-    solve (dropout masks) travels in the injection, one entry a lane.
+    In training, `inject` gets a key for every lane and `readout` gets `train=True`. Both return the variables with
+    updated batch statistics. Dropout masks, which must stay fixed during a solve, are part of the injection, one
+    for each lane.
 
     Attributes:
       image_shape: (height, width, channels) of the images that the model takes.
       num_classes: number of logits.
       init: key -> variables, float32.
-      bind: variables -> parameters of the cell for many evaluations; what depends on neither
-        state nor image (weight normalisation) is computed here, once per solve.
-      inject: (variables, images in [0, 1] [lanes, H, W, C], keys [lanes] or None) ->
-        (injection, variables). Standardisation by channel happens here, so that noise and radii are in pixels.
-      initial_state: injection -> the zero state of its lanes.
-      cell: (parameters, state, injection) -> state. Lanes do not see each other.
+      bind: variables -> parameters of the cell. Computes once per solve what depends neither on the state nor on
+        the image (weight normalisation).
+      inject: (variables, images in [0, 1] [lanes, H, W, C], keys [lanes] or None) -> (injection, variables).
+        Images are standardised here, so that noise and radii are in units of pixels.
+      initial_state: injection -> zero state of the same lanes.
+      cell: (parameters, state, injection) -> state. Lanes are independent.
       readout: (variables, state, train) -> (logits [lanes, num_classes], variables).
     """
 
@@ -61,14 +61,14 @@ class Model(NamedTuple):
 
 
 class Explicit(NamedTuple):
-    """A classifier that solves nothing, as data: the baselines that DEQs are compared with.
+    """A classifier without an equilibrium, as data: the baselines that DEQs are compared with.
 
     Attributes:
       image_shape: (height, width, channels) of the images that the model takes.
       num_classes: number of logits.
       init: key -> variables, float32.
-      apply: (variables, images in [0, 1] [lanes, H, W, C], train) -> (logits [lanes, num_classes], variables),
-        the variables with whatever statistics a training call renewed.
+      apply: (variables, images in [0, 1] [lanes, H, W, C], train) -> (logits [lanes, num_classes], variables). In
+        training the variables have updated batch statistics.
     """
 
     image_shape: tuple[int, int, int]
@@ -83,25 +83,25 @@ class StartNetwork(NamedTuple):
     Attributes:
       init: key -> parameters, float32.
       apply: (parameters, injection) -> state.
-      state: shapes and dtypes of the state of one lane.
+      state: a state of one lane, as `jax.ShapeDtypeStruct` leaves [1, ...].
     """
 
     init: Callable[[RandomKey], Parameters]
     apply: Callable[[Parameters, Injection], State]
-    state: Any
+    state: State
 
 
 class Solution(NamedTuple):
-    """What a solver returns for `z = f(z)`, each lane by itself.
+    """Result of a solver for `z = f(z)`; every lane is solved independently.
 
     Attributes:
       value: the state.
-      residual: relative residual |f(z) - z| / (|f(z)| + 1e-8) [lanes], float32. Of `value` if it was
-        measured or a tolerance was set, else of the last iterate that was evaluated, which is the
-        one before `value` and costs nothing. Not finite in lanes where f was not.
-      num_evaluations: evaluations of f that the lane used [lanes], int32.
-      num_fallbacks: steps of the lane that were replaced by plain iteration, because the solver's
-        own step was singular or not finite [lanes], int32.
+      residual: relative residual |f(z) - z| / (|f(z)| + 1e-8) [lanes], float32. It is the residual of `value` if
+        it was measured or a tolerance was set. Otherwise it is the residual of the last evaluated iterate, the one
+        before `value`, which needs no further evaluation. It is not finite in lanes where f was not.
+      num_evaluations: number of evaluations of f [lanes], int32.
+      num_fallbacks: number of steps that were replaced by plain iteration because the solver's step was singular
+        or not finite [lanes], int32.
     """
 
     value: State

@@ -71,6 +71,19 @@ def test_models_are_shipped(dataset, sigma):
     assert found.start is not None and found.start.sigma == sigma
 
 
+def test_retired_settings_are_dropped_or_refused(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
+    metadata = tmp_path / "model" / "config" / "metadata"
+    written = metadata.read_text()
+    for value in ("false", "true"):
+        metadata.write_text(written.replace('"accumulation": 1', f'"accumulation": 1, "divide_state": {value}'))
+        if value == "false":
+            assert checkpoints.load(tmp_path / "model").training == SETTINGS
+        else:
+            with pytest.raises(ValueError, match="divide_state is True; this version no longer has that setting"):
+                checkpoints.load(tmp_path / "model")
+
+
 def test_a_model_that_is_not_shipped_is_refused():
     with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
         checkpoints.shipped("digits", 1.0)

@@ -12,7 +12,6 @@ from deqsmooth.solvers import gradients
 ATTACHMENTS = {
     "neumann": lambda cell: gradients.neumann(cell, 200),
     "gmres": lambda cell: gradients.gmres(cell, 40, 1e-12),
-    "normal-cg": lambda cell: gradients.normal_cg(cell, 400, 1e-14),
 }
 
 
@@ -113,35 +112,13 @@ def test_one_step_is_the_gradient_of_one_evaluation_and_one_neumann_term():
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
 
 
-def test_phantom_gradients_are_those_of_damped_steps_and_approach_the_implicit_ones():
-    params, u = problem()
-    z = unrolled(params, u)
-
-    def damped(params, u):
-        x = z
-        for _ in range(3):
-            x = jax.tree.map(lambda x, fx: 0.7 * x + 0.3 * fx, x, cell(params, x, u))
-        return loss(x)
-
-    found = gradients_of(gradients.phantom(cell, 3, 0.3), params, u)
-    for x, y in zip(
-        jax.tree.leaves(found), jax.tree.leaves(jax.grad(damped, argnums=(0, 1))(params, u)), strict=True
-    ):
-        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
-    exact = gradients_of(ATTACHMENTS["gmres"](cell), params, u)
-    many = gradients_of(gradients.phantom(cell, 200, 0.5), params, u)
-    for x, y in zip(jax.tree.leaves(many), jax.tree.leaves(exact), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["gmres", "normal-cg"])
-def test_each_lane_has_its_own_linear_system(name):
+def test_each_lane_has_its_own_linear_system():
     """A lane's gradient is what it is alone, also beside a lane whose system is much harder."""
     params, u = problem(2)
     u = u * jnp.asarray([0.01, 3.0])[:, None, None, None]
-    both = gradients_of(ATTACHMENTS[name](cell), params, u)[1]
+    both = gradients_of(ATTACHMENTS["gmres"](cell), params, u)[1]
     for lane in range(2):
-        alone = gradients_of(ATTACHMENTS[name](cell), params, u[lane : lane + 1])[1]
+        alone = gradients_of(ATTACHMENTS["gmres"](cell), params, u[lane : lane + 1])[1]
         np.testing.assert_allclose(both[lane : lane + 1], alone, rtol=1e-9, atol=1e-12)
 
 

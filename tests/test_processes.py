@@ -102,5 +102,5 @@ def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, c
 
 def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 3)
-    with pytest.raises(ValueError, match="batch_size is 256; it must be a multiple of the processes, 3"):
+    with pytest.raises(ValueError, match="batch_size is 256; it must be a multiple of the number of processes, 3"):
         devices.mesh_of_all(256)

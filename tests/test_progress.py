@@ -25,4 +25,4 @@ def test_time_left_is_that_of_the_average_rate_however_large_the_batches(before)
     ]
     rows = rich.console.Console(width=200, file=io.StringIO())
     rows.print(shown.get_renderable())
-    assert "0.50/s 0:01:20 " in rows.file.getvalue()
+    assert "0:01:20 " in rows.file.getvalue()

@@ -13,8 +13,7 @@ from conftest import SMALL
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.config import architecture
-from deqsmooth.models import checkpoints
-from deqsmooth.training import loop, metrics, model_training, schedules
+from deqsmooth.training import loop, metrics, model_training, schedules, states
 
 SETTINGS = config.Training(
     sigma=0.25,
@@ -63,12 +62,12 @@ def test_it_learns(whole):
 
 def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
     model = models.build(SMALL)
-    with checkpoints.Run(tmp_path, SETTINGS) as run:
+    with states.Run(tmp_path, SETTINGS) as run:
         assert run.latest(whole[0].state) is None
         for progress in itertools.islice(fit(splits), 13):
             if progress.evaluation is not None:
                 run.save(progress.state)
-    with checkpoints.Run(tmp_path, SETTINGS) as run:
+    with states.Run(tmp_path, SETTINGS) as run:
         state = run.latest(model_training.init(model, SETTINGS, 1437))
     assert int(state.update) == 12
     resumed = list(fit(splits, state=state))
@@ -79,10 +78,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused(whole, tmp_path):
-    with checkpoints.Run(tmp_path, SETTINGS) as run:
+    with states.Run(tmp_path, SETTINGS) as run:
         run.save(whole[3].state)
     other = dataclasses.replace(SETTINGS, sigma=0.5)
-    with checkpoints.Run(tmp_path, other) as run, pytest.raises(ValueError, match="sigma"):
+    with states.Run(tmp_path, other) as run, pytest.raises(ValueError, match="sigma"):
         run.latest(whole[3].state)
 
 
@@ -109,36 +108,22 @@ def curve(splits, family, num_updates=6, **change):
     settings = dataclasses.replace(SETTINGS, batch_size=64, pretraining_epochs=0.2, **change)
     build = toy.build if family == "toy" else functools.partial(models.build, SMALL)
     found = list(itertools.islice(model_training.fit(build(devices.AXIS), settings, *splits), num_updates))
-    params = found[-1].state.variables["params"]
-    return [float(p.metrics.loss) for p in found], jax.tree.leaves(jax.device_get(params)), params
+    params = jax.device_get(found[-1].state.variables["params"])
+    return [float(p.metrics.loss) for p in found], jax.tree.leaves(params)
 
 
 @pytest.mark.parametrize("family", ["conv", pytest.param("toy", marks=pytest.mark.slow)])
 def test_a_training_does_not_depend_on_the_devices(splits, use_devices, family):
-    """Nor on how each takes its share, or where the state lies; batch statistics are those of all devices."""
+    """Nor on how each takes its share; batch statistics are those of all devices."""
     parts = 4 if family == "conv" else 1
-    found = [curve(splits, family, divide_state=True, rematerialise=True, accumulation=parts)]
-    if family == "conv":
-        assert {x.sharding.is_fully_replicated for x in jax.tree.leaves(found[0][2])} == {True, False}
+    other_losses, other_params = curve(splits, family, rematerialise=True, accumulation=parts)
     use_devices(1)
-    losses, params, _ = curve(splits, family)
+    losses, params = curve(splits, family)
     assert losses[-1] < losses[0]
-    for other_losses, other_params, _ in found:
-        # Sums in another order: a few units in the last place of a loss.
-        np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
-        for x, y in zip(other_params, params, strict=True):
-            assert np.median(np.abs(x - y)) < 1e-4 * SETTINGS.learning_rate
-
-
-def test_a_divided_state_is_saved_whole(splits, tmp_path):
-    settings = dataclasses.replace(SETTINGS, batch_size=64, divide_state=True)
-    (first,) = itertools.islice(fit(splits, settings), 1)
-    assert not all(x.sharding.is_fully_replicated for x in jax.tree.leaves(first.state))
-    with checkpoints.Run(tmp_path, settings) as run:
-        run.save(first.state)
-    with checkpoints.Run(tmp_path, settings) as run:
-        found = run.latest(model_training.init(models.build(SMALL), settings, 1437))
-    jax.tree.map(np.testing.assert_array_equal, found, jax.device_get(first.state))
+    # Sums in another order: a few units in the last place of a loss.
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
+    for x, y in zip(other_params, params, strict=True):
+        assert np.median(np.abs(x - y)) < 1e-4 * SETTINGS.learning_rate
 
 
 @pytest.mark.slow

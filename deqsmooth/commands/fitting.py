@@ -10,7 +10,7 @@ import rich.console
 from deqsmooth import config, data, devices, models, types
 from deqsmooth.commands import progress, train
 from deqsmooth.models import checkpoints
-from deqsmooth.training import interruption, loop, metrics, model_training, start_training
+from deqsmooth.training import interruption, loop, metrics, model_training, start_training, states
 
 
 def train_model(arguments: train.Flags, console: rich.console.Console) -> int:
@@ -28,7 +28,7 @@ def train_model(arguments: train.Flags, console: rich.console.Console) -> int:
     def fit(state):
         return model_training.fit(model, settings, training, test, state)
 
-    with checkpoints.Run(workdir, settings) as run:
+    with states.Run(workdir, settings) as run:
         variables = _fit(run, arguments.resume, begin, fit, console)
     checkpoints.save(workdir / "model", variables, settings.model, settings)
     console.print(f"model: {workdir / 'model'}")
@@ -56,7 +56,7 @@ def train_start(arguments: train.StartFlags, console: rich.console.Console) -> i
     def fit(state):
         return start_training.fit(model, variables, settings, training, test, state)
 
-    with checkpoints.Run(workdir, settings, checkpoint.sha256) as run:
+    with states.Run(workdir, settings, checkpoint.sha256) as run:
         params = _fit(run, arguments.resume, begin, fit, console)["params"]
     variables = start_training.trained(variables, params)
     mean = start_training.mean_equilibrium(model, variables, settings, training)
@@ -78,7 +78,7 @@ def _introduce(arguments: train.Flags | train.StartFlags, console: rich.console.
     """Each of several processes says who it is; the first alone goes on to speak."""
     if arguments.distributed:
         number, count = devices.share(None)
-        console.print(devices.who(number, count))
+        console.print(devices.process_name(number, count))
         console.quiet = number > 0
 
 

@@ -46,7 +46,7 @@ def run(
 
             devices.start()
             if getattr(given, "distributed", False):
-                devices.join()
+                devices.connect()
         return command(given, console)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

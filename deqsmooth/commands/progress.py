@@ -1,4 +1,8 @@
-"""How far long work is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, and elsewhere a line for every twentieth of it.
+
+The time left follows from the average rate since the start. rich estimates it from the times between steps, which
+is wrong where the steps of a batch end together.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,27 @@ from collections.abc import Iterable
 
 import rich.console
 import rich.progress
+import rich.text
 
 from deqsmooth.certificates import jsonl, record
 from deqsmooth.reports import terminal
 
 
+class _TimeLeft(rich.progress.ProgressColumn):
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        """The time left, empty while it is unknown."""
+        seconds = _seconds_left(task)
+        return rich.text.Text("" if seconds is None else str(datetime.timedelta(seconds=round(seconds))))
+
+
 def bar(console: rich.console.Console) -> rich.progress.Progress:
-    """A bar with count, rate, and time gone and left."""
+    """A bar with count, time gone and time left."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
-        _Rate(),
         rich.progress.TimeElapsedColumn(),
-        _Left(),
+        _TimeLeft(),
         console=console,
     )
 
@@ -28,41 +39,19 @@ def bar(console: rich.console.Console) -> rich.progress.Progress:
 def begin(
     progress: rich.progress.Progress, description: str, total: int | None, completed: int = 0
 ) -> rich.progress.TaskID:
-    """Begins the work of a bar, some of which may have been done before."""
+    """Begins the only task of a bar, some steps of which may have been done by an earlier run."""
     return progress.add_task(description, total=total, completed=completed, before=completed)
 
 
 def advance(progress: rich.progress.Progress, description: str) -> None:
-    """One more is done; where no bar can be drawn, a line says so every twentieth of the way."""
+    """Counts one more step; without a terminal, prints a line for every twentieth of them."""
     (task,) = progress.tasks
     progress.update(task.id, advance=1, description=description)
-    if not progress.console.is_terminal and task.completed % max(1, task.total // 20) == 0:
+    total = int(task.total or 0)
+    if not progress.console.is_terminal and task.completed % max(1, total // 20) == 0:
         seconds = _seconds_left(task)
         left = "" if seconds is None else f", {seconds:.0f} s left"
-        progress.console.print(f"{task.completed:.0f} of {task.total:.0f}: {description}{left}")
-
-
-def _rate(task):
-    """Done a second, on average: work may be done in batches, so that the last moments say little."""
-    done = task.completed - task.fields["before"]
-    return done / task.elapsed if done and task.elapsed else None
-
-
-def _seconds_left(task):
-    rate = _rate(task)
-    return None if rate is None or task.total is None else (task.total - task.completed) / rate
-
-
-class _Rate(rich.progress.ProgressColumn):
-    def render(self, task: rich.progress.Task) -> rich.progress.Text:
-        rate = _rate(task)
-        return rich.progress.Text("" if rate is None else f"{rate:.2f}/s")
-
-
-class _Left(rich.progress.ProgressColumn):
-    def render(self, task: rich.progress.Task) -> rich.progress.Text:
-        seconds = _seconds_left(task)
-        return rich.progress.Text("" if seconds is None else str(datetime.timedelta(seconds=round(seconds))))
+        progress.console.print(f"{task.completed:.0f} of {total}: {description}{left}")
 
 
 def follow(
@@ -74,3 +63,10 @@ def follow(
         for certificate in coming:
             writer.write(certificate)
             advance(shown, terminal.state(writer.done))
+
+
+def _seconds_left(task: rich.progress.Task) -> float | None:
+    done = task.completed - task.fields["before"]
+    if not done or not task.elapsed or task.total is None:
+        return None
+    return (task.total - task.completed) * task.elapsed / done

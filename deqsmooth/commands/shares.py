@@ -31,7 +31,7 @@ class Share(NamedTuple):
 
     def introduction(self) -> str:
         """What this process says of itself before anything else, where there are several."""
-        return "" if self.total == 1 else f"{devices.who(self.number, self.total)}: "
+        return "" if self.total == 1 else f"{devices.process_name(self.number, self.total)}: "
 
 
 def own(arguments: certify.Flags) -> Share:
@@ -43,5 +43,5 @@ def own(arguments: certify.Flags) -> Share:
     if arguments.distributed:
         checks.holds(arguments.share is None, "share", arguments.share, "left out with --distributed")
         # Images are shared out, never samples: from here on a slow or lost process delays nobody.
-        devices.part()
+        devices.disconnect()
     return Share(*devices.share(arguments.share))

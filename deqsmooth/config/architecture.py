@@ -1,4 +1,4 @@
-"""Sizes of the model families: what a checkpoint must say of its model to build it again."""
+"""Sizes of the model families: the settings from which a checkpoint's model is built."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ConvModel:
     """Size of a single-scale convolutional DEQ.
 
     Attributes:
-      image_shape: (height, width, channels); `pool` divides height and width.
+      image_shape: (height, width, channels) of the images; `pool` must divide height and width.
       num_classes: number of classes.
       channels: channels of the state.
-      expansion: the block's inner convolution has `expansion * channels` channels.
-      num_groups: groups of every group normalisation; divides `channels`.
-      pool: side of the average pooling before the linear readout.
-      mean: standardisation, by image channel.
-      std: standardisation, by image channel.
+      expansion: the inner convolution of the block has `expansion * channels` channels.
+      num_groups: number of groups of every group normalisation; must divide `channels`.
+      pool: side of the average pooling window before the linear readout.
+      mean: mean of each image channel, for standardisation.
+      std: standard deviation of each image channel, for standardisation.
     """
 
     image_shape: tuple[int, int, int] = (8, 8, 1)
@@ -34,7 +34,7 @@ class ConvModel:
     mean: tuple[float, ...] = (0.305,)
     std: tuple[float, ...] = (0.376,)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.positive(self, "channels", "expansion", "num_groups", "pool")
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
         checks.holds(
@@ -48,7 +48,7 @@ class ConvModel:
             height % self.pool == 0 and width % self.pool == 0,
             "image_shape",
             self.image_shape,
-            f"of height and width that pool, {self.pool}, divides",
+            f"a shape whose height and width are multiples of pool, {self.pool}",
         )
 
 
@@ -59,14 +59,14 @@ class MdeqModel:
     Attributes:
       image_shape: (height, width, channels) of the images.
       num_classes: number of classes.
-      channels: channels of each branch, the finest first; multiples of 8. Branch i has the resolution of
-        the first divided by 2^i.
+      channels: channels of each branch, the finest branch first; multiples of 8. Branch i has the resolution of
+        the finest branch divided by 2^i.
       head_channels: channels of each branch's bottleneck in the readout.
-      final_channels: channels before the classifier.
-      num_strided: how many of the first two convolutions have stride 2.
-      dropout: share of the channels that a training solve drops.
-      mean: standardisation, by image channel.
-      std: standardisation, by image channel.
+      final_channels: channels before the linear classifier.
+      num_strided: number of convolutions with stride 2 among the first two.
+      dropout: probability that a channel is dropped in a training solve.
+      mean: mean of each image channel, for standardisation.
+      std: standard deviation of each image channel, for standardisation.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
@@ -79,7 +79,7 @@ class MdeqModel:
     mean: tuple[float, ...] = _CIFAR10_MEAN
     std: tuple[float, ...] = _CIFAR10_STD
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
         checks.positive(self, "final_channels")
         checks.holds(
@@ -92,7 +92,7 @@ class MdeqModel:
             len(self.head_channels) == len(self.channels) and min(self.head_channels) > 0,
             "head_channels",
             self.head_channels,
-            f"as many positive numbers as channels, {len(self.channels)}",
+            f"{len(self.channels)} positive numbers, one for each entry of channels",
         )
         checks.holds(self.num_strided in (0, 1, 2), "num_strided", self.num_strided, "0, 1 or 2")
         checks.holds(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
@@ -101,23 +101,23 @@ class MdeqModel:
             self.image_shape[0] % factor == 0 and self.image_shape[1] % factor == 0,
             "image_shape",
             self.image_shape,
-            f"of a height and width that {factor} divides, so that every branch has a whole resolution",
+            f"a shape whose height and width are multiples of {factor}, so that branches can be down-sampled",
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class ResnetModel:
-    """Size of a residual network: an explicit baseline, which solves nothing.
+    """Size of a residual network: an explicit baseline without an equilibrium.
 
     Attributes:
       image_shape: (height, width, channels) of the images.
       num_classes: number of classes.
-      blocks: residual blocks of each stage; every stage but the first halves the resolution.
-      channels: channels of each stage; a stage of bottlenecks gives four times as many.
-      bottleneck: whether a block is 1x1, 3x3, 1x1 convolutions, or two 3x3 ones.
-      stem: side of the first convolution; above 3 it has stride 2, and a max-pooling of stride 2 follows.
-      mean: standardisation, by image channel.
-      std: standardisation, by image channel.
+      blocks: number of residual blocks of each stage; every stage but the first halves the resolution.
+      channels: channels of each stage; bottleneck blocks output four times as many.
+      bottleneck: whether a block has 1x1, 3x3 and 1x1 convolutions instead of two 3x3 convolutions.
+      stem: window side of the first convolution; above 3 it has stride 2, and max pooling of stride 2 follows.
+      mean: mean of each image channel, for standardisation.
+      std: standard deviation of each image channel, for standardisation.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
@@ -129,7 +129,7 @@ class ResnetModel:
     mean: tuple[float, ...] = _CIFAR10_MEAN
     std: tuple[float, ...] = _CIFAR10_STD
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
         checks.holds(
             len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
@@ -138,7 +138,7 @@ class ResnetModel:
             len(self.channels) == len(self.blocks) and min(self.channels) > 0,
             "channels",
             self.channels,
-            f"as many positive numbers as blocks, {len(self.blocks)}",
+            f"{len(self.blocks)} positive numbers, one for each entry of blocks",
         )
         checks.holds(self.stem > 0 and self.stem % 2 == 1, "stem", self.stem, "positive and odd")
 
@@ -148,12 +148,12 @@ class StartModel:
     """Size of a network that predicts the equilibrium from the injection.
 
     Attributes:
-      width: channels of its hidden layers, a multiple of 8.
+      width: channels of the hidden layers, a multiple of 8.
     """
 
     width: int = 32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
 
 

@@ -37,7 +37,7 @@ class Planning:
     dtype: str = "float32"
     seed: int = 2**32 - 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.holds(
             math.isfinite(self.radius) and self.radius > 0, "radius", self.radius, "a finite positive number"
         )

@@ -1,20 +1,21 @@
-"""Named settings: models and their training recipes, and the certification settings of the paper.
+"""Named settings (presets): model sizes, training recipes, and the certification settings of Gao et al. (2024).
 
-A recipe is started with `train.py --preset NAME --data-dir DIR --sigma S`.
+`train.py --preset NAME --data-dir DIR --sigma S` trains by a recipe.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TypeVar
 
 from deqsmooth import config
 from deqsmooth.config import architecture, checks
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_MDEQ_SMALL = architecture.MdeqModel()
 
-MODELS: dict[str, Any] = {
-    "mdeq-small": architecture.MdeqModel(),
+MODELS: dict[str, architecture.Model] = {
+    "mdeq-small": _MDEQ_SMALL,
     "mdeq-large": architecture.MdeqModel(
         channels=(32, 64, 128, 256), head_channels=(14, 28, 56, 112), final_channels=1680, dropout=0.22
     ),
@@ -28,7 +29,7 @@ MODELS: dict[str, Any] = {
         dropout=0.02,
         **_IMAGENET,
     ),
-    # The networks of Cohen et al. (2019), certified by standard randomized smoothing.
+    # The networks of Cohen et al. (2019).
     "resnet110": architecture.ResnetModel(),
     "resnet50": architecture.ResnetModel(
         image_shape=(224, 224, 3),
@@ -41,7 +42,7 @@ MODELS: dict[str, Any] = {
     ),
 }
 
-# What the paper's two CIFAR-10 models share. The order of steps is theirs; gradient clipping is ours.
+# The settings that the two CIFAR-10 models of Gao et al. (2024) share. Gradient clipping is not theirs.
 _PAPER = config.Training(
     dataset="cifar10",
     epochs=120,
@@ -62,18 +63,18 @@ _PAPER = config.Training(
     jacobian_epochs=90.0,
     pretraining_jacobian_weight=0.0,
     evaluation_interval=5,
-    model=MODELS["mdeq-small"],
+    model=_MDEQ_SMALL,
 )
 
 TRAINING: dict[str, config.Training] = {
-    # The shipped digits models: about four minutes on two CPU cores.
+    # The shipped digits models; about four minutes on two CPU cores.
     "digits": config.Training(),
-    # The shipped CIFAR-10 models: MDEQ-SMALL for one GPU. 8,790 updates, 3 min 36 s on an H200 that trained two at
-    # once, compiled before; right about 57.3 % of noisy test images at sigma 0.5 and 65.5 % at 0.25 (500 images, 3
-    # draws).
+    # The shipped CIFAR-10 models: MDEQ-SMALL on one GPU, 8,790 updates. They took 3 min 36 s on an H200 that
+    # trained both at once, not counting compilation. Accuracy on noisy test images (500 images, 3 draws): 57.3 %
+    # at sigma 0.5 and 65.5 % at sigma 0.25.
     "mdeq-small-gpu": config.Training(
         dataset="cifar10",
-        model=dataclasses.replace(MODELS["mdeq-small"], dropout=0.0),
+        model=dataclasses.replace(_MDEQ_SMALL, dropout=0.0),
         epochs=45,
         batch_size=256,
         learning_rate=3e-3,
@@ -88,11 +89,11 @@ TRAINING: dict[str, config.Training] = {
         jacobian_frequency=0.05,
         evaluation_interval=9,
     ),
-    # The same model for two CPU cores: shallow pre-training, then short solves with one-step gradients. 10,938
-    # updates of 0.4 s, two hours beside other work; right about 51.9 % of noisy test images at sigma 0.5.
+    # The same model on two CPU cores: shallow pre-training, then short solves with one-step gradients. 10,938
+    # updates of 0.4 s, two hours on a machine with other work. Accuracy on noisy test images at sigma 0.5: 51.9 %.
     "mdeq-small-cpu": config.Training(
         dataset="cifar10",
-        model=dataclasses.replace(MODELS["mdeq-small"], dropout=0.0),
+        model=dataclasses.replace(_MDEQ_SMALL, dropout=0.0),
         epochs=14,
         batch_size=64,
         learning_rate=2e-3,
@@ -106,17 +107,18 @@ TRAINING: dict[str, config.Training] = {
         jacobian_frequency=0.05,
         evaluation_interval=2,
     ),
-    # The paper's: 62,500 updates, 16,000 of them pre-training. About 23 hours on two CPU cores, by single updates
-    # (1.5 s in pre-training, 1.3 s after it, 1.9 s with the penalty). At sigma 0.5 the paper certifies 62 % at
-    # radius 0 and 38 % at 0.5 with the result; not run here.
+    # MDEQ-SMALL of Gao et al. (2024): 62,500 updates, 16,000 of them pre-training. Not run here. About 23 hours on
+    # two CPU cores, estimated from single updates (1.5 s in pre-training, 1.3 s after it, 1.9 s with the penalty).
+    # The paper's certified accuracy at sigma 0.5 is 62 % at radius 0 and 38 % at radius 0.5.
     "mdeq-small": _PAPER,
-    # The paper's: 114,584 updates. About 17 days on two CPU cores, from single updates of 8 images; meant for an
-    # accelerator, where it has not been timed. At sigma 0.5 the paper certifies 67 % at radius 0 and 45 % at 0.5.
+    # MDEQ-LARGE of Gao et al. (2024): 114,584 updates. Not run here. About 17 days on two CPU cores, estimated
+    # from single updates of 8 images; not timed on an accelerator. The paper's certified accuracy at sigma 0.5 is
+    # 67 % at radius 0 and 45 % at radius 0.5.
     "mdeq-large": dataclasses.replace(
         _PAPER, epochs=220, jacobian_weight=0.4, jacobian_frequency=0.02, model=MODELS["mdeq-large"]
     ),
-    # The paper's, with the batch that it gives each of its GPUs: 1,000,912 updates, the first 510,000 of them
-    # pre-training. Neither timed nor run here.
+    # MDEQ-SMALL on ImageNet of Gao et al. (2024), with the paper's batch size per GPU: 1,000,912 updates, the
+    # first 510,000 of them pre-training. Neither timed nor run here.
     "mdeq-small-imagenet": config.Training(
         dataset="imagenet",
         epochs=100,
@@ -140,7 +142,7 @@ TRAINING: dict[str, config.Training] = {
         evaluation_interval=1,
         model=MODELS["mdeq-small-imagenet"],
     ),
-    # The explicit baseline as Cohen et al. (2019) train it, with a cosine for their three steps of the rate:
+    # The explicit baseline of Cohen et al. (2019), with a cosine schedule instead of their three learning rates:
     # 17,579 updates. Neither timed nor run here.
     "resnet110": config.Training(
         dataset="cifar10",
@@ -158,15 +160,15 @@ TRAINING: dict[str, config.Training] = {
 
 
 START_TRAINING: dict[str, config.StartTraining] = {
-    # The shipped digits models: about a minute on two CPU cores.
+    # The shipped digits models; about a minute on two CPU cores.
     "digits": config.StartTraining(),
-    # Of MDEQ-SMALL on CIFAR-10, for one GPU: 2 min 23 s on an H200 that trained two at once.
+    # MDEQ-SMALL on CIFAR-10 on one GPU: 2 min 23 s on an H200 that trained two starts at once.
     "mdeq-small": config.StartTraining(dataset="cifar10", epochs=10, batch_size=256, evaluation_interval=2),
 }
 
 
 def _paper(sampler: str, solver: str, budget: int) -> config.Smoothing:
-    """Settings of Gao et al. 2024, section 5.1; the bound is ours, and sound."""
+    """Settings of Gao et al. (2024), section 5.1, except the bound, which is the default and valid one."""
     base = config.Smoothing(
         sampler=sampler,
         solver=solver,
@@ -181,9 +183,10 @@ def _paper(sampler: str, solver: str, budget: int) -> config.Smoothing:
     return dataclasses.replace(base, warmup_budget=10, reference_budget=30, num_audit=400)
 
 
-# The paper's k counts solver steps. Its code spends k + 2 evaluations on k steps of Anderson and k + 1 on k of
-# Broyden; ours spends k for the same iterate. Evaluations an image, N0 and N together: 10,100 k, and for the
-# serial ones 8,000 of warm-up (10 on each of 400 lanes, twice) and 12,000 of audit (400 times 30) besides.
+# The k in the paper's names is a number of solver steps. The paper's code makes k + 2 cell evaluations for k steps
+# of Anderson and k + 1 for k steps of Broyden; this package makes k for the same iterate. Cell evaluations per
+# image, selection and estimation together: 10,100 k. The serial presets add 8,000 of warm-up (10 on each of 400
+# lanes, twice) and 12,000 of the audit (400 times 30).
 SMOOTHING: dict[str, config.Smoothing] = {
     **{f"mdeq-{k}a": _paper("independent", "anderson", k) for k in (1, 5, 30)},
     **{f"mdeq-{k}b": _paper("independent", "broyden", k) for k in (1, 5, 14)},
@@ -193,7 +196,10 @@ SMOOTHING: dict[str, config.Smoothing] = {
 }
 
 
-def find(kind: str, name: str, presets: dict[str, Any]) -> Any:
+Settings = TypeVar("Settings")
+
+
+def find(kind: str, name: str, presets: dict[str, Settings]) -> Settings:
     """The settings with a name.
 
     Raises:

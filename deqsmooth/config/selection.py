@@ -8,7 +8,7 @@ from deqsmooth.config import checks
 
 DATASETS = ("digits", "cifar10", "imagenet", "arrays")
 _STRIDES = {"digits": 8, "cifar10": 20, "imagenet": 100, "arrays": 1}
-_SPLITS = {"digits": "test", "cifar10": "test", "imagenet": "validation", "arrays": "test"}
+EVALUATION_SPLITS = {"digits": "test", "cifar10": "test", "imagenet": "validation", "arrays": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Selection:
     start_index: int = 0
     max_images: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.known("data set", self.dataset, DATASETS)
-        for name, defaults in (("stride", _STRIDES), ("split", _SPLITS)):
+        for name, defaults in (("stride", _STRIDES), ("split", EVALUATION_SPLITS)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, defaults[self.dataset])
         checks.positive(self, "stride")

@@ -15,6 +15,14 @@ from deqsmooth.config import architecture, checks
 # was recorded before keeps its digest.
 LATER = {"written": "if given"}
 
+# Settings that earlier versions wrote and this version no longer has, by kind of settings. The value given here
+# means the same as leaving the setting out; no other value can be read.
+RETIRED: dict[str, dict[str, Any]] = {
+    "Training": {"divide_state": False},
+    "StartTraining": {"divide_state": False},
+    "Smoothing": {"warmup_solver": None, "warmup_interval": None},
+}
+
 
 def to_json(settings: Any) -> dict[str, Any]:
     """Settings as plain JSON values; a model carries its family under `name`. See also `LATER`."""
@@ -33,14 +41,16 @@ def to_json(settings: Any) -> dict[str, Any]:
 def from_json(kind: type, encoded: dict[str, Any]) -> Any:
     """Settings of a kind from what `to_json` gave.
 
-    A setting that is missing takes its default, so that what an older version wrote can be read.
+    Files of older versions can be read: a missing setting takes its default, and one of `RETIRED` is dropped.
 
     Raises:
-      ValueError: a name is unknown, or a value breaks its rule.
+      ValueError: a name is unknown or retired, or a value breaks its rule.
     """
     hints, values = typing.get_type_hints(kind), dict(encoded)
     if kind in architecture.MODELS.values():
         values.pop("name", None)
+    check_retired(kind, values)
+    values = without_retired(kind, values)
     unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise ValueError(f"{kind.__name__} has no settings {sorted(unknown)}")
@@ -52,6 +62,18 @@ def from_json(kind: type, encoded: dict[str, Any]) -> Any:
         else:
             values[name] = _decode(f"{kind.__name__}.{name}", value, hints[name])
     return kind(**values)
+
+
+def without_retired(kind: type, encoded: dict[str, Any]) -> dict[str, Any]:
+    """Encoded settings without those of `RETIRED`, whatever their values: for what they do not matter to."""
+    return {name: value for name, value in encoded.items() if name not in RETIRED.get(kind.__name__, {})}
+
+
+def check_retired(kind: type, encoded: dict[str, Any]) -> None:
+    """Raises `ValueError` if a setting of `RETIRED` has another value than its only remaining one."""
+    for name, value in RETIRED.get(kind.__name__, {}).items():
+        if encoded.get(name, value) != value:
+            raise ValueError(f"{name} is {encoded[name]}; this version no longer has that setting")
 
 
 def model_from_json(encoded: dict[str, Any]) -> architecture.Model:

@@ -1,4 +1,4 @@
-"""Settings of training: of a model, and of the start of a trained one."""
+"""Settings of training: of a model, and of the initial state (start) of a trained model's solves."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ import dataclasses
 
 from deqsmooth.config import architecture, checks, selection, serialization, solve
 
-GRADIENTS = ("one-step", "phantom", "neumann", "anderson", "broyden", "gmres", "normal-cg")
+GRADIENTS = ("one-step", "neumann", "broyden", "gmres")
 OPTIMISERS = ("adamw", "sgd")
 LOSSES = ("cross-entropy", "consistency", "macer", "cat-rs")
 
 
 @dataclasses.dataclass(frozen=True)
 class Descent:
-    """What every training has: images under noise, batches, and an optimiser.
+    """Settings that every training has: data, noise, batches and the optimiser.
 
     Attributes:
       dataset: name of the data set: `digits`, `cifar10` or `imagenet`.
-      data_dir: TFDS data directory; by default its own.
+      data_dir: TFDS data directory; by default that of TFDS.
       sigma: standard deviation of the noise, in pixels of [0, 1].
-      epochs: passes over the training split.
-      batch_size: images an update.
+      epochs: number of passes over the training split.
+      batch_size: images per update.
       optimiser: `adamw`, or `sgd` with Nesterov momentum 0.9.
-      learning_rate: peak of the schedule.
-      final_learning_rate: where its cosine ends.
-      warmup: share of the updates over which the rate first rises from 0, linearly.
-      weight_decay: of AdamW, or the weight of |params|^2 / 2 with SGD.
-      clip_norm: global gradient norm at which gradients are clipped.
-      accumulation: parts in which a device takes its share of a batch, one after the other; more need less memory.
-        Batch statistics are those of a part.
-      divide_state: whether parameters and the optimiser's state are divided over the devices instead of copied to
-        each; needs less memory, and more traffic.
-      evaluation_interval: epochs between evaluations under noise on the test split; also the
-        interval of checkpoints.
-      seed: of initialisation, order, noise.
+      learning_rate: largest learning rate of the schedule.
+      final_learning_rate: learning rate at the end of the cosine schedule.
+      warmup: fraction of the updates during which the learning rate first rises linearly from 0.
+      weight_decay: weight decay of AdamW, or the weight of |params|^2 / 2 with SGD.
+      clip_norm: gradients with a larger global norm are scaled down to this norm.
+      accumulation: number of parts into which a device splits its share of a batch, to process them one after
+        another; more parts need less memory. Batch statistics are those of a part.
+      evaluation_interval: epochs between evaluations under noise on the test split, and between saved states.
+      seed: seed of the initialisation, the order of images and the noise.
     """
 
     dataset: str = "digits"
@@ -48,11 +45,10 @@ class Descent:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     accumulation: int = 1
-    divide_state: bool = False
     evaluation_interval: int = 5
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.known("dataset", self.dataset, selection.DATASETS)
         checks.known("optimiser", self.optimiser, OPTIMISERS)
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
@@ -68,33 +64,34 @@ class Training(Descent):
     """How a model is trained under Gaussian noise; see also `Descent`.
 
     Attributes:
-      pretraining_epochs: first epochs, with the cell unrolled and differentiated through.
-      pretraining_budget: evaluations of the unrolled cell.
-      solver: of the forward pass after that.
-      budget: evaluations of the forward pass.
-      gradient: how gradients pass the equilibrium: `one-step` (Jacobian-free), `phantom`, or implicit
-        with the linear system solved by `neumann` terms, `anderson`, `broyden`, `gmres` or `normal-cg`.
-      gradient_budget: terms, unrolled steps or iterations of the gradient; `one-step` takes one.
-      rematerialise: whether pre-training computes the inside of the cell again in its backward pass instead of
-        keeping it; needs less memory, and more time.
-      loss: `cross-entropy`, `consistency` (Jeong & Shin 2020), `macer` (Zhai et al. 2020) or `cat-rs` (Jeong,
-        Kim & Shin 2023); pre-training has the first.
-      loss_weight: of the second term of the others, lambda in their papers.
-      draws: noise draws of an image in an update, after pre-training.
-      adversarial_radius: L2 radius within which training images are first changed so that the smoothed classifier
-        errs (Salman et al. 2019), or with `cat-rs` each draw so that it differs from the others; 0 for no change.
-      adversarial_steps: steps of that ascent.
-      adversarial_epochs: epochs after pre-training over which the radius grows to its value.
+      pretraining_epochs: number of first epochs in which the cell is unrolled and differentiated through.
+      pretraining_budget: number of evaluations of the unrolled cell.
+      solver: solver of the forward pass after pre-training.
+      budget: cell evaluations of the forward pass.
+      gradient: gradient of the equilibrium: `one-step` (Jacobian-free), or implicit with the linear system solved
+        by terms of its Neumann series (`neumann`), by `broyden` or by `gmres`.
+      gradient_budget: number of terms or iterations of the gradient; `one-step` does not use it.
+      rematerialise: whether the backward pass of pre-training computes the activations inside the cell again
+        instead of keeping them; this needs less memory and more time.
+      loss: `cross-entropy`, `consistency` (Jeong & Shin 2020), `macer` (Zhai et al. 2020) or `cat-rs` (Jeong, Kim
+        & Shin 2023); pre-training always uses `cross-entropy`.
+      loss_weight: weight of the second term of the other losses, lambda in their papers.
+      draws: noise draws per image and update, after pre-training.
+      adversarial_radius: L2 radius within which training images are first perturbed to increase the loss of the
+        smoothed classifier (Salman et al. 2019), or with `cat-rs` each noise draw to increase its divergence from
+        the mean prediction; 0 for no perturbation.
+      adversarial_steps: gradient steps of the perturbation.
+      adversarial_epochs: epochs after pre-training over which the radius grows linearly to its value.
       jacobian_weight: weight of the Jacobian penalty.
-      jacobian_frequency: share of the updates that have it.
-      jacobian_budget: the forward budget of an update that has it is drawn from `budget` plus this range.
+      jacobian_frequency: fraction of the updates that have the penalty.
+      jacobian_budget: range (low, high) from which an update with the penalty draws the change of its `budget`.
       jacobian_increment: added to the weight every `jacobian_interval` updates.
-      jacobian_interval: updates between two increments.
-      jacobian_epochs: epochs after which no update has it; by default all have it.
-      pretraining_jacobian_weight: its weight in pre-training; by default `jacobian_weight`.
-      reference_budget: evaluations of the Anderson solve that evaluation uses.
-      dtype: floating point type of the cell; parameters and all else are float32, multiplied with JAX's default
-        precision, which on accelerators is less.
+      jacobian_interval: number of updates between two increments.
+      jacobian_epochs: epochs after which no update has the penalty; by default the penalty never ends.
+      pretraining_jacobian_weight: weight of the penalty in pre-training; by default `jacobian_weight`.
+      reference_budget: cell evaluations of the Anderson solve with which the model is evaluated.
+      dtype: floating point type of the cell. Parameters and everything else are float32, multiplied in JAX's
+        default precision, which is lower on accelerators.
       model: size of the model.
     """
 
@@ -122,7 +119,7 @@ class Training(Descent):
     dtype: str = "float32"
     model: architecture.Model = dataclasses.field(default_factory=architecture.ConvModel)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         solve.check(self)
         checks.known("gradient", self.gradient, GRADIENTS)
@@ -135,9 +132,11 @@ class Training(Descent):
             value = self.adversarial_radius
             checks.holds(value > 0, "adversarial_radius", value, "positive with loss 'cat-rs'")
         if isinstance(self.model, architecture.ResnetModel):
+            rule = "0 for a model without an equilibrium"
             for name in ("pretraining_epochs", "jacobian_weight"):
-                checks.holds(getattr(self, name) == 0, name, getattr(self, name), "0 for a model without a cell")
-            checks.holds(self.dtype == "float32", "dtype", self.dtype, "float32 for a model without a cell")
+                checks.holds(getattr(self, name) == 0, name, getattr(self, name), rule)
+            rule = "float32 for a model without an equilibrium"
+            checks.holds(self.dtype == "float32", "dtype", self.dtype, rule)
         for name in ("loss_weight", "adversarial_radius", "adversarial_epochs"):
             checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("jacobian_weight", "jacobian_increment", "jacobian_epochs", "pretraining_jacobian_weight"):
@@ -149,7 +148,7 @@ class Training(Descent):
             1 - self.budget <= low <= high,
             "jacobian_budget",
             self.jacobian_budget,
-            f"a range that leaves of budget, {self.budget}, at least 1",
+            f"a range (low, high) that leaves at least 1 of budget, {self.budget}",
         )
         checks.holds(
             0 <= self.pretraining_epochs <= self.epochs,
@@ -164,14 +163,15 @@ class StartTraining(Descent):
     """How the start of a trained model's solves is learned; see also `Descent`.
 
     Attributes:
-      solver: of the short solve from the start.
-      budget: evaluations of that solve.
-      reference_budget: evaluations of the Anderson solve from zero that it is to match.
-      distance_weight: weight of the states' relative squared distance, beside the divergence of the logits.
-      fine_tune: weight of the cross-entropy of the labels with which the model is trained too, for the short
-        solve, together with the start that it has; by default it stays as it is and a new start is learned.
-      dtype: floating point type of the cell; all else is float32.
-      network: size of the network.
+      solver: solver of the short solve from the start.
+      budget: cell evaluations of the short solve.
+      reference_budget: cell evaluations of the Anderson solve from zero, which is the target of the short solve.
+      distance_weight: weight of the relative squared distance of the states, added to the divergence of the
+        logits.
+      fine_tune: weight of the cross-entropy of the labels. If it is given, the model is trained for the short
+        solve together with the start that it has. By default the model does not change and a new start is learned.
+      dtype: floating point type of the cell; everything else is float32.
+      network: size of the network that predicts the start.
     """
 
     epochs: int = 60
@@ -184,7 +184,7 @@ class StartTraining(Descent):
     dtype: str = "float32"
     network: architecture.StartModel = dataclasses.field(default_factory=architecture.StartModel)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         solve.check(self)
         checks.positive(self, "reference_budget")

@@ -1,8 +1,4 @@
-"""Trained models on disk, by Orbax: variables beside the whole configuration that made them.
-
-Two kinds of folder: a model (what certification reads and packages ship), and the states of a training
-run (what a killed run resumes from).
-"""
+"""Trained models on disk, in Orbax's format: reads and writes variables with the settings that made them."""
 
 from __future__ import annotations
 
@@ -151,81 +147,6 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
 def load_shipped(dataset: str, sigma: float) -> Checkpoint:
     """The model that comes with the package for a data set and noise; see `shipped`."""
     return load(shipped(dataset, sigma))
-
-
-class Run:
-    """States of a training run in its working folder; use as a context manager.
-
-    Args:
-      workdir: the folder.
-      settings: of the training.
-      frozen: digest of the model that the training begins with, if there is one.
-
-    Attributes:
-      workdir: the folder.
-
-    Raises:
-      ValueError: the folder holds the states of a run with other settings, or cannot be written.
-    """
-
-    def __init__(self, workdir: str | os.PathLike[str], settings: config.Descent, frozen: str | None = None):
-        self.workdir = pathlib.Path(workdir)
-        folder = self.workdir.resolve() / "states"
-        self._settings, self._frozen = settings, frozen
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(
-                folder, options=ocp.CheckpointManagerOptions(max_to_keep=2, create=False)
-            )
-        except OSError as error:
-            raise ValueError(f"cannot write {folder}: {error.strerror}") from None
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
-
-    def wait(self) -> None:
-        """Returns when every state is on disk."""
-        self._manager.wait_until_finished()
-
-    def latest(self, like: Any) -> Any | None:
-        """The newest state, or None if there is none yet.
-
-        Args:
-          like: an `loop.State` of the same structure and shapes.
-        """
-        self.wait()
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        asked = ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), config=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=asked)
-        frozen = restored.config.pop("frozen", None)
-        settings = serialization.from_json(type(self._settings), restored.config)
-        found = vars(dataclasses.replace(settings, data_dir=self._settings.data_dir))
-        different = [name for name, value in vars(self._settings).items() if found[name] != value]
-        different += ["checkpoint"] if frozen != self._frozen else []
-        if different:
-            raise ValueError(
-                f"{self._manager.directory} holds a run with other settings ({', '.join(different)} differ); "
-                "give another --workdir, or the same settings to resume"
-            )
-        return jax.tree.map(jax.numpy.asarray, restored.state)
-
-    def save(self, state: Any) -> None:
-        """Writes a state while the training goes on; every process of a run must call it."""
-        if self._manager.latest_step() == int(state.update):
-            return
-        self._manager.save(
-            int(state.update),
-            args=ocp.args.Composite(
-                # The next update takes the memory of this state.
-                state=ocp.args.StandardSave(jax.tree.map(jax.numpy.copy, state)),
-                config=ocp.args.JsonSave({**_made_by(self._settings), "frozen": self._frozen}),
-            ),
-        )
 
 
 def _made_by(settings: config.Descent | None) -> dict[str, Any] | None:

@@ -151,7 +151,7 @@ def _programs(checkpoint, settings, how, num_images):
 
         def call(rows):
             num_rows = len(jax.tree.leaves(rows)[0])
-            return np.asarray(run(checkpoint.variables, devices.fill(rows, num_images)))[:num_rows]
+            return np.asarray(run(checkpoint.variables, devices.pad(rows, num_images)))[:num_rows]
 
         return call
 

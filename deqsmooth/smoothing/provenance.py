@@ -81,7 +81,8 @@ def header(
 
 
 def agree(header: dict[str, Any], checkpoint: checkpoints.Checkpoint, dataset: data.Dataset) -> None:
-    """Raises `ValueError` unless model and data are those that a header names."""
+    """Raises `ValueError` unless model and data are those that a header names, and its settings still exist."""
+    serialization.check_retired(config.Smoothing, header["smoothing"])
     for name, stated, given in (
         ("the model", header["reference"].get("checkpoint"), checkpoint.sha256),
         ("the data set", header.get("data"), dataset.identity),

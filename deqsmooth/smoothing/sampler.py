@@ -210,7 +210,7 @@ def _rows(samples: jax.Array, multiple: int) -> _Rows:
     """
     num_images, lanes, steps = samples.shape
     rows = _Rows(jnp.repeat(jnp.arange(num_images), lanes), samples.reshape(-1, steps))
-    return devices.fill(rows, multiple)
+    return devices.pad(rows, multiple)
 
 
 def _lanes(seed: int, batch: _Batch, rows: _Rows) -> tuple[types.Images, types.Keys]:

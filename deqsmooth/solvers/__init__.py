@@ -1,4 +1,4 @@
-"""Fixed-point solvers: methods (`picard`, `anderson`, `broyden`) in a `loop`, and jaxopt's, `converged`."""
+"""Fixed-point solvers: iteration methods in a loop (`loop.Solver`), and jaxopt's (`jaxopt_anderson.Converged`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     """Returns the solver with a name of `config.SOLVERS`.
 
     Args:
-      name: `plain`, `anderson`, `sketched-anderson` (of three evaluations, with weights from every
-        fourth row of their residuals) or `broyden` (see `loop.Solver`), or `jaxopt` (see `converged.Converged`).
-      budget: evaluations at most.
-      tolerance: where a lane stops, or None for the solver's default.
+      name: `plain`, `anderson`, `broyden`, or `sketched-anderson` (a history of three evaluations, and mixing
+        weights from every fourth row of their residuals), see `loop.Solver`; or `jaxopt`, see
+        `jaxopt_anderson.Converged`.
+      budget: largest number of evaluations.
+      tolerance: residual at which a lane stops, or None for the solver's default.
+
+    Raises:
+      ValueError: if the name is unknown, or the budget or the tolerance is out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -26,11 +30,9 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
     """
     checks.known("solver", name, config.SOLVERS)
     if name == "jaxopt":
-        return (
-            jaxopt_anderson.Converged(budget)
-            if tolerance is None
-            else jaxopt_anderson.Converged(budget, tolerance)
-        )
+        if tolerance is None:
+            return jaxopt_anderson.Converged(budget)
+        return jaxopt_anderson.Converged(budget, tolerance)
     methods: dict[str, loop.Method] = {
         "plain": picard.Picard(),
         "anderson": anderson.Anderson(),

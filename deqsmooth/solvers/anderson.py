@@ -1,9 +1,9 @@
-"""Anderson mixing: the next iterate is the combination of recent f(z) whose residuals nearly cancel."""
+"""Anderson mixing: the next iterate is the combination of recent values f(z) with the smallest residual."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,32 +16,33 @@ class Memory(NamedTuple):
     """Ring buffers of the last evaluations.
 
     Attributes:
-      images: values f(z), each leaf [size, lanes, ...].
-      residuals: values f(z) - z, each leaf [size, lanes, ...], of the rows that the weights are found from.
+      images: values f(z).
+      residuals: the rows of f(z) - z from which the weights are computed.
       gram: inner products of the residuals [size, size, lanes], float32.
     """
 
-    images: Any
-    residuals: Any
+    images: per_lane.History
+    residuals: per_lane.History
     gram: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Anderson:
-    """A `loop.Method`: Anderson mixing with ridge (Anderson 1965; Walker & Ni 2011).
+    """A `loop.Method`: Anderson mixing with a ridge term (Anderson 1965; Walker & Ni 2011).
 
-    With G the residuals of the last n = min(evaluations, history) iterates, the weights a of a
-    lane minimise |a G|^2 + ridge |a|^2 subject to sum(a) = 1, and the next iterate is a F.
-    The history begins anew with every solve. One evaluation gives f(z).
+    Let F and G be the values and the residuals of the last n = min(evaluations, history) iterates. The weights a
+    of a lane minimise |a G|^2 + ridge |a|^2 subject to sum(a) = 1, and the next iterate is a F. Every solve starts
+    with an empty history, and one evaluation gives f(z).
 
-    With a stride G has only every stride-th row of a state (the first axis after lanes: of an image, rows of
-    pixels). The fixed points are the same, the weights nearly so, and the inner products, most of what mixing
-    costs, that much cheaper (Lupo Pasini & Laiu 2022, "Anderson acceleration with approximate calculations").
+    With a stride above 1, G has only every stride-th row of the state (along the first axis after the lanes, which
+    is the height of an image). The fixed points stay the same and the weights nearly so. The inner products, which
+    are most of the cost of mixing, become cheaper by the factor `stride` (Lupo Pasini & Laiu 2022, "Anderson
+    acceleration with approximate calculations").
 
     Attributes:
-      history: how many evaluations are mixed at most.
+      history: largest number of evaluations that are mixed.
       ridge: added to the diagonal of G G^T.
-      stride: distance of the rows that the weights are found from.
+      stride: step between the rows from which the weights are computed.
     """
 
     unrolled: ClassVar[int] = 8
@@ -67,12 +68,12 @@ class Anderson:
         gram = memory.gram.at[slot].set(row).at[:, slot].set(row)
 
         used = jnp.arange(size) <= step
-        # An unused slot keeps a row of the identity and a zero on the right: its weight is zero.
+        # An unused slot has a row of the identity and 0 on the right-hand side, so its weight is zero.
         system = gram + (jnp.where(used, self.ridge, 1.0) * jnp.eye(size, dtype=jnp.float32))[..., None]
         direction = _solve_positive(system, used.astype(jnp.float32))
         weights = direction / jnp.sum(direction, 0)
 
-        # Where the system has no solution the weights name f(z) alone: no other pass over the states.
+        # If the system has no solution, the weights select f(z), which needs no second pass over the states.
         usable = jnp.all(jnp.isfinite(weights), 0)
         newest = (jnp.arange(size) == slot).astype(jnp.float32)[:, None]
         after = per_lane.combine(jnp.where(usable, weights, newest), images)
@@ -82,18 +83,18 @@ class Anderson:
         return jax.tree.map(lambda x: x[:, :: self.stride] if self.stride > 1 else x, z)
 
 
-def _solve_positive(system, right):
-    """Solves positive definite systems by elimination, written out over the few rows and vectorised over lanes.
+def _solve_positive(system: jax.Array, right: jax.Array) -> jax.Array:
+    """Solves positive definite systems by Gaussian elimination, unrolled over rows and vectorised over lanes.
 
-    Batched LAPACK calls on systems this small take longer than a cell evaluation. A pivot that rounding
-    has made zero or negative gives NaN.
+    Batched LAPACK calls on systems this small take longer than a cell evaluation. A pivot that rounding made zero
+    or negative gives NaN.
 
     Args:
-      system: [size, size, lanes].
-      right: [size].
+      system: matrices [size, size, lanes].
+      right: right-hand side [size], the same for all lanes.
 
     Returns:
-      [size, lanes].
+      Solutions [size, lanes].
     """
     size = len(system)
     rows = [[system[i, j] for j in range(size)] + [jnp.full_like(system[0, 0], right[i])] for i in range(size)]
@@ -103,8 +104,8 @@ def _solve_positive(system, right):
             factor = row[i] / pivot
             for j in range(i + 1, size + 1):
                 row[j] -= factor * pivot_row[j]
-    solution = [None] * size
+    solution: list[jax.Array] = []
     for i in reversed(range(size)):
-        known = sum(rows[i][j] * solution[j] for j in range(i + 1, size))
-        solution[i] = (rows[i][size] - known) / jnp.where(rows[i][i] > 0, rows[i][i], jnp.nan)
+        known = sum(rows[i][j] * x for j, x in enumerate(solution, i + 1))
+        solution.insert(0, (rows[i][size] - known) / jnp.where(rows[i][i] > 0, rows[i][i], jnp.nan))
     return jnp.stack(solution)

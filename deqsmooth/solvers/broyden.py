@@ -1,9 +1,10 @@
-"""Broyden's good method: a quasi-Newton step whose estimate of the Jacobian follows from the steps alone."""
+"""Broyden's good method: quasi-Newton steps with an estimate of the Jacobian that the earlier steps determine."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+import functools
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,16 @@ from deqsmooth.solvers import per_lane
 
 
 class Memory(NamedTuple):
-    """The steps s_0, s_1, ... so far, and what is known of their inner products.
+    """The steps s_0, s_1, ... so far, and matrices of their inner products.
 
     Attributes:
-      steps: each leaf [lanes, budget - 1, ...]; zero where not yet taken.
+      steps: pytree, each leaf [lanes, budget - 1, ...]; zero for steps that are not taken yet.
       gram: inner products of the steps [lanes, budget - 1, budget - 1].
-      inverse: lower triangular; makes the coefficients of a step from the inner products of the earlier steps with
-        the residual [lanes, budget - 1, budget - 1].
+      inverse: lower triangular matrices that map the inner products of the earlier steps with the residual to the
+        coefficients c of the next step [lanes, budget - 1, budget - 1].
     """
 
-    steps: Any
+    steps: types.State
     gram: jax.Array
     inverse: jax.Array
 
@@ -32,14 +33,15 @@ class Memory(NamedTuple):
 class Broyden:
     """A `loop.Method`: good Broyden on g(z) = f(z) - z (Broyden 1965), full memory, unit steps.
 
-    The inverse Jacobian starts at -I, so that one evaluation gives f(z). After full steps it is a product of
-    factors I + s_{i+1} s_i^T / |s_i|^2, and the next step takes one pass over the earlier ones for inner products
-    and one for their sum (Kelley 1995, "Iterative Methods for Linear and Nonlinear Equations", section 7.3):
+    The estimate of the inverse Jacobian starts at -I, so that one evaluation gives f(z). After full steps it is a
+    product of factors I + s_{i+1} s_i^T / |s_i|^2. The next step needs one pass over the earlier steps for inner
+    products and one for their sum (Kelley 1995, "Iterative Methods for Linear and Nonlinear Equations", section
+    7.3):
 
         c_i = s_i^T (g + sum_{j<i} c_j s_{j+1}) / |s_i|^2,
         s_k = (g + sum_{i<k-1} c_i s_{i+1}) / (1 - c_{k-1}).
 
-    A lane whose step is not finite takes f(z) instead and begins its estimate anew.
+    A lane whose step is not finite takes f(z) instead, and its estimate starts again at -I.
     """
 
     unrolled: ClassVar[int] = 1
@@ -56,12 +58,12 @@ class Broyden:
         steps, gram, inverse = memory
         size = gram.shape[-1]
         if not size:
-            return fz, memory, jnp.bool_(False)
+            return fz, memory, jnp.array(False)
         slots = jnp.arange(size)
         residual = jax.tree.map(jnp.subtract, fz, z)
         products = _products(steps, residual)
         coefficients = jnp.sum(inverse * products[:, None], -1)
-        # Coefficient i belongs to step i + 1; the last one to the step that is looked for.
+        # Coefficient i is the weight of step i + 1; the last coefficient belongs to the new step.
         weights = jnp.where(slots == 0, 0.0, jnp.roll(coefficients, 1, -1))
         scale = 1 / (1 - jnp.sum(jnp.where(slots == step - 1, coefficients, 0.0), -1))
         proposed = jax.tree.map(
@@ -86,22 +88,23 @@ class Broyden:
         return after, renewed, ~usable
 
 
-# Batches of matrices times vectors: any other sum over the steps XLA's CPU backend fuses into all that reads it,
-# makes again for each, and copies the steps before one is written.
+# Sums over the steps are written as batched matrix-vector products. XLA's CPU backend would fuse any other form
+# into all its consumers, compute it once for each, and copy all steps before it writes one.
 
 
-def _products(steps, x):
+def _products(steps: types.State, x: types.State) -> jax.Array:
     """Inner products of the steps [lanes, size, ...] with a state, by lane [lanes, size]."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda s, x: _einsum("lsd,ld->ls", s, x), steps, x)))
+    products = jax.tree.map(lambda s, x: _einsum("lsd,ld->ls", s, x), steps, x)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))
 
 
-def _combine(weights, steps):
-    """Sum of the steps, weighted by lane; weights are [lanes, size]."""
+def _combine(weights: jax.Array, steps: types.State) -> types.State:
+    """Weighted sum of the steps; the weights are [lanes, size]."""
     return jax.tree.map(lambda s: _einsum("lsd,ls->ld", s, weights).reshape(s[:, 0].shape), steps)
 
 
-def _einsum(subscripts, steps, x):
-    """Of a leaf of the steps as [lanes, size, entries], in float32 at least."""
+def _einsum(subscripts: str, steps: jax.Array, x: jax.Array) -> jax.Array:
+    """Contracts a leaf of the steps, reshaped to [lanes, size, entries], in float32 or a wider type."""
     steps = steps.reshape(*steps.shape[:2], -1)
     dtype = jnp.promote_types(steps.dtype, jnp.float32)
     x = x.reshape(len(x), -1)

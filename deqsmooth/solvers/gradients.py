@@ -1,7 +1,7 @@
-"""Gradients through an equilibrium, and what is known of the cell's Jacobian there.
+"""Gradients through an equilibrium, and estimates of the cell's Jacobian there.
 
-Takes a cell and the state that some solver found, gives the same state with gradients attached. How
-the state was found does not matter: the derivative of `z = cell(params, z, u)` depends on z alone.
+Takes a cell and an equilibrium that some solver found, gives the same state with gradients attached. The
+derivative of `z = cell(params, z, u)` depends on z alone, not on the solver (Bai et al. 2019).
 """
 
 from __future__ import annotations
@@ -22,60 +22,45 @@ with warnings.catch_warnings():
     from jaxopt import implicit_diff, linear_solve
 
 Cell = Callable[[types.Parameters, types.State, types.Injection], types.State]
+"""(parameters, state, injection) -> state; lanes are independent."""
 Attach = Callable[[types.Parameters, types.State, types.Injection], types.State]
+"""(parameters, equilibrium, injection) -> a state near or equal to the equilibrium, with gradients attached."""
+
+_LinearMap = Callable[[types.State], types.State]
+# (w -> (J^T - I) w, b) -> w with (J^T - I) w = b, the linear system of jaxopt's `implicit_diff.root_vjp`.
+_LinearSolve = Callable[[_LinearMap, types.State], types.State]
 
 
 def one_step(cell: Cell) -> Attach:
-    """Jacobian-free gradients: those of one evaluation at the state (Fung et al. 2022)."""
+    """Jacobian-free gradients: those of one cell evaluation at the equilibrium (Fung et al. 2022)."""
     return lambda params, z, u: cell(params, lax.stop_gradient(z), u)
-
-
-def phantom(cell: Cell, num_steps: int, damping: float = 0.5) -> Attach:
-    """Phantom gradients: those of damped evaluations from the state, unrolled (Geng et al. 2021).
-
-    Args:
-      cell: the cell.
-      num_steps: evaluations that are differentiated through.
-      damping: share of the new value in each step.
-    """
-
-    def attach(params, z, u):
-        def step(z, _):
-            fz = cell(params, z, u)
-            return jax.tree.map(lambda x, y: (1 - damping) * x + damping * y, z, fz), None
-
-        return lax.scan(step, lax.stop_gradient(z), length=num_steps)[0]
-
-    return attach
 
 
 def neumann(cell: Cell, num_terms: int) -> Attach:
     """Implicit gradients with (I - J^T)^-1 replaced by the first terms of its Neumann series.
 
-    With one term the derivatives are those of `one_step`, at one evaluation less in the forward pass.
+    One term gives the derivatives of `one_step`, but needs one evaluation less in the forward pass.
     """
 
-    def solve(matvec, b):
-        # jaxopt asks for w with (J^T - I) w = b.
-        def term(w, _):
+    def solve(matvec: _LinearMap, b: types.State) -> types.State:
+        def step(w: types.State, _: None) -> tuple[types.State, None]:
             return jax.tree.map(lambda x, y, c: x + y - c, matvec(w), w, b), None
 
-        return lax.scan(term, jax.tree.map(jnp.negative, b), length=num_terms - 1)[0]
+        return lax.scan(step, jax.tree.map(jnp.negative, b), length=num_terms - 1)[0]
 
     return _implicit(cell, lambda params, z, u: solve)
 
 
 def fixed_point(cell: Cell, solver: loop.Solver | jaxopt_anderson.Converged) -> Attach:
-    """Implicit gradients with the linear system solved as the fixed point w = J^T w + v, as the forward pass is.
+    """Implicit gradients with the linear system solved by a fixed-point solver, as w = J^T w + v.
 
     Args:
       cell: the cell.
-      solver: its budget counts products with J^T.
+      solver: the solver; its budget counts products with J^T.
     """
 
-    def solve(matvec, b):
-        # jaxopt asks for w with (J^T - I) w = b.
-        def f(w):
+    def solve(matvec: _LinearMap, b: types.State) -> types.State:
+        def f(w: types.State) -> types.State:
             return jax.tree.map(lambda x, y, c: x + y - c, matvec(w), w, b)
 
         return solver.solve(f, jax.tree.map(jnp.zeros_like, b)).value
@@ -84,58 +69,28 @@ def fixed_point(cell: Cell, solver: loop.Solver | jaxopt_anderson.Converged) -> 
 
 
 def gmres(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
-    """Implicit gradients, the linear system of every lane solved by jaxopt's GMRES.
+    """Implicit gradients with the linear system of every lane solved by jaxopt's GMRES.
 
     Args:
       cell: the cell.
-      num_iterations: dimension of the Krylov space; it is not restarted.
-      tolerance: residual relative to the right-hand side at which a lane is done.
+      num_iterations: dimension of the Krylov space; GMRES is not restarted.
+      tolerance: residual relative to the right-hand side at which a lane stops.
     """
-    return _lanewise(
-        cell,
-        functools.partial(linear_solve.solve_gmres, tol=tolerance, restart=num_iterations, maxiter=1),
-    )
+    solve = functools.partial(linear_solve.solve_gmres, tol=tolerance, restart=num_iterations, maxiter=1)
 
+    def solve_at(params: types.Parameters, z: types.State, u: types.Injection) -> _LinearSolve:
+        def solve_lane(z: types.State, u: types.Injection, b: types.State) -> types.State:
+            pull_back = _pull_back_lane(cell, params, z, u)
 
-def normal_cg(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
-    """Implicit gradients, every lane solved by jaxopt's conjugate gradients on the normal equations."""
-    return _lanewise(cell, functools.partial(linear_solve.solve_normal_cg, tol=tolerance, maxiter=num_iterations))
+            def transposed_defect(v: types.State) -> types.State:
+                return jax.tree.map(jnp.subtract, pull_back(v), v)
 
-
-def _implicit(cell: Cell, solve_at: Callable) -> Attach:
-    """Attaches the implicit function theorem's gradients; `solve_at(params, z, u)` is a jaxopt solve."""
-
-    def defect(z, params, u):
-        return jax.tree.map(jnp.subtract, cell(params, z, u), z)
-
-    @jax.custom_vjp
-    def attach(params, z, u):
-        return z
-
-    def forward(params, z, u):
-        return z, (params, z, u)
-
-    def backward(residuals, cotangent):
-        params, z, u = residuals
-        d_params, d_u = implicit_diff.root_vjp(defect, z, (params, u), cotangent, solve_at(params, z, u))
-        return d_params, jax.tree.map(jnp.zeros_like, z), d_u
-
-    attach.defvjp(forward, backward)
-    return attach
-
-
-def _lanewise(cell: Cell, solve: Callable) -> Attach:
-    def solve_at(params, z, u):
-        def solve_lane(z, u, b):
-            def transposed_defect(v):
-                return jax.tree.map(jnp.subtract, _pull_back(cell, params, z, u)(v), v)
-
-            def defect(v):
+            def defect(v: types.State) -> types.State:
                 return jax.vjp(transposed_defect, b)[1](v)[0]
 
-            # Krylov solvers transpose their operator, which a cell with its own backward pass does not
-            # allow. A linear map declared with its transpose does.
-            def operator(v):
+            # jax.scipy's GMRES transposes its operator, which JAX cannot do for a cell with a custom backward
+            # pass. A custom linear solve with the identity declares the operator together with its transpose.
+            def operator(v: types.State) -> types.State:
                 return lax.custom_linear_solve(
                     lambda x: x,
                     v,
@@ -150,10 +105,38 @@ def _lanewise(cell: Cell, solve: Callable) -> Attach:
     return _implicit(cell, solve_at)
 
 
-def _pull_back(cell, params, z, u):
-    """Returns v -> J^T v of a single lane, whose leaves have no lane axis."""
+def _implicit(
+    cell: Cell, solve_at: Callable[[types.Parameters, types.State, types.Injection], _LinearSolve]
+) -> Attach:
+    """Attaches the gradients of the implicit function theorem; `solve_at` returns the linear solve to use."""
 
-    def lane(z):
+    def defect(z: types.State, params: types.Parameters, u: types.Injection) -> types.State:
+        return jax.tree.map(jnp.subtract, cell(params, z, u), z)
+
+    @jax.custom_vjp
+    def attach(params: types.Parameters, z: types.State, u: types.Injection) -> types.State:
+        return z
+
+    def forward(
+        params: types.Parameters, z: types.State, u: types.Injection
+    ) -> tuple[types.State, tuple[types.Parameters, types.State, types.Injection]]:
+        return z, (params, z, u)
+
+    def backward(
+        residuals: tuple[types.Parameters, types.State, types.Injection], cotangent: types.State
+    ) -> tuple[types.Parameters, types.State, types.Injection]:
+        params, z, u = residuals
+        d_params, d_u = implicit_diff.root_vjp(defect, z, (params, u), cotangent, solve_at(params, z, u))
+        return d_params, jax.tree.map(jnp.zeros_like, z), d_u
+
+    attach.defvjp(forward, backward)
+    return attach
+
+
+def _pull_back_lane(cell: Cell, params: types.Parameters, z: types.State, u: types.Injection) -> _LinearMap:
+    """Returns v -> J^T v of a single lane; the leaves of z, u and v have no lane axis."""
+
+    def lane(z: types.State) -> types.State:
         batched = jax.tree.map(lambda x: x[None], (z, u))
         return jax.tree.map(lambda x: x[0], cell(params, *batched))
 
@@ -171,22 +154,22 @@ def jacobian_penalty(
     """Hutchinson's estimate of |J|_F^2 / dim(z) by lane [lanes] (Bai et al. 2021, equation 4).
 
     Args:
-      cell: the cell; J is its derivative by z.
-      params: parameters of the cell; the estimate is differentiable in them, and in z and u.
-      z: state at which J is taken.
+      cell: the cell; J is its derivative with respect to z.
+      params: parameters of the cell. The estimate is differentiable in them, in z and in u.
+      z: state at which J is evaluated.
       u: injection.
       keys: one key a lane, for its Gaussian vectors.
-      num_vectors: vectors averaged over.
+      num_vectors: number of vectors that are averaged over.
     """
     size = sum(x[0].size for x in jax.tree.leaves(z))
     _, pull_back = jax.vjp(lambda z: cell(params, z, u), z)
 
-    def one(index):
+    def estimate(index: int) -> types.PerLane:
         v = _gaussian(jax.vmap(jax.random.fold_in, (0, None))(keys, index), z)
         (row,) = pull_back(v)
         return per_lane.dot(row, row) / size
 
-    return sum(one(index) for index in range(num_vectors)) / num_vectors
+    return functools.reduce(jnp.add, [estimate(index) for index in range(num_vectors)]) / num_vectors
 
 
 def spectral_radius(
@@ -199,20 +182,20 @@ def spectral_radius(
 ) -> types.PerLane:
     """Estimate of the largest |eigenvalue| of the cell's Jacobian by lane [lanes].
 
-    Power iteration on J^T; the estimate is the mean growth of the norm over the second half of the
-    steps, which also settles where the leading eigenvalues are a complex pair. An estimate, no bound.
+    Power iteration on J^T. The result is the geometric mean of the growth of the norm over the second half of the
+    steps, which also converges if the leading eigenvalues are a complex pair. It is an estimate and not a bound.
 
     Args:
       cell: the cell.
       params: parameters of the cell.
-      z: state at which J is taken.
+      z: state at which J is evaluated.
       u: injection.
       keys: one key a lane, for the first vector.
-      num_steps: evaluations of J^T.
+      num_steps: number of products with J^T.
     """
     _, pull_back = jax.vjp(lambda z: cell(params, z, u), z)
 
-    def step(v, _):
+    def step(v: types.State, _: None) -> tuple[types.State, types.PerLane]:
         length = per_lane.norm(v)
         unit = jax.tree.map(lambda x: x / jnp.maximum(per_lane.align(length, x), 1e-30), v)
         (v,) = pull_back(unit)
@@ -222,11 +205,11 @@ def spectral_radius(
     return jnp.exp(jnp.mean(jnp.log(growth[num_steps // 2 :]), 0))
 
 
-def _gaussian(keys, like):
-    """A standard normal state, each lane and leaf from its own key."""
+def _gaussian(keys: types.Keys, like: types.State) -> types.State:
+    """Returns a standard normal state; every lane and leaf has its own key."""
     leaves, structure = jax.tree.flatten(like)
 
-    def leaf(index, x):
+    def leaf(index: int, x: jax.Array) -> jax.Array:
         lane_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
         return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(lane_keys)
 

@@ -1,4 +1,4 @@
-"""Converged solves by jaxopt: its Anderson acceleration, every lane run to a tolerance by itself."""
+"""Converged solves by jaxopt's Anderson acceleration: takes f and a start, runs every lane to a tolerance."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ with warnings.catch_warnings():
 
 @dataclasses.dataclass(frozen=True)
 class Converged:
-    """A solver with the contract of `loop.Solver`, for solves that are to converge rather than to be short.
+    """A solver with the interface of `loop.Solver`, for solves that should converge.
 
-    While a lane has made no more evaluations than its history holds, jaxopt's Anderson is plain iteration.
+    jaxopt's Anderson acceleration is plain iteration until a lane has as many evaluations as its history holds.
 
     Attributes:
-      budget: evaluations of f at most.
-      tolerance: a lane stops where the norm |f(z) - z| is at most this; absolute, as jaxopt defines it.
+      budget: largest number of evaluations of f.
+      tolerance: a lane stops if the norm |f(z) - z| is at most this; absolute, as jaxopt defines it.
     """
 
     budget: int
@@ -35,15 +35,16 @@ class Converged:
     def solve(
         self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
     ) -> types.Solution:
-        """Solves z = f(z); see `loop.Solver.solve`. Returns f of the last evaluated iterate."""
+        """Solves z = f(z); see `loop.Solver.solve`. The value is f at the last evaluated iterate."""
 
         @custom_vmap
-        def one_lane(z):
+        def one_lane(z: types.State) -> types.State:
             return z
 
-        # jaxopt sees one lane, so that every lane has its own history and stop; f still sees them all.
+        # jaxopt solves one lane under vmap, so every lane has its own history and stops by itself. f gets all
+        # lanes.
         @one_lane.def_vmap
-        def _(size, batched, z):
+        def _(size: int, batched: list[types.State], z: types.State) -> tuple[types.State, types.State]:
             return f(z), jax.tree.map(lambda _: True, z)
 
         runner = jaxopt.AndersonAcceleration(

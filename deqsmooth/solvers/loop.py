@@ -1,7 +1,7 @@
-"""The loop that turns a method into a solver: takes f and a start, gives a `types.Solution`.
+"""The loop of every solve: takes f, an initial state and a method, gives a `types.Solution`.
 
-A method says how the next iterate follows from the evaluations so far; the loop knows budgets,
-tolerances, best iterates and counts. Both decide for every lane by itself.
+A method computes the next iterate from the evaluations so far. The loop keeps budgets, tolerances, best iterates
+and counts. Both treat every lane independently.
 """
 
 from __future__ import annotations
@@ -18,70 +18,83 @@ from jax import lax
 from deqsmooth import types
 from deqsmooth.solvers import per_lane
 
+Memory = Any
+"""Pytree that a method carries from one evaluation to the next."""
+
 
 @runtime_checkable
 class Method(Protocol):
     """A rule for the next iterate. Implementations are frozen dataclasses.
 
     Attributes:
-      unrolled: budget up to which a solve is compiled without a loop.
+      unrolled: largest budget for which a solve without a tolerance is unrolled instead of compiled as a loop.
     """
 
     unrolled: ClassVar[int]
 
-    def init(self, z: types.State, budget: int) -> Any:
-        """The memory of a solve of `budget` evaluations that starts at `z`."""
+    def init(self, z: types.State, budget: int) -> Memory:
+        """Returns the memory of a solve of `budget` evaluations that starts at `z`."""
         ...
 
     def update(
-        self, step: jax.Array, z: types.State, fz: types.State, memory: Any
-    ) -> tuple[types.State, Any, jax.Array]:
-        """The iterate after `z`, the renewed memory, and which lanes fell back to `fz` [lanes]."""
+        self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
+    ) -> tuple[types.State, Memory, jax.Array]:
+        """Computes the next iterate from evaluation number `step` (from 0), `fz = f(z)`.
+
+        Returns:
+          The next iterate, the updated memory, and whether each lane fell back to `fz` [lanes] (or [] for all).
+        """
         ...
 
 
+_Carry = tuple[types.State, Memory, types.PerLane, types.Counts]
+
+
 class Progress(NamedTuple):
-    """A solve to a tolerance on its way, every lane with an age of its own; all leaves are [lanes, ...].
+    """State of a solve to a tolerance; all leaves are [lanes, ...], and lanes may have started at different times.
 
     Attributes:
-      age: evaluations so far [lanes].
+      age: number of evaluations so far [lanes].
       z: the next iterate to evaluate.
-      memory: of the method, each lane's for itself.
-      active: whether a lane goes on [lanes].
-      best: the evaluated iterate to return, so far; the solution of a lane that does not go on.
+      memory: memory of the method, one for each lane.
+      active: whether a lane continues [lanes].
+      best: the evaluated iterate with the least residual so far; the solution of a lane that is not active.
     """
 
     age: types.Counts
     z: types.State
-    memory: Any
+    memory: Memory
     active: jax.Array
     best: types.Solution
 
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-    """A method with a budget: a pure function of f and the start.
+    """A method with a budget: a pure function of f and the initial state.
 
-    Without a tolerance a solve makes exactly `budget` evaluations and returns the iterate that
-    follows from them. With one, a lane stops at its first iterate whose relative residual is at
-    most `tolerance`; a lane that never gets there returns the evaluated iterate with the least
-    residual. A lane whose residual is not finite stops at once.
+    Without a tolerance, a solve makes exactly `budget` evaluations and returns the iterate after the last one.
+    With a tolerance, a lane stops at its first iterate whose relative residual is at most `tolerance`. A lane that
+    does not reach the tolerance returns the evaluated iterate with the least residual. A lane whose residual is
+    not finite stops at once.
 
     Attributes:
       method: rule for the next iterate.
-      budget: evaluations of f, at least 1.
+      budget: number of evaluations of f, at least 1.
       tolerance: relative residual at which a lane stops, or None.
+
+    Raises:
+      ValueError: if the budget or the tolerance is out of range.
     """
 
     method: Method
     budget: int
     tolerance: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.budget < 1:
-            raise ValueError(f"budget is {self.budget}; a solve takes at least 1 evaluation")
+            raise ValueError(f"budget is {self.budget}; it must be at least 1")
         if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"tolerance is {self.tolerance}; it must be positive, or None")
+            raise ValueError(f"tolerance is {self.tolerance}; it must be positive or None")
 
     def solve(
         self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
@@ -89,10 +102,10 @@ class Solver:
         """Solves z = f(z).
 
         Args:
-          f: maps a state to a state of the same structure, lanes independent.
-          z: where to start.
-          measure_residual: whether to spend one more evaluation on the residual of the returned
-            state; with a tolerance it is known without.
+          f: maps a state to a state of the same structure; lanes must not depend on each other.
+          z: initial state.
+          measure_residual: whether to spend one more evaluation on the residual of the returned state. With a
+            tolerance this residual is known without it.
 
         Returns:
           The solution of every lane.
@@ -107,10 +120,10 @@ class Solver:
             num_evaluations=solution.num_evaluations + 1,
         )
 
-    def _solve_to_budget(self, f, z):
+    def _solve_to_budget(self, f: Callable[[types.State], types.State], z: types.State) -> types.Solution:
         nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
 
-        def step(index, carry):
+        def step(index: jax.Array, carry: _Carry) -> _Carry:
             z, memory, _, num_fallbacks = carry
             fz = f(z)
             after, memory, fell_back = self.method.update(index, z, fz, memory)
@@ -121,30 +134,38 @@ class Solver:
         value, _, residual, num_fallbacks = lax.fori_loop(0, self.budget, step, carry, unroll=unroll)
         return types.Solution(value, residual, nothing + self.budget, num_fallbacks)
 
-    def _solve_to_tolerance(self, f, z):
-        def unfinished(progress):
+    def _solve_to_tolerance(self, f: Callable[[types.State], types.State], z: types.State) -> types.Solution:
+        def is_unfinished(progress: Progress) -> jax.Array:
             return jnp.any(progress.active)
 
-        return lax.while_loop(unfinished, functools.partial(self.advance, f), self.begin(z)).best
+        return lax.while_loop(is_unfinished, functools.partial(self.advance, f), self.begin(z)).best
 
     def begin(self, z: types.State) -> Progress:
-        """A solve to the tolerance that starts at z."""
+        """Returns the progress of a solve to the tolerance before its first evaluation, at z."""
         nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
-        memory = jax.vmap(lambda z: self.method.init(_alone(z), self.budget))(z)
+        memory = jax.vmap(lambda z: self.method.init(_add_lane_axis(z), self.budget))(z)
         return Progress(nothing, z, memory, nothing == 0, types.Solution(z, nothing + jnp.inf, nothing, nothing))
 
     def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
-        """One more evaluation; lanes that are not active stay as they are, whatever f does to them."""
+        """Makes one more evaluation; lanes that are not active do not change.
+
+        Raises:
+          ValueError: if the solver has no tolerance.
+        """
+        if self.tolerance is None:
+            raise ValueError("tolerance is None; it must be positive for a solve that advances step by step")
         age, z, memory, active, best = progress
         fz = f(z)
         residual = per_lane.relative_residual(z, fz)
         better = active & ((age == 0) | (residual < best.residual))
 
-        def update(age, z, fz, memory):
-            after, memory, fell_back = self.method.update(age, _alone(z), _alone(fz), memory)
+        def update_lane(
+            age: jax.Array, z: types.State, fz: types.State, memory: Memory
+        ) -> tuple[types.State, Memory, jax.Array]:
+            after, memory, fell_back = self.method.update(age, _add_lane_axis(z), _add_lane_axis(fz), memory)
             return jax.tree.map(lambda x: x[0], after), memory, jnp.all(fell_back)
 
-        after, memory, fell_back = jax.vmap(update)(age, z, fz, memory)
+        after, memory, fell_back = jax.vmap(update_lane)(age, z, fz, memory)
         best = types.Solution(
             value=per_lane.select(better, z, best.value),
             residual=jnp.where(better, residual, best.residual),
@@ -155,6 +176,6 @@ class Solver:
         return Progress(age + 1, per_lane.select(active, after, z), memory, active, best)
 
 
-def _alone(z: types.State) -> types.State:
-    """A lane as the only one of a state."""
+def _add_lane_axis(z: types.State) -> types.State:
+    """Returns the state of one lane with a lane axis of length 1."""
     return jax.tree.map(lambda x: x[None], z)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
+
+from deqsmooth import types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,8 +17,10 @@ class Picard:
 
     unrolled: ClassVar[int] = 8
 
-    def init(self, z, budget):
+    def init(self, z: types.State, budget: int) -> tuple[()]:
         return ()
 
-    def update(self, step, z, fz, memory):
-        return fz, memory, jnp.bool_(False)
+    def update(
+        self, step: jax.Array, z: types.State, fz: types.State, memory: tuple[()]
+    ) -> tuple[types.State, tuple[()], jax.Array]:
+        return fz, memory, jnp.array(False)

@@ -21,7 +21,7 @@ class Interruption:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interruption:
-        watched = () if devices.has_company() else (signal.SIGINT, signal.SIGTERM)
+        watched = () if devices.has_other_processes() else (signal.SIGINT, signal.SIGTERM)
         for kind in watched:
             # A background job of a shell has interrupts ignored, and keeps it so.
             if signal.getsignal(kind) != signal.SIG_IGN:

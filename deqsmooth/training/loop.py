@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from deqsmooth import config, data, devices, types
 from deqsmooth.config import checks
@@ -189,7 +189,6 @@ def run(
     total = num_updates(settings, len(train))
     mesh = devices.mesh_of_all(settings.batch_size)
     check_accumulation(settings, mesh)
-    lying = devices.shardings(state, mesh, divided=settings.divide_state)
     step = jax.jit(
         functools.partial(
             update,
@@ -201,25 +200,25 @@ def run(
         ),
         static_argnames="task",
         donate_argnums=0,
-        out_shardings=(lying, NamedSharding(mesh, PartitionSpec())),
+        out_shardings=devices.replicated(mesh),
     )
     interval = math.ceil(settings.evaluation_interval * len(train) / settings.batch_size)
     begin = int(state.update)
-    # Where the first update finds its state is where it leaves it: it is compiled once.
-    state = jax.device_put(state, lying)
+    # The sharding that an update returns its state with: the update is compiled once.
+    state = jax.device_put(state, devices.replicated(mesh))
     shard, num_shards = devices.share(None)
     stream = data.batches(
         train, settings.batch_size, seed=settings.seed, first=begin, shard=shard, num_shards=num_shards
     )
     for number, (task, shared) in zip(range(begin + 1, total + 1), tasks, strict=True):
         asked = time.perf_counter()
-        images, labels = devices.join_rows(next(stream), mesh)
+        images, labels = devices.to_global(next(stream), mesh)
         waited = time.perf_counter() - asked
         state, metrics = step(state, images, labels, shared, task=task)
         # One program at a time: two that wait for each other's threads deadlock XLA's CPU collectives.
         metrics = jax.device_get(metrics)
         due = number % interval == 0 or number == total
-        found = evaluate(devices.to_host(state.variables, mesh)) if due else None
+        found = evaluate(jax.device_get(state.variables)) if due else None
         yield Progress(state, metrics, found, waited, total)
 
 

@@ -53,12 +53,9 @@ def attach_fn(settings: config.Training, cell: gradients.Cell) -> gradients.Atta
     budget = settings.gradient_budget
     return {
         "one-step": lambda: gradients.one_step(cell),
-        "phantom": lambda: gradients.phantom(cell, budget),
         "neumann": lambda: gradients.neumann(cell, budget),
-        "anderson": lambda: gradients.fixed_point(cell, solvers.build("anderson", budget)),
         "broyden": lambda: gradients.fixed_point(cell, solvers.build("broyden", budget)),
         "gmres": lambda: gradients.gmres(cell, budget),
-        "normal-cg": lambda: gradients.normal_cg(cell, budget),
     }[settings.gradient]()
 
 

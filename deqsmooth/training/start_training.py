@@ -190,7 +190,7 @@ def fit(
     state = init(model, teacher, settings, len(train)) if state is None else state
     model = models.with_cell_dtype(model, settings.dtype)
     mesh = devices.mesh_of_all(settings.batch_size)
-    placed = jax.device_put(teacher, devices.shardings(teacher, mesh, divided=False))
+    placed = jax.device_put(teacher, devices.replicated(mesh))
     left = loop.num_updates(settings, len(train)) - int(state.update)
     yield from loop.run(
         state,
