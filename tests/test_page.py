@@ -1,4 +1,4 @@
-"""Reports: from files alone, complete in themselves, and loud about what does not verify."""
+"""Reports: pages that are complete without a network, repeatable, and that show files that do not verify."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ from test_verification import rewritten
 
 from deqsmooth.certificates import cohen, verification
 from deqsmooth.commands import report
-from deqsmooth.reports import html, runs
+from deqsmooth.reports import figures, html, runs
 
 TSV = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 
@@ -22,40 +22,64 @@ def main(monkeypatch, *arguments):
 
 
 @pytest.fixture
-def published(run, tmp_path):
-    """A published result about the same images."""
-    path = tmp_path / "published.tsv"
-    cohen.write(path, verification.verify(run).found)
-    return path
+def unrendered(monkeypatch):
+    """Empty images in place of figures: for tests of the text of a page."""
+    monkeypatch.setattr(figures.Figure, "_render", lambda figure, page, kind: b"")
 
 
-def test_a_report_says_what_the_files_say(run, published, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "report"
-    assert main(monkeypatch, run, published, "--out", out) == 0
-    assert "without a difference" in capsys.readouterr().out
-    text = (out / "index.html").read_text()
-    # Nothing is fetched: every source is data, and there is no script.
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    """The report of a run and a published result on the same images, written without JAX and without the model."""
+    folder = tmp_path_factory.mktemp("report")
+    cohen.write(folder / "published.tsv", verification.verify(run).found)
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['jax', 'flax', 'orbax', 'optax', 'grain']))\n"
+        "from deqsmooth.commands import report\nraise SystemExit(report.main())"
+    )
+    files = (str(run), str(folder / "published.tsv"))
+    arguments = [sys.executable, "-c", code, *files, "--out", str(folder / "report")]
+    process = subprocess.run(arguments, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "without a difference" in process.stdout
+    return folder / "report"
+
+
+def test_report_shows_numbers_without_jax(run, written):
+    text, table = ((written / name).read_text() for name in ("index.html", "tables.md"))
+    found = verification.verify(run).found
+    correct = [c.correct and c.radius >= 0.25 for c in found]
+    assert f"{int(1000 * sum(correct) / len(found)) / 10:.1f} (" in table
+    assert "counts are not known" in text and "McNemar" in text and "published" in text
+    assert {path.suffix for path in written.iterdir()} == {".html", ".md", ".svg", ".png", ".tsv"}
+    assert [x.index for x in cohen.read(written / "run.tsv")] == [c.index for c in found]
+
+
+def test_report_loads_nothing_from_network(written):
+    """Every source is embedded data, and there is no script."""
+    text = (written / "index.html").read_text()
     assert not re.search(r"<script|<link|@import|url\(", text)
     sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
     assert len(sources) >= 6 and all(source.startswith("data:image/svg+xml;base64,") for source in sources)
-    found = verification.verify(run).found
-    correct = [c.correct and c.radius >= 0.25 for c in found]
-    for kind in ("md", "tex"):
-        table = (out / f"tables.{kind}").read_text()
-        assert f"{int(1000 * sum(correct) / len(found)) / 10:.1f} (" in table
-    assert "counts are not known" in text and "McNemar" in text and "published" in text
-    assert {path.suffix for path in out.iterdir()} == {".html", ".md", ".tex", ".svg", ".png", ".tsv"}
-    assert [x.index for x in cohen.read(out / "run.tsv")] == [c.index for c in found]
 
 
-def test_reports_of_the_same_files_are_the_same(run, tmp_path):
-    for name in ("one", "two"):
-        html.write(runs.read([run]), tmp_path / name)
-    for path in (tmp_path / "one").glob("*.[hmts]*"):
-        assert path.read_text() == (tmp_path / "two" / path.name).read_text()
+def test_reports_of_equal_files_are_equal(run, written, tmp_path):
+    html.write(runs.read([run, written.parent / "published.tsv"]), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written.iterdir()}
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (written / path.name).read_bytes()
 
 
-def test_what_does_not_verify_raises_an_alarm(run, tmp_path, monkeypatch, capsys):
+def test_figures_render_each_image_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(figures.Figure, "_render", lambda figure, page, kind: asked.append((page, kind)) or b"")
+    figure = figures.slack("name", "caption", {"an audit": [1.0]})
+    assert asked == []
+    for _ in range(2):
+        assert figure.png == b"" and figure.light == ""
+    assert asked == [("light", "png"), ("light", "svg")]
+
+
+def test_difference_raises_alarm(run, tmp_path, monkeypatch, capsys, unrendered):
     def enlarge(header, records):
         records[0]["radius"] += 1.0
 
@@ -65,7 +89,7 @@ def test_what_does_not_verify_raises_an_alarm(run, tmp_path, monkeypatch, capsys
     assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
 
 
-def test_what_is_no_bound_gets_no_guarantee(run, tmp_path, monkeypatch):
+def test_invalid_bound_gets_no_guarantee(run, tmp_path, monkeypatch, unrendered):
     if json.loads(run.read_text().splitlines()[0])["smoothing"]["sampler"] != "serial":
         pytest.skip("only the serial sampler has such a bound")
 
@@ -81,13 +105,13 @@ def test_what_is_no_bound_gets_no_guarantee(run, tmp_path, monkeypatch):
     assert "is false with probability" not in text and "all at once" not in text
 
 
-def test_bad_input_is_refused(run, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_refused(run, tmp_path, monkeypatch, capsys, unrendered):
     empty = tmp_path / "empty.jsonl"
     empty.write_text(run.read_text().splitlines()[0] + "\n")
     other = tmp_path / "other.tsv"
     other.write_text(TSV + "3\t1\t1\t0.5\t1\t0.1\n")
     for files, message in (
-        ([empty], "holds no image yet"),
+        ([empty], "has no image yet"),
         ([run, run], "given twice"),
         ([tmp_path / "none.jsonl"], "cannot read"),
         ([run, other], "no image in common"),
@@ -99,16 +123,7 @@ def test_bad_input_is_refused(run, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "report").exists()
 
 
-def test_names_are_as_short_as_they_can_be():
+def test_names_are_shortest_unique_ones():
     paths = [pathlib.Path("a/x/run.jsonl"), pathlib.Path("b/x/run.jsonl"), pathlib.Path("b/y/other.tsv")]
     assert runs._names(paths) == ["a/x/run", "b/x/run", "b/y/other"]
     assert runs._names(paths[1:]) == ["run", "other"]
-
-
-def test_a_report_needs_neither_jax_nor_the_model(run, tmp_path):
-    code = (
-        "import sys; sys.modules.update(dict.fromkeys(['jax', 'flax', 'orbax', 'optax', 'grain']))\n"
-        "from deqsmooth.commands import report\nraise SystemExit(report.main())"
-    )
-    arguments = [sys.executable, "-c", code, str(run), "--out", str(tmp_path / "report")]
-    assert subprocess.run(arguments, capture_output=True, text=True).returncode == 0

@@ -1,9 +1,8 @@
-"""Experiments of the paper: settings that hold, and pages whose every number follows from verified records."""
+"""Experiments of the paper: their settings are valid, and every number of a page follows from verified records."""
 
 import dataclasses
 import importlib.util
 import json
-import math
 import sys
 
 import numpy as np
@@ -21,7 +20,7 @@ from deqsmooth.config import presets, serialization
 from deqsmooth.experiments import definitions, page, results, scales
 from deqsmooth.models import checkpoints
 from deqsmooth.reports import figures
-from deqsmooth.smoothing import certification, provenance
+from deqsmooth.smoothing import provenance
 from deqsmooth.statistics import bounds
 
 NAMES = list(definitions.EXPERIMENTS)
@@ -36,30 +35,27 @@ def call(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     "scale", [scales.scale(*one) for one in (*((name, "digits") for name in scales.SCALES), ("small", "cifar10"))]
 )
-def test_every_row_is_one_that_can_certify(name, scale):
+def test_every_row_can_certify(name, scale):
     experiment = definitions.find(name)
     rows = experiment.rows(scale)
     assert len(set(rows.values())) == len(rows)
-    # As long as the chain an interval does nothing, and the row is another one again.
-    chain = math.ceil(scale.num_estimation / scale.lanes)
-    assert all(settings.warmup_interval is None or settings.warmup_interval < chain for settings in rows.values())
     assert len(rows) >= 2 or experiment.models or experiment.attacks
     assert all(settings.cap > 0 for settings in rows.values())
 
 
-def test_the_main_rows_at_full_scale_are_the_paper_s():
+def test_main_rows_are_the_presets():
     scale = scales.SCALES["full"]
     assert scale.num_images == 500
     rows = definitions.find("main-cifar10").rows(scale)
     for row, name in (("standard 30", "mdeq-30a"), ("serial 1N", "srs-mdeq-1n"), ("serial 3A", "srs-mdeq-3a")):
         assert rows[row] == presets.SMOOTHING[name]
-    # Shared rows are certified once: experiments name them alike.
+    # Experiments with equal rows share their records.
     assert definitions.find("acr").rows(scale)["serial 3A"] == rows["serial 3A"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeypatch, capsys):
+def test_second_run_certifies_nothing_again(name, tmp_path, monkeypatch, capsys):
     arguments = (name, "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
     assert call(monkeypatch, *arguments) == 0
     assert f"page: {tmp_path}" in capsys.readouterr().out.replace("\n", "")
@@ -80,8 +76,8 @@ def test_an_experiment_runs_and_a_second_time_only_shows(name, tmp_path, monkeyp
     assert "As was to be expected." in (tmp_path / name / "README.md").read_text()
 
 
-def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
-    """Here from the raw lines; of serial votes also under the formulas that were published."""
+def test_numbers_follow_from_records(run, tmp_path):
+    """Computed from the lines of the file; for serial votes also by the published formulas."""
     experiment = definitions.find("acr")
     written = page.write(experiment, "a command", {"the table": [results.Row("a row", run)]}, tmp_path)
     header, *lines = map(json.loads, run.read_text().splitlines())
@@ -97,10 +93,9 @@ def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
         radii, right = [], []
         for line in lines:
             if serial:
-                p = bounds.audited_lower(
-                    line["count"], sum(line["counts"]), line["mismatches"], line["num_audit"],
-                    line["alpha_audit"], line["alpha"] - line["alpha_audit"], formula,
-                )  # fmt: skip
+                audit = bounds.Audit(line["num_audit"], line["mismatches"], line["alpha_audit"], formula)
+                alpha_count = line["alpha"] - line["alpha_audit"]
+                p = bounds.audited_lower(line["count"], sum(line["counts"]), audit, alpha_count)
             else:
                 p = line["p_lower"]
             radii.append(bounds.radius(p, 0.5))
@@ -112,21 +107,21 @@ def test_the_numbers_of_a_page_are_those_of_its_records(run, tmp_path):
     assert f"`{run.name}`" in written.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
 
 
-def test_a_page_is_made_of_what_verifies(run, tmp_path):
+def test_unverified_records_make_no_page(run, tmp_path):
     def more_votes(header, records):
         records[0]["count"] += 1
 
     changed = rewritten(run, tmp_path / "changed.jsonl", more_votes)
     rows = {"the table": [results.Row("a row", changed)]}
-    with pytest.raises(ValueError, match="a page is made of what verifies"):
+    with pytest.raises(ValueError, match="a page needs files that verify"):
         page.write(definitions.find("acr"), "a command", rows, tmp_path / "page")
     assert not (tmp_path / "page").exists()
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "imagenet"])
 @pytest.mark.parametrize("scale", scales.SCALES)
-def test_every_model_is_one_that_can_be_trained(dataset, scale):
-    """The first as the recipe says; the others differ from it, and from each other."""
+def test_every_model_can_be_trained(dataset, scale):
+    """The first has the settings of the recipe, and all differ from each other."""
     recipe = scales.recipe(dataset, scales.scale(scale, dataset), None)
     assert recipe.dataset == dataset and recipe.epochs >= 1
     for experiment in definitions.EXPERIMENTS.values():
@@ -137,8 +132,8 @@ def test_every_model_is_one_that_can_be_trained(dataset, scale):
         scales.recipe("arrays", scales.scale(scale, "arrays"), None)
 
 
-def test_gaps_are_the_bound_less_the_truth():
-    """The least number of wrong votes that is ruled out, by enumeration, is one more than the bound."""
+def test_slack_is_bound_minus_truth():
+    """The bound is the largest number of wrong votes that is not rejected, by enumeration."""
     found = [
         _certificate(i, count=50, num_audit=20, mismatches=m, alpha_audit=0.01) for i, m in enumerate((0, 2, 20))
     ]
@@ -152,43 +147,41 @@ def test_gaps_are_the_bound_less_the_truth():
     assert truth.gaps(found, {0: 0, 1: 7, 2: 50}) == [largest[0], largest[1] - 7, 0]
 
 
-def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
-    """An audit of all of other votes says nothing of them."""
+def test_slack_compares_audits_of_equal_votes(small, tmp_path):
+    """A full audit of other votes gives no slack."""
 
     def row(name, num_estimation, num_audit):
         settings = dataclasses.replace(SERIAL, num_estimation=num_estimation, num_audit=num_audit)
         header = provenance.header(small, config.Selection(dataset="digits"), settings, "")
-        path, votes = tmp_path / f"{name}.jsonl", np.array([num_estimation, *[0] * 10])
-        fields = bound.fields(
-            settings, True, selected=0, counts_selection=np.array([20, *[0] * 10]), counts=votes,
-            residual=np.zeros(num_estimation), evaluations=1, fallbacks=0,
-            audit={"audited": num_audit, "mismatches": 1, "residual": np.zeros(num_audit)},
-        )  # fmt: skip
+        votes = (num_estimation, *[0] * 10)
+        proven = bound.of_votes(settings, (20, *[0] * 10), votes, audit=settings.audit(num_audit, 1))
+        work = record.Work(1, 0, np.zeros(num_estimation), np.zeros(num_audit), 1.0)
+        path = tmp_path / f"{name}.jsonl"
         with jsonl.Writer(path, header) as writer:
-            writer.write(certification.certificate(0, 0, fields, 1.0))
+            writer.write(record.certificate(0, 0, proven, settings, solves=True, lanes=16, work=work))
         return results.Row(name, path)
 
     all_of_96, some_of_96 = row("all of 96", 96, 96), row("some of 96", 96, 48)
     all_of_48 = row("all of 48", 48, 48)
 
-    def gaps(*rows):
+    def tables_of_slack(*rows):
         written = page.write(definitions.find("audit"), "a command", {"the table": rows}, tmp_path / "page")
         _, *after = written.read_text().split("Bound on wrong votes less their number, in percent of ")
         tables = [text.split("\n\n")[1].splitlines()[2:] for text in after]
         return [[line.split(" | ")[0].removeprefix("| ") for line in lines] for lines in tables]
 
-    assert gaps(all_of_48, all_of_96, some_of_96) == [["all of 96", "some of 96"]]
+    assert tables_of_slack(all_of_48, all_of_96, some_of_96) == [["all of 96", "some of 96"]]
     assert [path.name for path in (tmp_path / "page").glob("*.png")] == ["gaps-0.5.png"]
-    assert gaps(all_of_48, some_of_96) == []
+    assert tables_of_slack(all_of_48, some_of_96) == []
 
 
-def test_a_trained_experiment_takes_no_model(monkeypatch, capsys, tmp_path):
+def test_training_experiment_refuses_checkpoint(monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, "smoothadv", "--checkpoint", tmp_path) == 2
-    assert "smoothadv trains models of its own" in capsys.readouterr().err
+    assert "smoothadv trains its models" in capsys.readouterr().err
 
 
-def test_every_noise_has_its_model(monkeypatch, capsys, tmp_path):
-    """Before anything is run: a noise without a shipped model, and fewer models than noises."""
+def test_every_sigma_needs_one_model(monkeypatch, capsys, tmp_path):
+    """Refused before any work: a sigma without a shipped model, and too few models."""
     arguments = ("acr", "--sigma", "0.25", "1", "--out", tmp_path / "out")
     assert call(monkeypatch, *arguments) == 2
     assert "no model is shipped for data set digits at sigma 1" in capsys.readouterr().err
@@ -199,8 +192,8 @@ def test_every_noise_has_its_model(monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_row_of_every_noise_is_checked_before_the_first_is_run(monkeypatch, capsys, tmp_path):
-    """Here the model of the second noise takes other images."""
+def test_all_rows_are_checked_before_work(monkeypatch, capsys, tmp_path):
+    """Here the model of the second sigma takes images of another shape."""
     folders = [checkpoints.shipped("digits", 0.25), checkpoints.shipped("cifar10", 0.5)]
     arguments = ("acr", "--scale", "smoke", "--sigma", "0.25", "0.5", "--checkpoint", *folders)
     assert call(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
@@ -209,7 +202,7 @@ def test_every_row_of_every_noise_is_checked_before_the_first_is_run(monkeypatch
 
 
 @pytest.mark.slow
-def test_every_noise_is_certified_with_its_model(monkeypatch, tmp_path):
+def test_every_sigma_uses_its_model(monkeypatch, tmp_path):
     sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]
     arguments = ("acr", "--scale", "smoke", "--sigma", *sigmas, "--checkpoint", *folders, "--out", tmp_path)
     assert call(monkeypatch, *arguments) == 0
@@ -218,8 +211,8 @@ def test_every_noise_is_certified_with_its_model(monkeypatch, tmp_path):
     assert found == {(0.25, 0.5), (0.5, 0.25)}
 
 
-def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_path):
-    """From the header of the records, the last evaluation of the metrics, and the file of bytes."""
+def test_page_shows_models_and_memory(run, tmp_path):
+    """The training settings of the header, the last evaluation of the metrics, and the measured memory."""
     lines = [{"update": 5, "loss": 1.0}]
     lines += [{"update": u, "clean_accuracy": u / 10, "noisy_accuracy": u / 20} for u in (5, 9)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -241,15 +234,19 @@ def test_a_page_says_how_its_models_were_trained_and_what_they_reserve(run, tmp_
     assert "| a | 3.0 | 0.5 |" in text
 
 
-def test_experiments_are_listed_and_unknown_ones_refused(monkeypatch, capsys):
+def test_list_shows_every_experiment(monkeypatch, capsys):
     assert call(monkeypatch, "list") == 0
-    assert all(name in capsys.readouterr().out for name in NAMES[:1])
+    output = capsys.readouterr().out
+    assert all(name in output for name in NAMES)
+
+
+def test_unknown_experiment_is_refused(monkeypatch, capsys):
     assert call(monkeypatch, "main-cifar") == 2
     assert "did you mean 'main-cifar10'?" in capsys.readouterr().err
 
 
-def test_a_bound_above_the_truth_is_seen():
-    """Independent votes of a fair coin leave 0.6 for no bound, and 0.4 for any."""
+def test_bounds_above_truth_are_counted():
+    """500 of 1,000 independent votes rule out a lower bound of 0.6."""
     votes = [_certificate(index, counts=(500, 500, 0), p_lower=0.45) for index in range(3)]
     limit = stats.binomtest(500, 1000).proportion_ci(0.998, "exact").high
     found = [
@@ -260,8 +257,8 @@ def test_a_bound_above_the_truth_is_seen():
 
 
 @pytest.mark.slow
-def test_a_page_names_what_lies_above_the_truth(tmp_path, monkeypatch):
-    """Serial votes of one evaluation, whose wrong ones the formula of the released code ignores."""
+def test_page_counts_bounds_above_truth(tmp_path, monkeypatch):
+    """The formula of the released code ignores the wrong votes of a chain with one evaluation."""
     arguments = ("bounds", "--scale", "smoke", "--sigma", "0.5", "--out", tmp_path)
     assert call(monkeypatch, *arguments) == 0
     lines = (tmp_path / "bounds" / "README.md").read_text().splitlines()
@@ -276,15 +273,13 @@ def test_a_page_names_what_lies_above_the_truth(tmp_path, monkeypatch):
     assert (tmp_path / "bounds" / "truth-0.5-serial-3A.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_radii_stand_in_the_column_of_what_is_possible(monkeypatch):
-    """Columns grow; one without an upper end reaches the top."""
-    drawn = []
-    monkeypatch.setattr(figures, "_render", lambda draw, style, kind: drawn.append(draw) or b"")
+def test_radii_share_columns_with_intervals():
+    """Columns are sorted; an infinite upper end reaches the top of the axes."""
     possible = [(0.5, np.inf), (0.0, 0.0), (0.25, 0.75), (0.25, 0.5)]
     sound, paper, released = ([x + shift for x in (0.4, 0.0, 0.2, 0.1)] for shift in (0.0, 0.01, 1.0))
-    figures.beside_truth("name", "caption", possible, {"a": sound, "b": paper, "c": released})
+    figure = figures.possible_radii("name", "caption", possible, {"a": sound, "b": paper, "c": released})
     axes = Figure().add_subplot()
-    drawn[0](axes)
+    figure.draw(axes)
     top = 1.05 * max(released)
     columns = [
         (bar.get_x() + bar.get_width() / 2, bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches
@@ -295,7 +290,7 @@ def test_radii_stand_in_the_column_of_what_is_possible(monkeypatch):
         np.testing.assert_array_equal(line.get_xydata(), [(i, radii[place]) for i, place in enumerate(order)])
 
 
-def test_figures_are_refused_before_the_work(monkeypatch, capsys, tmp_path):
+def test_missing_matplotlib_stops_before_work(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert call(monkeypatch, "bounds", "--scale", "smoke", "--out", tmp_path / "out") == 2
     assert "pip install 'deqsmooth[plot]'" in capsys.readouterr().err

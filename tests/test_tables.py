@@ -1,4 +1,4 @@
-"""Tables: every cell comes back from each format, whatever it holds."""
+"""Tables as HTML and Markdown: cells with special characters are read back as they were."""
 
 import html.parser
 import re
@@ -23,15 +23,16 @@ def test_html_is_escaped():
     assert [text.strip("\n") for text in found] == [TABLE.title, *TABLE.headings, *TABLE.rows[0], *TABLE.rows[1]]
 
 
-def test_markdown_keeps_its_columns():
+def test_markdown_escapes_column_separators():
     lines = tables.to_markdown(TABLE).splitlines()
     assert lines[:2] == [TABLE.title, ""] and lines[3] == "|---|---:|"
     for line, row in zip([lines[2], *lines[4:]], [TABLE.headings, *TABLE.rows], strict=True):
         assert re.split(r"(?<!\\)\|", line)[1:-1] == [f" {cell} ".replace("a|b", "a\\|b") for cell in row]
 
 
-def test_latex_is_escaped():
-    text = tables.to_latex(TABLE)
-    assert r"\caption{50 \% \& <more>}" in text and r"name & r\_1 \\" in text
-    assert r"<i>x\textbackslash{}y & \#2 \{3\} \textasciitilde{}\textasciicircum{}\$ \\" in text
-    assert text.count("{tabular}") == 2 and r"\begin{tabular}{lr}" in text
+def test_empty_last_column_is_removed():
+    rows = (("a", "1", ""), ("b", "", ""))
+    table = tables.Table("title", ("", "x", "y"), rows)
+    assert tables.without_empty_end(table) == tables.Table("title", ("", "x"), (("a", "1"), ("b", "")))
+    kept = tables.Table("title", ("", "x", "y"), (*rows, ("c", "", "2")))
+    assert tables.without_empty_end(kept) == kept

@@ -1,13 +1,14 @@
-"""The experiments of the paper (Gao et al. 2024) as data: what each asks, what it runs, and what was published.
+"""The experiments of the paper (Gao et al. 2024) as data: the question, the settings and the published results.
 
-An experiment certifies the same images once for each of its rows, with a given model or with each of those that it
-trains. Its scale says how many images and samples, and how long it trains.
+An experiment certifies the same images once for each of its rows, with a given model or with each model that it
+trains. Its scale sets the numbers of images, samples and epochs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from deqsmooth import config
 from deqsmooth.config import checks, presets
@@ -16,29 +17,29 @@ from deqsmooth.experiments.scales import SCALES, Scale
 from deqsmooth.reports import tables
 
 Rows = dict[str, config.Smoothing]
+"""Settings of certification by the name of the row."""
 Models = dict[str, config.Training]
-
-
+"""Settings of training by the name of the model."""
 # With fewer audited votes nothing can be certified at the scale `smoke`.
 _LEAST_AUDIT = 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A question and what is run to answer it.
+    """A question, and the runs that answer it.
 
     Attributes:
-      name: its name.
-      question: what it asks.
-      expected: what the paper reports, or a sound bound lets expect.
-      rows: scale -> the settings of every row, without the noise; the first is what the others are compared with.
-      published: the paper's table; None if its numbers are not at hand.
-      models: recipe of the data set -> how each model is trained that the rows are run with, by its name; None if
-        they are run with the one that is given. One without a cell has the first row alone.
-      times_images: as many times the images of the scale; more where the rows are cheap.
-      attacks: on the images of every row of independent sampling.
-      measures_memory: whether the memory of the compiled programs is asked for.
-      draws: whether its page has figures of bounds beside the truth.
+      name: name of the experiment.
+      question: the question.
+      expected: results that the paper reports, or that a sound bound allows.
+      rows: scale -> the settings of every row, except sigma; the other rows are compared with the first.
+      published: table of the paper; None if it is not included.
+      models: recipe of the data set -> the training settings of every model that the rows are run with, except
+        sigma; None if the rows are run with a given model. An explicit model is run with the first row only.
+      times_images: factor by which the number of images of the scale is multiplied.
+      attacks: attacks on the images of every row; only independent rows can be attacked.
+      measures_memory: whether the memory of the compiled programs is measured.
+      draws: whether the page has figures that compare bounds with true values.
     """
 
     name: str
@@ -54,17 +55,17 @@ class Experiment:
 
 
 def find(name: str) -> Experiment:
-    """The experiment with a name.
+    """Returns the experiment with this name.
 
     Raises:
-      ValueError: there is none; names the nearest.
+      ValueError: there is no such experiment; the message suggests the nearest name.
     """
     checks.known("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
 
 
-def _settings(name: str, scale: Scale, **change) -> config.Smoothing:
-    """The paper's settings with a name of the presets, at a scale."""
+def _settings(name: str, scale: Scale, **change: Any) -> config.Smoothing:
+    """The settings of a preset, with the sizes of a scale and then with some changes."""
     sizes = {"num_selection": scale.num_selection, "num_estimation": scale.num_estimation, "lanes": scale.lanes}
     if presets.SMOOTHING[name].sampler == "serial":
         sizes["num_audit"] = scale.num_audit

@@ -1,6 +1,6 @@
-"""The page of an experiment: its question, its rows as their records say them, and what was published.
+"""The page of an experiment: from its definition and rows to a Markdown file with tables and figures.
 
-Needs neither JAX nor the model: every number is computed from records that were verified.
+Every number is computed from verified records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from deqsmooth import config
 from deqsmooth.certificates import verification
 from deqsmooth.experiments import definitions, results
 from deqsmooth.reports import figures, tables
@@ -23,18 +22,21 @@ def write(
     groups: Mapping[str, Sequence[results.Row]],
     out: str | os.PathLike[str],
 ) -> pathlib.Path:
-    """Writes the page of an experiment, `README.md`, to a folder.
+    """Writes the page of an experiment, `README.md`, and its figures to a folder.
 
-    A file `finding.md` in the folder, where a reader has written what the tables show, is taken into the page.
+    If the folder has a file `finding.md`, an interpretation of the tables, the page includes it.
 
     Args:
-      experiment: what was run.
-      command: that ran it.
-      groups: the rows of every table, by its title.
+      experiment: the experiment.
+      command: command line that ran it.
+      groups: the rows of each first table, by its title.
       out: the folder.
 
+    Returns:
+      The path of the page.
+
     Raises:
-      ValueError: a file of records does not verify, or a figure is to be drawn without matplotlib.
+      ValueError: a file of records does not verify, or the page has figures and matplotlib is not installed.
     """
     folder = pathlib.Path(out)
     body = [f"# {experiment.name}", experiment.question, f"*Expected.* {experiment.expected}"]
@@ -74,22 +76,24 @@ def write(
 def _verified(path: pathlib.Path) -> verification.Checked:
     checked = verification.verify(path)
     if checked.differences:
-        raise ValueError(f"{checked.differences[0]}; a page is made of what verifies")
+        raise ValueError(f"{checked.differences[0]}; a page needs files that verify")
     return checked
 
 
-def _provenance(command, groups, checked, folder) -> str:
+def _provenance(
+    command: str, groups: Mapping[str, Sequence[results.Row]], checked: results.Checked, folder: pathlib.Path
+) -> str:
+    """The last section: the command, the device, the versions, the hours of sampling and the files."""
     every = [row for group in groups.values() for row in group]
     paths = {path for row in every for path in (row.path, *row.attacks, row.memory) if path is not None}
     paths |= {row.model.metrics for row in every if row.model is not None}
     files = sorted(os.path.relpath(path, folder) for path in paths)
     found = [c for one in checked.values() for c in one.found]
-    header = next(iter(checked.values())).header
-    versions = ", ".join(f"{name} {header['versions'][name]}" for name in ("deqsmooth", "jax"))
-    settings: config.Smoothing = next(iter(checked.values())).settings
+    first = next(iter(checked.values()))
+    versions = ", ".join(f"{name} {first.header['versions'][name]}" for name in ("deqsmooth", "jax"))
     hours = sum(c.seconds for c in found) / 3600
     return (
-        f"## Where the numbers come from\n\n`{command}`, on {header['device']}, {versions}: {hours:.2f} hours of "
-        f"sampling, alpha {settings.alpha:g}. Every number above is computed from these files; `deqsmooth-verify` "
-        "checks certificates and attacks:\n\n" + "\n".join(f"- `{file}`" for file in files)
+        f"## Where the numbers come from\n\n`{command}`, on {first.header['device']}, {versions}: {hours:.2f} "
+        f"hours of sampling, alpha {first.settings.alpha:g}. Every number above is computed from these files; "
+        "`deqsmooth-verify` checks certificates and attacks:\n\n" + "\n".join(f"- `{file}`" for file in files)
     )

@@ -1,7 +1,4 @@
-"""The results of an experiment: rows, which are their records, and the tables and figures computed from them.
-
-Needs neither JAX nor the model.
-"""
+"""The results of an experiment: from rows, which name their verified records, to tables and figures."""
 
 from __future__ import annotations
 
@@ -15,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from deqsmooth.certificates import attempts, bound, jsonl, record, rounding, statements, truth, verification
-from deqsmooth.reports import figures, tables
+from deqsmooth.reports import figures, summary, tables
 from deqsmooth.statistics import bounds
 
 ABOVE = "above the truth"
-_GAPS = (0.0, 1.0, 2.0, 5.0, 10.0)
+"""Heading of the column that counts lower bounds above the upper end of the true probability's interval."""
+_SLACKS = (0.0, 1.0, 2.0, 5.0, 10.0)
 Checked = Mapping[pathlib.Path, verification.Checked]
-"""Records by their path."""
+"""Verified records by their path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Trained:
     """A model that an experiment trained.
 
     Attributes:
-      name: of the model.
-      metrics: file of its training.
+      name: name of the model.
+      metrics: file of the metrics of its training.
     """
 
     name: str
@@ -42,11 +40,11 @@ class Row:
     """A row of an experiment and its records.
 
     Attributes:
-      name: of the row.
-      path: of its records.
-      attacks: files of attacks on them.
-      memory: file of the bytes that their programs reserve on a device; None if they were not asked for.
-      model: that they are about; None if it was given.
+      name: name of the row.
+      path: file of its certificates.
+      attacks: files of attacks on the certificates.
+      memory: file with the memory of its compiled programs; None if the experiment does not measure memory.
+      model: certified model; None if the experiment did not train it.
     """
 
     name: str
@@ -57,19 +55,19 @@ class Row:
 
 
 def tables_of(title: str, group: Sequence[Row], checked: Checked) -> Iterator[tables.Table]:
-    """What a group of rows certifies, and what their audits, attacks and programs say beside it.
+    """Yields the tables of a group of rows: certified accuracy, slack of audits, attacks, memory and models.
 
     Args:
-      title: of the first table.
+      title: title of the first table.
       group: the rows.
-      checked: their records, by path.
+      checked: their verified records.
 
     Raises:
-      ValueError: attacks do not verify, or are on other records.
+      ValueError: a file of attacks does not verify, or is on other certificates than its row.
     """
     yield _certified_accuracy(title, group, checked)
-    for census, rows in _censuses(group, checked):
-        yield _gaps(census, rows)
+    for full, audits in _full_audits(group, checked):
+        yield _slack_table(full, audits)
     for row in group:
         if row.attacks:
             yield _attacks(row, checked[row.path])
@@ -80,46 +78,51 @@ def tables_of(title: str, group: Sequence[Row], checked: Checked) -> Iterator[ta
 
 
 def figures_of(group: Sequence[Row], checked: Checked) -> Iterator[figures.Figure]:
-    """Bounds beside the truth, where independent votes or an audit of all votes tell it; see `tables_of`."""
+    """Yields figures of bounds and of what they bound, as far as independent votes or a full audit show it.
+
+    Args:
+      group: see `tables_of`.
+      checked: see `tables_of`.
+    """
     for row in group:
-        one = checked[row.path]
+        serial = checked[row.path]
         votes = _independent_votes(row, group, checked)
-        if one.settings.sampler == "serial" and votes:
-            yield _beside_truth(row.name, one, votes)
-    for census, rows in _censuses(group, checked):
-        yield figures.gaps(
-            f"gaps-{census.settings.sigma:g}",
-            f"Bound on wrong votes less their number, sigma {census.settings.sigma:g}: each audit on "
-            f"{len(census.found)} images.",
-            {name: _shares(other, census) for name, other in rows if other is not census},
+        if serial.settings.sampler == "serial" and votes:
+            yield _possible_radii(row.name, serial, votes)
+    for full, audits in _full_audits(group, checked):
+        yield figures.slack(
+            f"gaps-{full.settings.sigma:g}",
+            f"Bound on wrong votes less their number, sigma {full.settings.sigma:g}: each audit on "
+            f"{len(full.found)} images.",
+            {name: _slacks(audit, full) for name, audit in audits if audit is not full},
         )
 
 
 def _certified_accuracy(title: str, group: Sequence[Row], checked: Checked) -> tables.Table:
-    """One line a row, and for audited ones the same votes under the other bounds."""
+    """The first table of a group: a line for each row, and for serial rows one for each of the other bounds."""
     largest = max(c.radius for row in group for c in checked[row.path].found)
     radii = statements.radii(checked[group[0].path].settings.sigma, largest)
     lines = []
     for row in group:
-        one, votes = checked[row.path], _independent_votes(row, group, checked)
-        lines.append((row.name, *_cost(one.found), *_certified(one.found, radii, votes)))
-        if one.settings.sampler == "serial":
-            for name, again in _other_bounds(one).items():
-                lines.append((f"*{name}*", "", "", "", *_certified(again, radii, votes)))
+        records, votes = checked[row.path], _independent_votes(row, group, checked)
+        found = records.found
+        lines.append((row.name, *summary.mean_cost(found), *_accuracies(found, radii, votes)))
+        if records.settings.sampler == "serial":
+            for name, other in _other_bounds(records).items():
+                lines.append((f"*{name}*", "", "", "", *_accuracies(other, radii, votes)))
     at = (f"r {radius:g}" for radius in radii)
     headings = ("", "evaluations", "s/image", "mismatches", "ACR", "mean radius", *at, ABOVE)
-    if not any(line[-1] for line in lines):
-        headings, lines = headings[:-1], [line[:-1] for line in lines]
-    return tables.Table(title, headings, tuple(lines))
+    return tables.without_empty_end(tables.Table(title, headings, tuple(lines)))
 
 
-def _other_bounds(one: verification.Checked) -> dict[str, list[record.Certificate]]:
-    """What the published formulas make of the votes of a serial row."""
-    return {b: [statements.under(b, c) for c in one.found] for b in bounds.AUDITED if b != one.settings.bound}
+def _other_bounds(serial: verification.Checked) -> dict[str, list[record.Certificate]]:
+    """The certificates of a serial row under each audited bound other than its own, by the bound's name."""
+    own = serial.settings.bound
+    return {name: [statements.under(name, c) for c in serial.found] for name in bounds.AUDITED if name != own}
 
 
 def _independent_votes(row: Row, group: Sequence[Row], checked: Checked) -> list[record.Certificate]:
-    """Of the rows above, the first whose votes are independent and of the classifier that a row is about."""
+    """Certificates of the first independent row, above a row, that has its reference; empty if there is none."""
     reference = checked[row.path].header["reference"]
     for other in (checked[above.path] for above in group[: group.index(row)]):
         if other.settings.sampler == "independent" and other.header["reference"] == reference:
@@ -127,84 +130,87 @@ def _independent_votes(row: Row, group: Sequence[Row], checked: Checked) -> list
     return []
 
 
-def _beside_truth(name: str, one: verification.Checked, votes: Sequence[record.Certificate]) -> figures.Figure:
-    """Radii of a serial row by every formula, beside those that independent votes leave possible."""
-    sigma, trials = one.settings.sigma, sum(votes[0].counts)
+def _possible_radii(
+    name: str, serial: verification.Checked, votes: Sequence[record.Certificate]
+) -> figures.Figure:
+    """Radii of a serial row by each audited bound, and the true radii that independent votes leave possible."""
+    sigma, trials = serial.settings.sigma, sum(votes[0].counts)
     possible = [
         (bounds.radius(lower, sigma), bounds.radius(upper, sigma))
-        for lower, upper in truth.intervals(one.found, votes)
+        for lower, upper in truth.intervals(serial.found, votes)
     ]
-    under = {"sound": one.found, **_other_bounds(one)}
-    return figures.beside_truth(
+    by_bound = {"sound": serial.found, **_other_bounds(serial)}
+    return figures.possible_radii(
         f"truth-{sigma:g}-{name.replace(' ', '-')}",
         f"{name}, sigma {sigma:g}: certified radii of {len(possible)} images, beside what {trials:,} independent "
         "votes of the same classifier, on the same noise, leave possible. Above it: "
-        + ", ".join(f"{truth.above(found, votes)} ({name})" for name, found in under.items())
+        + ", ".join(f"{truth.above(found, votes)} ({name})" for name, found in by_bound.items())
         + f", which is {bound.NOT_VALID}.",
         possible,
-        {name: [bounds.radius(c.p_lower, sigma) for c in found] for name, found in under.items()},
+        {name: [bounds.radius(c.p_lower, sigma) for c in found] for name, found in by_bound.items()},
     )
 
 
-def _censuses(
+def _full_audits(
     group: Sequence[Row], checked: Checked
 ) -> Iterator[tuple[verification.Checked, list[tuple[str, verification.Checked]]]]:
-    """Rows that audit all their votes, each with all the audits of the same votes, if there are more."""
+    """Yields each row that audits all its votes, and the named audits of the same votes if there are several."""
     rows = [(row.name, checked[row.path]) for row in group]
-    for _, one in rows:
-        audits = [(name, other) for name, other in rows if _made_from(other) == _made_from(one)]
-        if one.settings.num_audit == one.settings.num_estimation and len(audits) > 1:
-            yield one, audits
+    for _, full in rows:
+        audits = [(name, other) for name, other in rows if _votes_settings(other) == _votes_settings(full)]
+        if full.settings.num_audit == full.settings.num_estimation and len(audits) > 1:
+            yield full, audits
 
 
-def _made_from(checked: verification.Checked) -> tuple[Any, ...]:
-    """What votes and their audits follow from, but for how many were audited."""
+def _votes_settings(checked: verification.Checked) -> tuple[Any, ...]:
+    """Everything that determines the votes and their audit, except the number of audited votes."""
     return {**checked.header["smoothing"], "num_audit": None}, checked.header["reference"]
 
 
-def _shares(audit: verification.Checked, census: verification.Checked) -> list[float]:
-    """How far the bounds of an audit on wrong votes lie above their number, in percent of the votes."""
-    wrong = {c.index: c.mismatches for c in census.found}
-    return [100 * gap / census.settings.num_estimation for gap in truth.gaps(audit.found, wrong)]
+def _slacks(audit: verification.Checked, full: verification.Checked) -> list[float]:
+    """For each image the bound of an audit on the wrong votes minus their number, in percent of the votes."""
+    wrong = {c.index: c.mismatches for c in full.found}
+    return [100 * gap / full.settings.num_estimation for gap in truth.gaps(audit.found, wrong)]
 
 
-def _gaps(census: verification.Checked, rows: Sequence[tuple[str, verification.Checked]]) -> tables.Table:
-    """How far bounds on wrong votes lie above their number, which an audit of all votes knows."""
-    total = census.settings.num_estimation
+def _slack_table(full: verification.Checked, audits: Sequence[tuple[str, verification.Checked]]) -> tables.Table:
+    """Distribution over images of the slack of each audit; a full audit counts the wrong votes."""
+    total = full.settings.num_estimation
     lines = []
-    for name, audit in rows:
-        shares = _shares(audit, census)
-        counted, _ = np.histogram(shares, [-np.inf, *_GAPS, np.inf])
-        lines.append((name, f"{np.median(shares):.2f}", *(str(number) for number in counted)))
-    wrong = [100 * c.mismatches / total for c in census.found]
-    between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(_GAPS))
+    for name, audit in audits:
+        slacks = _slacks(audit, full)
+        counts, _ = np.histogram(slacks, [-np.inf, *_SLACKS, np.inf])
+        lines.append((name, f"{np.median(slacks):.2f}", *map(str, counts)))
+    wrong = [100 * c.mismatches / total for c in full.found]
+    between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(_SLACKS))
     return tables.Table(
         f"Bound on wrong votes less their number, in percent of {total:,} votes: the median, and how many images "
         f"have which (wrong votes: {min(wrong):.2f} to {max(wrong):.2f} %, median {np.median(wrong):.2f} %)",
-        ("", "median", "below 0", *between, f"{_GAPS[-1]:g} or more"),
+        ("", "median", "below 0", *between, f"{_SLACKS[-1]:g} or more"),
         tuple(lines),
     )
 
 
 def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
-    """Certified accuracy of a row beside what attacks leave."""
+    """Certified accuracy of a row, and its accuracy under each attack."""
     files = [attempts.parse(str(path), jsonl.text(path)) for path in row.attacks]
     for path, file in zip(row.attacks, files, strict=True):
         if file.header["certificates"] != checked.header["sha256"]:
-            raise ValueError(f"{path} is of attacks on other certificates than {row.path}")
-        for message in attempts.differences(file):
-            raise ValueError(f"{path}, {message}; a page is made of what verifies")
+            raise ValueError(f"{path} has attacks on other certificates than those of {row.path}")
+        differences = attempts.differences(file)
+        if differences:
+            raise ValueError(f"{path}, {differences[0]}; a page needs files that verify")
     at = file.header["radii"]
     certified = [statements.certified_accuracy(checked.found, radius) for radius in at]
     lines = [("certified", *(rounding.percent(share) for share in certified), "")]
     for file in files:
-        how = file.header["attack"]
+        attack = file.header["attack"]
         shares = dict(attempts.robust_accuracy(file.attempts))
         lines.append(
             (
-                f"withstand {how['steps']} steps on the {how['target']} classifier",
+                f"withstand {attack['steps']} steps on the {attack['target']} classifier",
                 *(rounding.percent(shares[radius]) for radius in at),
-                str(sum(one.refutes for one in file.attempts)) if how["target"] == "smoothed" else "",
+                str(sum(attempt.refutes for attempt in file.attempts)) if attack["target"] == "smoothed" else "",
             )
         )
     return tables.Table(
@@ -215,7 +221,7 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
 
 
 def _memory(group: Sequence[Row]) -> tables.Table:
-    """What XLA reserves on a device for the programs of each row."""
+    """Memory that XLA reserves on a device for the compiled programs of each row."""
     read = {row.name: json.loads(row.memory.read_text())["bytes"] for row in group if row.memory}
     phases = list(dict.fromkeys(phase for sizes in read.values() for phase in sizes))
     lines = [
@@ -226,7 +232,7 @@ def _memory(group: Sequence[Row]) -> tables.Table:
 
 
 def _models(group: Sequence[Row], checked: Checked) -> tables.Table:
-    """How the models of a group were trained, apart from what they share with the first, and how they do."""
+    """The models of a group: the training settings that differ from those of the first, and the test accuracy."""
     lines: dict[Trained, tuple[str, ...]] = {}
     first: dict[str, Any] = {}
     for row in group:
@@ -247,19 +253,12 @@ def _brief(value: Any) -> str:
     return str(value["name"]) if isinstance(value, dict) else str(value)
 
 
-def _cost(found: Sequence[record.Certificate]) -> tuple[str, str, str]:
-    audited = sum(c.num_audit for c in found)
+def _accuracies(
+    found: Sequence[record.Certificate], radii: Sequence[float], votes: Sequence[record.Certificate]
+) -> tuple[str, ...]:
+    """Cells of a row of the first table: mean radii, certified accuracies, and the number of false bounds."""
     return (
-        f"{np.mean([c.evaluations for c in found]):,.0f}",
-        f"{np.mean([c.seconds for c in found]):.2f}",
-        f"{100 * sum(c.mismatches for c in found) / audited:.2f} %" if audited else "",
-    )
-
-
-def _certified(found, radii, votes) -> tuple[str, ...]:
-    return (
-        rounding.down(statements.average_certified_radius(found), 3),
-        rounding.down(statements.mean_radius(found), 3),
+        *summary.mean_radii(found),
         *(rounding.percent(statements.certified_accuracy(found, r)) for r in radii),
         f"{truth.above(found, votes)} of {len(found)}" if votes else "",
     )

@@ -1,4 +1,4 @@
-"""How large an experiment is: how many images and samples, and how long its models are trained."""
+"""Scales of experiments: from a name and a data set to numbers of images, samples and epochs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from deqsmooth.config import checks, presets
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large an experiment is.
+    """The size of an experiment.
 
     Attributes:
-      num_images: images of each noise, evenly spaced.
-      num_selection: samples that choose the class.
-      num_estimation: samples that are counted.
+      num_images: number of certified images for each sigma, evenly spaced.
+      num_selection: samples that select the class.
+      num_estimation: samples that the bound counts.
       num_audit: audited votes of the serial rows.
-      lanes: samples of an image side by side; the number of chains of the serial rows.
-      training: share of the epochs of a recipe that models are trained for.
-      attacked: steps of attacks.
+      lanes: samples of an image that are solved side by side; for serial rows the number of chains.
+      training: fraction of a recipe's epochs that models are trained for.
+      attacked: steps of each attack.
     """
 
     num_images: int
@@ -34,23 +34,25 @@ class Scale:
 SCALES = {
     "smoke": Scale(3, 20, 300, 60, 32, 0.01, 2),
     "small": Scale(30, 100, 10_000, 400, 400, 0.25, 20),
-    # The paper's.
+    # The scale of the paper.
     "full": Scale(500, 100, 10_000, 400, 400, 1.0, 20),
 }
-# A sample of CIFAR-10 costs a hundred times one of digits.
+# A sample of CIFAR-10 takes a hundred times as long as one of digits.
 _SMALL_CIFAR10 = Scale(100, 100, 1000, 200, 100, 0.1, 20)
 
 
 def scale(name: str, dataset: str) -> Scale:
-    """The scale with a name, for a data set."""
+    """Returns the scale with this name for a data set."""
     return _SMALL_CIFAR10 if (name, dataset) == ("small", "cifar10") else SCALES[name]
 
 
 def recipe(dataset: str, scale: Scale, data_dir: str | None) -> config.Training:
-    """How models are trained on a data set at a scale, without the noise: its recipe, shortened.
+    """Returns the settings with which an experiment trains models: the data set's recipe with fewer epochs.
+
+    The caller sets `sigma`.
 
     Raises:
-      ValueError: the data set has none.
+      ValueError: the data set has no recipe.
     """
     whole = scale.training == 1
     names = {

@@ -1,1 +1,1 @@
-"""Tables, figures and pages of files of certificates; without JAX."""
+"""Reports: from files of certificates to tables, figures and pages, without JAX."""

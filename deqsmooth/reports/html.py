@@ -1,6 +1,6 @@
-"""A report of certificates: one page that explains, compares and draws what the files of some runs say.
+"""The report: from runs to an HTML page with tables and figures, and to the same as separate files.
 
-Needs the files alone: neither JAX nor the model, nor, to be looked at, a network.
+The page embeds its figures and loads nothing from a network.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ figcaption, .faint { color: var(--faint); font-size: 0.9rem; }
 
 
 def write(runs: Sequence[Run], out: str | os.PathLike[str]) -> None:
-    """Writes `index.html`, which needs no other file, its tables and figures by themselves, and results as TSV.
+    """Writes `index.html`, its tables as `tables.md`, its figures as SVG and PNG, and the results as TSV.
 
     Args:
-      runs: to be shown; the others are compared with the first.
-      out: folder, made if it is missing.
+      runs: runs to report; each is compared with the first.
+      out: folder that is written to; it is made if it does not exist.
 
     Raises:
-      ValueError: the folder cannot be written, or matplotlib is not installed.
+      ValueError: two runs have no image in common or different labels, the folder cannot be written, or matplotlib
+        is not installed.
     """
     all_tables, all_figures = list(summary.overview(runs)), list(figures_of(runs))
-    out = pathlib.Path(out)
+    page, out = _page(runs, all_tables, all_figures), pathlib.Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "index.html").write_text(_page(runs, all_tables, all_figures))
+        (out / "index.html").write_text(page)
         (out / "tables.md").write_text("\n".join(map(tables.to_markdown, all_tables)))
-        (out / "tables.tex").write_text("\n".join(map(tables.to_latex, all_tables)))
         for figure in all_figures:
             file = out / f"{figure.name.replace('/', '-')}.svg"
             file.write_text(figure.light)
@@ -64,7 +64,7 @@ def write(runs: Sequence[Run], out: str | os.PathLike[str]) -> None:
 
 
 def figures_of(runs: Sequence[Run]) -> Iterator[figures.Figure]:
-    """Curves, cost, residuals and mismatches, and a scatter plot for each comparison."""
+    """Yields certified accuracy, cost, residuals and mismatches, and a scatter plot for each comparison."""
     attacked = {run.name: attempts.robust_accuracy(run.attempts) for run in runs if run.attempts}
     yield figures.certified_accuracy({run.name: run.found for run in runs}, attacked, summary.ALPHA)
     own = {run.name: run.checked.found for run in runs if run.checked is not None}
@@ -75,7 +75,7 @@ def figures_of(runs: Sequence[Run]) -> Iterator[figures.Figure]:
         yield figures.scatter((runs[0].name, runs[0].found), (run.name, run.found))
 
 
-def _page(runs, all_tables, all_figures) -> str:
+def _page(runs: Sequence[Run], all_tables: Sequence[tables.Table], all_figures: Sequence[figures.Figure]) -> str:
     title = "Certified robustness" + (f" of {runs[0].name}" if len(runs) == 1 else f": {len(runs)} runs")
     body = [
         f"<h1>{html.escape(title)}</h1>",
@@ -106,7 +106,8 @@ def _verdict(run: Run) -> str:
     return f"<p{' class=alarm' if alarming else ''}>{text}</p>"
 
 
-def _meaning(runs) -> Iterator[str]:
+def _meaning(runs: Sequence[Run]) -> Iterator[str]:
+    """Yields paragraphs that explain the guarantee."""
     yield (
         "The classifier that is certified adds Gaussian noise to an image many times, lets the network classify "
         "every noisy copy, and answers with the class of most votes. A certificate with radius r says: no change "
@@ -115,7 +116,7 @@ def _meaning(runs) -> Iterator[str]:
         "kinds of change, or of whether the answer is right."
     )
     for run in runs:
-        if not run.is_certified:
+        if run.checked is None or not run.is_certified:
             continue
         alphas = [c.alpha for c in run.checked.found if c.prediction is not None]
         if not alphas:
@@ -130,6 +131,7 @@ def _meaning(runs) -> Iterator[str]:
 
 
 def _picture(figure: figures.Figure) -> str:
+    """The figure as HTML; the browser chooses the copy for a light or a dark page."""
     light, dark = (base64.b64encode(text.encode()).decode() for text in (figure.light, figure.dark))
     kind = "data:image/svg+xml;base64,"
     return (

@@ -1,4 +1,4 @@
-"""Runs side by side: files of certificates, verified as they are read, and published results."""
+"""Runs to report: from files of certificates, attacks and published results to verified, named runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from deqsmooth.certificates.attempts import Attempt
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A file to be shown.
+    """A file of a report.
 
     Attributes:
-      name: short name of the file, another for each.
-      path: of the file.
-      found: its lines.
-      checked: what verification says of it; None for a published result, which holds no counts.
-      attempts: attacks on its images.
+      name: short name of the file, unique in the report.
+      path: path of the file.
+      found: results of the images.
+      checked: result of the verification; None for a published result, which has no counts to verify.
+      attempts: attacks on the images.
     """
 
     name: str
@@ -30,21 +30,21 @@ class Run:
 
     @property
     def is_certified(self) -> bool:
-        """Whether its radii are certificates: they have counts, and their bound is valid."""
+        """Whether the radii are certificates: their counts are known and their bound is valid."""
         return self.checked is not None and all(c.warning is None for c in self.checked.found)
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything in it follows from its votes and no attack refutes it, as far as that is known."""
+        """Whether verification found no difference and no attack refutes a certificate."""
         return not self.refuted and (self.checked is None or not self.checked.differences)
 
     @property
     def refuted(self) -> list[Attempt]:
-        """Attempts that changed the class of an image within its certified radius."""
+        """The attacks that changed the class of an image within its certified radius."""
         return [attempt for attempt in self.attempts if attempt.refutes]
 
     def verdict(self) -> str:
-        """What verification found, a sentence."""
+        """Returns the outcome of verification and attacks as a sentence without a full stop."""
         if self.checked is None:
             return "published radii, which cannot be verified because their counts are not known"
         if self.refuted:
@@ -63,13 +63,18 @@ class Run:
 
 
 def read(paths: Sequence[jsonl.Path]) -> list[Run]:
-    """The runs of some files: certificates, and results in the format of Cohen et al. (`.tsv`).
+    """Reads the runs of some files.
 
-    Files of attacks may be among them; they belong to the certificates that they name. Archives (`.tar.gz`) stand
-    for the files that they hold.
+    Args:
+      paths: files of certificates (`.jsonl`), files of attacks on these certificates, published results in the
+        format of Cohen et al. (`.tsv`), and archives of such files (`.tar.gz`).
+
+    Returns:
+      One run for each file of certificates or published results; attacks are added to the runs that they attack.
 
     Raises:
-      ValueError: a file is none of these, holds no image, or its labels are not known.
+      ValueError: a file is none of these, is given twice, holds no image, or has images without labels; or attacks
+        are on certificates of none of the files.
     """
     files = [(pathlib.Path(name), text) for path in paths for name, text in jsonl.texts(path)]
     attacks = [file for file in files if attempts.is_file(file[1])]
@@ -82,12 +87,12 @@ def read(paths: Sequence[jsonl.Path]) -> list[Run]:
 
 
 def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> None:
-    """Gives attacks to the runs whose certificates they attack."""
+    """Adds attacks to the runs whose certificates they attack."""
     certificates = file.header.get("certificates")
-    own = [run for run in runs if run.checked and run.checked.header["sha256"] == certificates]
-    if not own:
-        raise ValueError(f"{path} holds attacks on certificates that are not among the files")
-    for run in own:
+    attacked = [run for run in runs if run.checked and run.checked.header["sha256"] == certificates]
+    if not attacked:
+        raise ValueError(f"{path} has attacks on certificates that are not among the given files")
+    for run in attacked:
         run.attempts.extend(file.attempts)
 
 
@@ -95,14 +100,14 @@ def _run(name: str, path: pathlib.Path, text: str) -> Run:
     checked = None if path.suffix == ".tsv" else verification.verify_text(str(path), text)
     found: Sequence[statements.Image] = cohen.parse(str(path), text) if checked is None else checked.found
     if not found:
-        raise ValueError(f"{path} holds no image yet; a report needs at least one")
+        raise ValueError(f"{path} has no image yet; a report needs at least one")
     if any(line.correct is None for line in found):
-        raise ValueError(f"{path} has images without a label; accuracy needs them")
+        raise ValueError(f"{path} has images without a label; a report needs labels")
     return Run(name, path, found, checked)
 
 
 def _names(paths: list[pathlib.Path]) -> list[str]:
-    """The stems of paths, preceded by as many folders as make them different."""
+    """Returns the stems of paths, each preceded by the fewest folders that make all of them different."""
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = ["/".join(path.parts[-depth:]).removesuffix(".gz") for path in paths]
         names = [name.rpartition(".")[0] or name for name in names]

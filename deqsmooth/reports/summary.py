@@ -1,4 +1,4 @@
-"""What is said of runs in tables: what they are, what they certify, what they cost and how they differ."""
+"""Tables of a report: the settings, certified accuracy and averages of runs, and their comparisons."""
 
 from __future__ import annotations
 
@@ -12,46 +12,59 @@ from deqsmooth.reports import tables
 from deqsmooth.reports.runs import Run
 
 ALPHA = 0.05
-"""Probability that an interval over images misses."""
+"""Largest probability that an interval over images misses."""
 _WORST = 10
 
 
 def overview(runs: Sequence[Run]) -> Iterator[tables.Table]:
-    """What the runs are, certified accuracy, cost, and comparisons with the first."""
+    """Yields tables of settings, certified accuracy and averages, and two for each run compared to the first."""
     yield tables.Table(
-        "the runs", ("", "images", "classifier", "sigma", "samples", "alpha", "sampler", "bound"), _settings(runs)
+        "the runs",
+        ("", "images", "classifier", "sigma", "samples", "alpha", "sampler", "bound"),
+        tuple((run.name, str(len(run.found)), *_settings(run)) for run in runs),
     )
     radii = _radii(runs)
-    rows = []
-    for run in runs:
-        rows.append((run.name, *(_percent(statements.accuracy(run.found, r, ALPHA)) for r in radii)))
-        if run.is_certified:
-            together = _at_once(run)
-            rows.append(
-                (
-                    f"{run.name}, all at once",
-                    *(rounding.percent(statements.accuracy(together, r).share) for r in radii),
-                )
-            )
-    headings = ("radius", *(f"{radius:g}" for radius in radii))
-    yield tables.Table(
-        f"certified accuracy, % (interval over images, {100 * (1 - ALPHA):g} %)", headings, tuple(rows)
-    )
+    yield _certified_accuracy(runs, radii)
     headings = ("", "ACR", "mean radius", "abstentions", "evaluations", "s/image", "mismatches")
-    rows = [_averages(run) for run in runs]
-    if not any(row[-1] for row in rows):
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
-    yield tables.Table("averages over images", headings, tuple(rows))
+    averages = tables.Table("averages over images", headings, tuple(_averages(run) for run in runs))
+    yield tables.without_empty_end(averages)
     for run in runs[1:]:
         yield _comparison(runs[0], run, radii)
         yield _disagreements(runs[0], run)
 
 
-def _settings(runs) -> tuple[tuple[str, ...], ...]:
-    return tuple((run.name, str(len(run.found)), *_settings_of(run)) for run in runs)
+def mean_cost(found: Sequence[record.Certificate]) -> tuple[str, str, str]:
+    """Returns cells with the mean evaluations and seconds per image, and the share of wrong audited votes."""
+    audited = sum(c.num_audit for c in found)
+    return (
+        f"{np.mean([c.evaluations for c in found]):,.0f}",
+        f"{np.mean([c.seconds for c in found]):.2f}",
+        f"{100 * sum(c.mismatches for c in found) / audited:.2f} %" if audited else "",
+    )
 
 
-def _settings_of(run: Run) -> tuple[str, ...]:
+def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
+    """Returns cells with the average certified radius and the mean radius, rounded down."""
+    return (
+        rounding.down(statements.average_certified_radius(found), 3),
+        rounding.down(statements.mean_radius(found), 3),
+    )
+
+
+def _certified_accuracy(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
+    """Certified accuracy of each run, and with the radii that hold for all images simultaneously."""
+    rows = []
+    for run in runs:
+        rows.append((run.name, *(_percent(statements.accuracy(run.found, r, ALPHA)) for r in radii)))
+        if run.is_certified:
+            found = _simultaneous(run)
+            shares = (rounding.percent(statements.certified_accuracy(found, r)) for r in radii)
+            rows.append((f"{run.name}, all at once", *shares))
+    title = f"certified accuracy, % (interval over images, {100 * (1 - ALPHA):g} %)"
+    return tables.Table(title, ("radius", *(f"{radius:g}" for radius in radii)), tuple(rows))
+
+
+def _settings(run: Run) -> tuple[str, ...]:
     if run.checked is None:
         return ("published, counts unknown", "", "", "", "", "")
     settings, solve = run.checked.settings, run.checked.header["reference"]
@@ -71,25 +84,12 @@ def _settings_of(run: Run) -> tuple[str, ...]:
 
 
 def _averages(run: Run) -> tuple[str, ...]:
-    means = (
-        rounding.down(statements.average_certified_radius(run.found), 3),
-        rounding.down(statements.mean_radius(run.found), 3),
-    )
-    if run.checked is None:
-        return (run.name, *means, str(sum(line.prediction is None for line in run.found)), "", "", "")
-    found = run.checked.found
-    audited = sum(c.num_audit for c in found)
-    return (
-        run.name,
-        *means,
-        str(sum(c.prediction is None for c in found)),
-        f"{np.mean([c.evaluations for c in found]):,.0f}",
-        f"{np.mean([c.seconds for c in found]):.2f}",
-        f"{100 * sum(c.mismatches for c in found) / audited:.2f} %" if audited else "",
-    )
+    cost = ("", "", "") if run.checked is None else mean_cost(run.checked.found)
+    abstentions = sum(line.prediction is None for line in run.found)
+    return (run.name, *mean_radii(run.found), str(abstentions), *cost)
 
 
-def _comparison(first: Run, second: Run, radii) -> tables.Table:
+def _comparison(first: Run, second: Run, radii: Sequence[float]) -> tables.Table:
     found = [statements.compare(first.found, second.found, radius, ALPHA) for radius in radii]
     rows = tuple(
         (f"{x.radius:g}", str(x.only_first), str(x.only_second), _points(x), f"{x.p_value:.2g}") for x in found
@@ -113,16 +113,17 @@ def _disagreements(first: Run, second: Run) -> tables.Table:
     return tables.Table(f"images on which {second.name} and {first.name} differ most", headings, rows)
 
 
-def _signed(line) -> float:
+def _signed(line: statements.Image) -> float:
+    """The radius, negative if the prediction is wrong."""
     return line.radius if line.correct else -line.radius
 
 
-def _outcome(line) -> tuple[str, str]:
+def _outcome(line: statements.Image) -> tuple[str, str]:
     return "abstains" if line.prediction is None else str(line.prediction), rounding.down(line.radius, 3)
 
 
 def _radii(runs: Sequence[Run]) -> list[float]:
-    """Radii of the table, as far as any certificate reaches."""
+    """Radii of the tables, up to the largest of any run."""
     sigma = min((run.checked.settings.sigma for run in runs if run.checked is not None), default=1.0)
     return statements.radii(sigma, max(line.radius for run in runs for line in run.found))
 
@@ -132,8 +133,8 @@ def _percent(accuracy: statements.Accuracy) -> str:
     return f"{rounding.percent(accuracy.share)} ({interval})"
 
 
-def _at_once(run: Run) -> list[record.Certificate]:
-    """The certificates with the radii that hold all at once."""
+def _simultaneous(run: Run) -> list[record.Certificate]:
+    """The certificates with radii that hold for all images simultaneously."""
     found = [] if run.checked is None else run.checked.found
     together = zip(found, statements.simultaneous_radii(found), strict=True)
     return [

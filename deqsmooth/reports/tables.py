@@ -1,22 +1,19 @@
-"""Tables of text, as HTML, Markdown and LaTeX."""
+"""Tables of text: from headings and rows to HTML and Markdown."""
 
 from __future__ import annotations
 
 import html
-import re
+from collections.abc import Sequence
 from typing import NamedTuple
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 class Table(NamedTuple):
     """A table.
 
     Attributes:
-      title: what it shows.
-      headings: of its columns; the first names the rows.
-      rows: their cells.
+      title: text above the table.
+      headings: headings of the columns; the first column names the rows.
+      rows: cells of each row.
     """
 
     title: str
@@ -24,41 +21,32 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
+def without_empty_end(table: Table) -> Table:
+    """Returns the table without its last column if no cell of that column has text."""
+    if any(row[-1] for row in table.rows):
+        return table
+    return Table(table.title, table.headings[:-1], tuple(row[:-1] for row in table.rows))
+
+
 def to_html(table: Table) -> str:
-    """The table as an HTML element in a box that scrolls by itself."""
-
-    def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "\n".join(line(row, "td") for row in table.rows)
+    """Returns the table as an HTML element, in a box that scrolls horizontally if the table is too wide."""
+    body = "\n".join(_html_row(row, "td") for row in table.rows)
     return (
         f'<div class="wide"><table><caption>{html.escape(table.title)}</caption>\n'
-        f"<thead>{line(table.headings, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<thead>{_html_row(table.headings, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
 def to_markdown(table: Table) -> str:
-    """The table as GitHub's Markdown, its title above."""
-
-    def line(cells):
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
+    """Returns the table in GitHub's Markdown, below its title."""
     rule = "|---" + "|---:" * (len(table.headings) - 1) + "|"
-    return "\n".join([f"{table.title}\n", line(table.headings), rule, *map(line, table.rows)]) + "\n"
+    lines = [f"{table.title}\n", _markdown_row(table.headings), rule, *map(_markdown_row, table.rows)]
+    return "\n".join(lines) + "\n"
 
 
-def to_latex(table: Table) -> str:
-    """The table as a LaTeX `table` with the rules of booktabs."""
-
-    def line(cells):
-        return " & ".join(map(_escape, cells)) + r" \\"
-
-    columns = "l" + "r" * (len(table.headings) - 1)
-    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(table.headings), r"\midrule"]
-    body += [*map(line, table.rows), r"\bottomrule", r"\end{tabular}"]
-    caption = rf"\caption{{{_escape(table.title)}}}"
-    return "\n".join([r"\begin{table}", r"\centering", caption, *body, r"\end{table}"]) + "\n"
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
-def _escape(text: str) -> str:
-    return re.sub(r"[\\~^&%$#_{}]", lambda match: _LATEX[match.group()], text)
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
