@@ -1,4 +1,4 @@
-"""The commands, one file each: its flags, what it runs, and what it shows.
+"""The commands, one module each, with its flags, its `main()` and its `run(arguments, console)`.
 
-A command file imports JAX and the rooms that use it inside `run`, after the flags were parsed.
+JAX, and the packages that use it, are imported inside `run`, after the flags have been parsed.
 """

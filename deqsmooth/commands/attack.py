@@ -1,4 +1,4 @@
-"""Command `deqsmooth-attack`: attacks on the images of certificates, and whether one refutes them."""
+"""Command `deqsmooth-attack`: from certificates to a file of attacks on their images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from deqsmooth.commands import main as commands
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Attack the images of certificates, and see whether any certificate is refuted.
+    """Attack the images of certificates, and check that no certificate is refuted.
 
     Attributes:
-      file: certificates of the independent sampler.
-      attack: how they are attacked.
-      radii: within which the attacks are to stay; by default those of the table of the certificates.
-      max_images: how many of them at most.
-      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
-      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
-      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
-      out: file that what came of every attack is written to; by default one in `runs/`.
+      file: file of certificates of the independent sampler.
+      attack: settings of the attacks.
+      radii: largest L2 distances of the attacks; by default the radii at which certified accuracy is reported.
+      max_images: largest number of images to attack.
+      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      data_dir: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
+      download: let TFDS download and prepare a missing data set (needs TensorFlow).
+      out: file that the results are appended to; by default a file in `runs/`.
     """
 
     file: tyro.conf.Positional[pathlib.Path]
@@ -41,12 +41,12 @@ class Flags:
 
 
 def main() -> int:
-    """Command `deqsmooth-attack`; returns the exit status, 1 if a certificate is refuted."""
+    """Command `deqsmooth-attack`; returns the exit status: 1 if a certificate is refuted."""
     return commands.run(Flags, run, prog="deqsmooth-attack")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Attacks, writes what came of it line by line, and says how many survive."""
+    """Attacks the images, appends each result to the file, and prints the robust accuracy."""
     from deqsmooth import data
     from deqsmooth.certificates import attempts, jsonl, statements, verification
     from deqsmooth.commands import progress
@@ -57,7 +57,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
     source = verification.verify(arguments.file)
     if source.differences:
-        raise ValueError(f"{source.differences[0]}; only what verifies can be put to the test")
+        raise ValueError(f"{source.differences[0]}; only verified certificates can be attacked")
     checks.holds(len(source.found) > 0, "file", arguments.file, "one with certificates")
     selection = source.selection
     dataset = data.load(selection.dataset, selection.split, arguments.data_dir, download=arguments.download)
@@ -81,21 +81,21 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     }
     with jsonl.Lines(out, header) as file, progress.bar(console) as shown:
         found = [attempts.Attempt(**record) for record in file.records]
-        done = {(one.index, one.budget) for one in found}
-        left = [one for one in chosen if any((one.index, radius) not in done for radius in radii)]
+        done = {(attempt.index, attempt.budget) for attempt in found}
+        left = [c for c in chosen if any((c.index, radius) not in done for radius in radii)]
         progress.begin(shown, "compiling", len(chosen) * len(radii), len(found))
         coming = attacks.attack(checkpoint, left, source.settings, dataset, radii, arguments.attack)
-        for one in coming if left else ():
-            if (one.index, one.budget) not in done:
-                found.append(one)
-                file.append(dataclasses.asdict(one))
+        for attempt in coming if left else ():
+            if (attempt.index, attempt.budget) not in done:
+                found.append(attempt)
+                file.append(dataclasses.asdict(attempt))
                 progress.advance(shown, f"{sum(x.refutes for x in found)} certificates refuted")
-    console.print(terminal.survivors(found, arguments.attack.target))
-    refuted = [one for one in found if one.refutes]
-    for one in refuted:
+    console.print(terminal.robust_accuracy(found, arguments.attack.target))
+    refuted = [attempt for attempt in found if attempt.refutes]
+    for attempt in refuted:
         print(
-            f"ALARM: image {one.index} is certified as {one.certified} to {one.radius:.4f}, but at distance "
-            f"{one.distance:.4f} it is {one.prediction}",
+            f"ALARM: image {attempt.index} is certified as class {attempt.certified} within {attempt.radius:.4f}, "
+            f"but at distance {attempt.distance:.4f} its class is {attempt.prediction}",
             file=sys.stderr,
         )
     return int(bool(refuted))

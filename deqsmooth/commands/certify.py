@@ -1,4 +1,4 @@
-"""Command `deqsmooth-certify`: images to a file of certificates; with `--predict`, to their smoothed classes."""
+"""Command `deqsmooth-certify`: from images to a file of certificates, or with `--predict` of smoothed classes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from deqsmooth.commands import main as commands
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Certify the L2 robustness of a deep equilibrium model on a data set.
+    """Certify the L2 robustness of a deep equilibrium model on the images of a data set.
 
-    Every setting has a default: without flags, handwritten digits are certified with the model that
-    comes with the package. Running the same command again resumes it.
+    Every setting has a default: without flags, images of handwritten digits are certified with a shipped model.
+    Running the same command again resumes the run.
 
     Attributes:
-      selection: which images.
-      smoothing: how they are certified.
-      preset: named settings that the other flags then change: `mdeq-30a`, `srs-mdeq-3a`, ... (the paper's).
-      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
-      predict: only the smoothed class, without a radius, for those who use the classifier (see `ds.predict`).
-      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
-      share: `I/N`: this process takes every N-th image from the I-th on, into a file of its own, `….I-of-N.jsonl`;
-        `deqsmooth-merge` brings them together. On a TPU pod every host takes its share by itself.
-      distributed: this is one of several processes that share the images, as JAX knows them: TPU pods, SLURM, Open
-        MPI and Kubernetes are recognised.
-      out: file that certificates are appended to; by default one in `runs/` named after the settings. Predictions
-        go to a file of their own.
+      selection: images to certify.
+      smoothing: settings of the certification.
+      preset: named settings, which the other flags then change: `mdeq-30a`, `srs-mdeq-3a`, ... (the paper's).
+      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      predict: compute only the smoothed class of each image, without a radius.
+      download: let TFDS download and prepare a missing data set (needs TensorFlow).
+      share: `I/N`: certify every N-th of the images, from the I-th on, and write to the file `*.I-of-N.jsonl`;
+        `deqsmooth-merge` merges the files of all shares. The hosts of a TPU pod take their shares automatically.
+      distributed: this process is one of several that share the images; TPU pods, SLURM, Open MPI and Kubernetes
+        are detected.
+      out: file that certificates are appended to; by default a file in `runs/` named after the settings.
+        Predictions are not written to a file of certificates.
     """
 
     selection: Annotated[config.Selection, flags.Flat]
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def preset(name: str) -> Flags:
-    """The flags of a preset; which images are certified stays with the other flags."""
+    """Returns the flags of a preset; the selection of images is left to the other flags."""
     from deqsmooth.config import presets
 
     smoothing = presets.find("preset", name, presets.SMOOTHING)
@@ -62,7 +62,7 @@ def preset(name: str) -> Flags:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Certifies the images that are not yet in the file, and shows the result."""
+    """Certifies the images that have no certificate in the file yet, and prints the certified accuracy."""
     if arguments.predict:
         from deqsmooth.commands import predict
 
@@ -90,7 +90,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         dataset.num_classes <= classes,
         "dataset",
         f"{selection.dataset}, with {dataset.num_classes} classes",
-        f"one of at most {classes} classes, which the model tells apart",
+        f"one of at most {classes} classes, the number of classes of the model",
     )
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     out = arguments.out or pathlib.Path(
@@ -100,14 +100,13 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     with jsonl.Writer(out, header) as writer:
         left = writer.left(indices)
         console.print(
-            f"{share.introduction()}{len(indices)} images of {selection.dataset}, "
-            f"{len(writer.done)} done, to {out}"
+            f"{share.prefix()}{len(indices)} images of {selection.dataset}, {len(writer.done)} done, to {out}"
         )
         resolved = layout.resolve(settings)
-        console.print(terminal.announcement(resolved, assembly.solves(checkpoint)))
-        unreadable = []
+        console.print(terminal.limits(resolved, assembly.solves(checkpoint)))
+        unreadable: list[record.Unreadable] = []
 
-        def note(entry: record.Unreadable) -> None:
+        def write_unreadable(entry: record.Unreadable) -> None:
             writer.write(entry)
             unreadable.append(entry)
             print(f"image {entry.index} has no certificate: {entry.error}", file=sys.stderr)
@@ -115,9 +114,9 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         try:
             if left:
                 programs = certification.prepare(checkpoint, settings, image.shape, len(left))
-                console.print(terminal.expectation(cost.seconds(programs, image), len(left)))
+                console.print(terminal.time_needed(cost.seconds(programs, image), len(left)))
                 coming = certification.certify_dataset(
-                    checkpoint, dataset, left, settings, programs, on_unreadable=note
+                    checkpoint, dataset, left, settings, programs, on_unreadable=write_unreadable
                 )
                 progress.follow(coming, writer, len(indices), console)
         finally:

@@ -1,4 +1,4 @@
-"""Command `deqsmooth-convert`: a PyTorch checkpoint to a model."""
+"""Command `deqsmooth-convert`: from a PyTorch checkpoint to the folder of a model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Convert a PyTorch checkpoint into a model that certifies.
+    """Convert a PyTorch checkpoint into a model of this package.
 
     Attributes:
-      file: `.pth.tar` file with a state dict, alone or under `state_dict` (needs PyTorch), or `.npz` file of it.
+      file: `.pth.tar` file with a state dict, alone or as `state_dict` (needs PyTorch); or `.npz` file of one.
       out: folder that the model is written to.
-      preset: name of the model; the other flags then change its size.
+      preset: name of the model, whose size the other flags then change.
       model: size of the model.
-      check: file of recorded outputs; the converted model must reproduce them.
+      check: file of recorded outputs of the PyTorch model; the converted model must reproduce them.
     """
 
     file: tyro.conf.Positional[pathlib.Path]
@@ -41,7 +41,7 @@ class Flags:
 
 
 def main() -> int:
-    """Command `deqsmooth-convert`; returns the exit status, 1 if the check fails."""
+    """Command `deqsmooth-convert`; returns the exit status: 1 if the check fails."""
     return commands.run(Flags, run, prog="deqsmooth-convert", preset=_preset)
 
 
@@ -54,7 +54,7 @@ def _preset(name: str) -> Flags:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Converts, checks if asked to, and saves."""
+    """Converts the checkpoint, compares its outputs if a file of outputs is given, and saves the model."""
     from deqsmooth.models import checkpoints, parity, pytorch
 
     checkpoints.check_place(arguments.out)
@@ -65,7 +65,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         console.print(_comparisons(found))
         failed = [comparison.quantity for comparison in found if not comparison.passed]
     if failed:
-        print(f"error: {len(failed)} quantities beyond their limit: {', '.join(failed)}", file=sys.stderr)
+        print(f"error: {len(failed)} quantities exceed their error limit: {', '.join(failed)}", file=sys.stderr)
         return 1
     checkpoints.save(arguments.out, variables, arguments.model)
     console.print(f"model: {arguments.out}")
@@ -73,8 +73,8 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
 
 def _comparisons(found: Sequence[parity.Comparison]) -> rich.table.Table:
-    """Errors of a converted model beside their limits."""
-    shown = rich.table.Table(title="largest error by quantity")
+    """Table of the errors of a converted model and their limits."""
+    shown = rich.table.Table(title="largest error of each quantity")
     for heading in ("quantity", "error", "limit", ""):
         shown.add_column(heading)
     for comparison in found:

@@ -1,4 +1,4 @@
-"""Runs an experiment of the paper: trains its models, certifies its rows, attacks them, and writes its page."""
+"""The part of `deqsmooth-reproduce` that uses JAX: from an experiment to its models, its records and its page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import rich.console
 
@@ -22,8 +22,26 @@ from deqsmooth.reports import figures
 from deqsmooth.smoothing import assembly, certification, cost, inputs, provenance
 
 
+class _Context(NamedTuple):
+    """Everything that the rows of a run have in common."""
+
+    arguments: reproduce.Flags
+    experiment: definitions.Experiment
+    scale: scales.Scale
+    dataset: data.Dataset
+    selection: config.Selection
+    console: rich.console.Console
+
+
 class _Subject(NamedTuple):
-    """A model and the rows that are run with it, by name; `trained` is None for one that was given."""
+    """A model and the rows that are run with it.
+
+    Attributes:
+      trained: name and metrics of the model; None if the experiment did not train it.
+      folder: folder of the model.
+      checkpoint: the model.
+      rows: settings of the rows, by name.
+    """
 
     trained: results.Trained | None
     folder: pathlib.Path
@@ -32,136 +50,167 @@ class _Subject(NamedTuple):
 
 
 def run(arguments: reproduce.Flags, console: rich.console.Console) -> int:
-    """Trains models and certifies rows that are not there yet, and writes the page.
+    """Trains the models and certifies the rows that do not exist yet, attacks them, and writes the page.
 
-    All rows of a model are checked before the first is certified; of models that are given, before any.
+    All rows of a model are checked before the first is certified. If the models are given, the rows of all models
+    are checked before any work.
 
-    The exit status is 1 if an attack refutes a certificate.
+    Returns:
+      The exit status: 1 if an attack refutes a certificate.
+
+    Raises:
+      ValueError: a flag is invalid, matplotlib is missing, or a model cannot be run with a row.
     """
     experiment = definitions.find(arguments.name)
     if experiment.draws:
         figures.check()
-    given = _given(experiment, arguments)
+    folders = _folders(experiment, arguments)
     scale = scales.scale(arguments.scale, arguments.dataset)
     split = config.Selection(dataset=arguments.dataset).split
     dataset = data.load(arguments.dataset, split, arguments.data_dir)
     num_images = scale.num_images * experiment.times_images
-    stride = max(1, len(dataset) // num_images)
     selection = config.Selection(
-        dataset=arguments.dataset, data_dir=arguments.data_dir, stride=stride, max_images=num_images
+        dataset=arguments.dataset,
+        data_dir=arguments.data_dir,
+        stride=max(1, len(dataset) // num_images),
+        max_images=num_images,
     )
-    image, rows = dataset[0][0], experiment.rows(scale)
-    subjects: list[Iterable[_Subject]] = []
-    for sigma, one in zip(arguments.sigma, given, strict=True):
-        models = _models(experiment, arguments, scale, sigma, console) if one is None else [(None, one)]
-        of_sigma = _subjects(models, rows, sigma, image, console)
-        subjects.append(of_sigma if one is None else list(of_sigma))
+    context = _Context(arguments, experiment, scale, dataset, selection, console)
+    subjects: dict[float, Iterable[_Subject]] = {}
+    for sigma in arguments.sigma:
+        if folders is None:
+            subjects[sigma] = _trained_subjects(context, sigma)
+        else:
+            subjects[sigma] = [_subject(context, None, folders[sigma], sigma)]
     groups, status = {}, 0
-    for sigma, own in zip(arguments.sigma, subjects, strict=True):
-        done = []
-        for trained, folder, checkpoint, chosen in own:
-            for row, settings in chosen.items():
-                console.print(f"{row}, sigma {sigma:g}")
-                path = _certify(checkpoint, dataset, selection, settings, arguments.out / "records", console)
-                found = _attack(experiment, path, folder, scale, arguments.data_dir, console)
-                status = max([status, *found.values()])
-                memory = None
-                if experiment.measures_memory:
-                    memory = _measure(checkpoint, dataset, selection, settings, path)
-                done.append(results.Row(row, path, tuple(found), memory, trained))
+    for sigma, of_sigma in subjects.items():
+        rows = []
+        for subject in of_sigma:
+            for name, settings in subject.rows.items():
+                row, refuted = _run_row(context, subject, name, settings)
+                rows.append(row)
+                status = max(status, refuted)
         title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
-        groups[title] = done
+        groups[title] = rows
     command = shlex.join(["deqsmooth-reproduce", *sys.argv[1:]])
     written = page.write(experiment, command, groups, arguments.out / experiment.name)
     console.print(f"page: {written}")
     return status
 
 
-def _given(experiment, arguments) -> list[pathlib.Path | None]:
-    """Folder of the model of each noise; None where the experiment trains models of its own."""
+def _folders(experiment: definitions.Experiment, arguments: reproduce.Flags) -> dict[float, pathlib.Path] | None:
+    """Folder of the given model for each sigma; None if the experiment trains its models.
+
+    Raises:
+      ValueError: a sigma is repeated, the number of folders is wrong, or no model is shipped for a sigma.
+    """
     folders, sigmas = arguments.checkpoint, arguments.sigma
-    checks.holds(len(set(sigmas)) == len(sigmas), "sigma", _names(sigmas), "without repetition")
+    checks.holds(len(set(sigmas)) == len(sigmas), "sigma", _joined(sigmas), "without repetition")
     if experiment.models is not None:
         if folders:
-            raise ValueError(f"checkpoint is {_names(folders)}; {experiment.name} trains models of its own")
-        return [None for _ in sigmas]
+            raise ValueError(f"checkpoint is {_joined(folders)}; {experiment.name} trains its models")
+        return None
     if folders and len(folders) != len(sigmas):
         raise ValueError(
-            f"checkpoint is {_names(folders)}; there must be one for each sigma, and these are {_names(sigmas)}"
+            f"checkpoint is {_joined(folders)}; there must be one for each sigma, and these are {_joined(sigmas)}"
         )
-    return list(folders) or [checkpoints.shipped(arguments.dataset, sigma) for sigma in sigmas]
+    return {
+        sigma: folders[place] if folders else checkpoints.shipped(arguments.dataset, sigma)
+        for place, sigma in enumerate(sigmas)
+    }
 
 
-def _names(values) -> str:
+def _joined(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def _models(experiment, arguments, scale, sigma, console) -> Iterator[tuple[results.Trained, pathlib.Path]]:
-    """The models of an experiment and their folders; trains those that are not there yet."""
-    recipe = scales.recipe(arguments.dataset, scale, arguments.data_dir)
+def _trained_subjects(context: _Context, sigma: float) -> Iterator[_Subject]:
+    """Yields the models of the experiment for a sigma, with their rows; trains those that do not exist yet."""
+    arguments, experiment = context.arguments, context.experiment
+    assert experiment.models is not None
+    recipe = scales.recipe(arguments.dataset, context.scale, arguments.data_dir)
     for name, settings in experiment.models(recipe).items():
         settings = dataclasses.replace(settings, sigma=sigma)
-        made_by = serialization.to_json(dataclasses.replace(settings, data_dir=None))
-        key = f"{settings.dataset}-{sigma:g}-{serialization.digest(made_by)[:12]}"
+        identity = serialization.to_json(dataclasses.replace(settings, data_dir=None))
+        key = f"{settings.dataset}-{sigma:g}-{serialization.digest(identity)[:12]}"
         workdir = arguments.out / "models" / key
         if not (workdir / "model").exists():
-            console.print(f"{name}, sigma {sigma:g}: training")
-            train.run(train.Flags(settings=settings, workdir=workdir, resume=True), console)
-        yield results.Trained(name, workdir / "metrics.jsonl"), workdir / "model"
+            context.console.print(f"{name}, sigma {sigma:g}: training")
+            train.run(train.Flags(settings=settings, workdir=workdir, resume=True), context.console)
+        yield _subject(context, results.Trained(name, workdir / "metrics.jsonl"), workdir / "model", sigma)
 
 
-def _subjects(models, rows, sigma, image, console) -> Iterator[_Subject]:
-    """Models with the rows that each is run with, all of which can certify the image."""
-    for trained, folder in models:
-        checkpoint = checkpoints.load(folder)
-        applicable = dict(_applicable(rows, checkpoint, sigma, trained, console))
-        for settings in applicable.values():
-            inputs.images(checkpoint, image[None], settings)
-        yield _Subject(trained, folder, checkpoint, applicable)
+def _subject(context: _Context, trained: results.Trained | None, folder: pathlib.Path, sigma: float) -> _Subject:
+    """Reads a model, and selects the rows that it can be run with.
 
+    An explicit model is run with the first row only, and a model without a trained start without the rows that
+    need one.
 
-def _applicable(rows, checkpoint, sigma, model, console) -> Iterator[tuple[str, config.Smoothing]]:
-    """Names and settings of the rows that a model can be run with."""
+    Raises:
+      ValueError: the model cannot certify the images with the settings of a row.
+    """
+    checkpoint = checkpoints.load(folder)
+    rows = context.experiment.rows(context.scale)
     if not assembly.solves(checkpoint):
-        rows = dict([next(iter(rows.items()))])
+        rows = dict(list(rows.items())[:1])
+    image, chosen = context.dataset[0][0], {}
     for row, settings in rows.items():
-        full = row if model is None else model.name if len(rows) == 1 else f"{model.name}, {row}"
+        name = row if trained is None else trained.name if len(rows) == 1 else f"{trained.name}, {row}"
         if settings.start in ("constant", "learned") and checkpoint.start is None:
-            console.print(f"{full}, sigma {sigma:g}: left out, since the model has no trained start")
+            context.console.print(f"{name}, sigma {sigma:g}: left out, because the model has no trained start")
             continue
-        yield full, dataclasses.replace(settings, sigma=sigma)
+        chosen[name] = dataclasses.replace(settings, sigma=sigma)
+        inputs.images(checkpoint, image[None], chosen[name])
+    return _Subject(trained, folder, checkpoint, chosen)
 
 
-def _certify(checkpoint, dataset, selection, settings, records, console) -> pathlib.Path:
-    """File of a row's certificates, which is named after its settings: experiments share rows."""
+def _run_row(
+    context: _Context, subject: _Subject, name: str, settings: config.Smoothing
+) -> tuple[results.Row, int]:
+    """Certifies, attacks and measures a row; returns it, and 1 if an attack refutes a certificate, else 0."""
+    context.console.print(f"{name}, sigma {settings.sigma:g}")
+    path = _certify(context, subject.checkpoint, settings)
+    attacks = _attack(context, subject.folder, path)
+    memory = _measure(context, subject.checkpoint, settings, path) if context.experiment.measures_memory else None
+    return results.Row(name, path, tuple(attacks), memory, subject.trained), max(attacks.values(), default=0)
+
+
+def _certify(context: _Context, checkpoint: checkpoints.Checkpoint, settings: config.Smoothing) -> pathlib.Path:
+    """Certifies a row; returns its file, which is named after its settings so that experiments share rows."""
+    selection, dataset = context.selection, context.dataset
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
-    path = records / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
+    path = (
+        context.arguments.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
+    )
     indices = selection.indices(len(dataset))
     with jsonl.Writer(path, header) as writer:
         left = writer.left(indices)
         if left:
             coming = certification.certify_dataset(checkpoint, dataset, left, settings)
-            progress.follow(coming, writer, len(indices), console)
+            progress.follow(coming, writer, len(indices), context.console)
     return path
 
 
-def _attack(experiment, path, folder, scale, data_dir, console) -> dict[pathlib.Path, int]:
-    """Files of the attacks on a row, and whether each refutes a certificate."""
+def _attack(context: _Context, folder: pathlib.Path, path: pathlib.Path) -> dict[pathlib.Path, int]:
+    """Runs the attacks on a row; returns for each file of attacks 1 if it refutes a certificate, else 0."""
     found = {}
-    for how in experiment.attacks:
-        how = dataclasses.replace(how, steps=scale.attacked, step_size=None)
-        out = path.with_name(f"{path.stem}-{how.target}-{how.steps}.attack.jsonl")
-        found[out] = attack.run(
-            attack.Flags(file=path, attack=how, checkpoint=folder, data_dir=data_dir, out=out), console
+    for settings in context.experiment.attacks:
+        settings = dataclasses.replace(settings, steps=context.scale.attacked, step_size=None)
+        out = path.with_name(f"{path.stem}-{settings.target}-{settings.steps}.attack.jsonl")
+        arguments = attack.Flags(
+            file=path, attack=settings, checkpoint=folder, data_dir=context.arguments.data_dir, out=out
         )
+        found[out] = attack.run(arguments, context.console)
     return found
 
 
-def _measure(checkpoint, dataset, selection, settings, path) -> pathlib.Path:
-    """File of the bytes that XLA reserves on each device for the programs of a row."""
+def _measure(
+    context: _Context, checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, path: pathlib.Path
+) -> pathlib.Path:
+    """Returns the file with the bytes that XLA reserves on each device for the programs of a row."""
     file = path.with_suffix(".memory.json")
     if not file.exists():
-        indices = selection.indices(len(dataset))
-        programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
+        num_images = len(context.selection.indices(len(context.dataset)))
+        programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, num_images)
         file.write_text(json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n")
     return file

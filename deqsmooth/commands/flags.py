@@ -1,4 +1,4 @@
-"""Flags as settings: a command line is parsed into the dataclass of a command's flags."""
+"""Command lines: from the arguments of this process to the dataclass of a command's flags."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ import re
 import secrets
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import tyro
 
+Flags = TypeVar("Flags")
 Flat = tyro.conf.arg(name="")
-"""Annotation of a dataclass whose fields are flags without its name as a prefix."""
+"""Annotation of a field whose own fields become flags without the field's name as a prefix."""
 _LIST = re.compile(r"[\d.]+(,[\d.]+)+")
 
 
-def parse(arguments: type, prog: str, preset: Callable[[str], Any] | None = None) -> Any:
+def parse(arguments: type[Flags], prog: str, preset: Callable[[str], Flags] | None = None) -> Flags:
     """Parses the command line of this process.
 
-    Lists of numbers may be written with commas, and `--seed random` takes a seed from the operating system.
+    Numbers of a list may be separated by commas, and `--seed random` takes a seed from the operating system.
 
     Args:
-      arguments: the dataclass of the command's flags.
-      prog: name of the command in its help.
-      preset: value of `--preset` -> flags with these settings as defaults, which the other flags change; None for
-        a command without presets.
+      arguments: dataclass of the command's flags.
+      prog: name of the command in its help text.
+      preset: name of a preset -> flags with its settings, which replace the defaults; None for a command without
+        presets.
 
     Returns:
       An instance of `arguments`.
 
     Raises:
-      ValueError: a setting breaks its rule, or the preset is unknown.
-      SystemExit: help was asked for (0), or a flag is unknown or malformed (2).
+      ValueError: a setting is invalid, or the preset is unknown.
+      SystemExit: after `--help` (status 0), or if a flag is unknown or malformed (status 2).
     """
     words = [part for word in sys.argv[1:] for part in (word.split(",") if _LIST.fullmatch(word) else [word])]
     for place, word in enumerate(words[:-1]):
@@ -45,7 +46,7 @@ def parse(arguments: type, prog: str, preset: Callable[[str], Any] | None = None
 
 
 def value_of(name: str) -> str | None:
-    """Value of one flag of this process, read before the others because it decides what they are."""
+    """Returns the value of one flag of this process without parsing the others; None if it is not given."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument(name, dest="value")
     return finder.parse_known_args()[0].value

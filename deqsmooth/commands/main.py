@@ -1,39 +1,40 @@
-"""How every command runs: it parses its flags, calls its `run`, and turns errors into an exit status.
+"""The common part of every command: from a command line to an exit status.
 
-Exit status: 0 done, 1 what the command checks does not hold, 2 bad input, 3 done except for images that could not
-be read, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
+Exit status: 0 success; 1 a check of the command failed; 2 bad input; 3 success, except for images that could not
+be read; 130 interrupted (SIGINT); 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import rich.console
 
 from deqsmooth.commands import flags
 
+Flags = TypeVar("Flags")
+
 
 def run(
-    arguments: type,
-    command: Callable[[Any, rich.console.Console], int],
+    arguments: type[Flags],
+    command: Callable[[Flags, rich.console.Console], int],
     *,
     prog: str,
-    preset: Callable[[str], Any] | None = None,
+    preset: Callable[[str], Flags] | None = None,
     uses_jax: bool = True,
 ) -> int:
-    """Runs a command with the flags of this process.
+    """Parses the command line of this process, runs a command and reports errors.
 
-    JAX and the rooms that use it are imported after the flags were parsed, so that `--help` and a wrong flag
-    answer at once.
+    JAX is imported after the flags have been parsed, so that `--help` and wrong flags return quickly.
 
     Args:
-      arguments: the dataclass of the command's flags.
+      arguments: dataclass of the command's flags.
       command: (flags, console) -> exit status.
-      prog: name of the command in its help.
+      prog: name of the command in its help text.
       preset: see `flags.parse`.
-      uses_jax: whether devices are set up first.
+      uses_jax: whether the command uses JAX; if so, its devices are set up first.
 
     Returns:
       The exit status.
@@ -55,8 +56,8 @@ def run(
         if not uses_jax or not devices.is_out_of_memory(error):
             raise
         print(f"error: the device has too little memory: {str(error).splitlines()[0]}", file=sys.stderr)
-        print("to certify, --block auto finds what fits; to train, try --accumulation 2", file=sys.stderr)
+        print("certification: try --block auto; training: try --accumulation 2", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
+        print("interrupted; the same command resumes the run", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""Command `deqsmooth-merge`: files of certificates that several processes made, as one file."""
+"""Command `deqsmooth-merge`: from the files of certificates of several processes to one file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deqsmooth.commands import main as commands
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Merge files of certificates that were made with equal settings.
+    """Merge files of certificates with equal headers, written by several processes.
 
     Attributes:
-      files: files of certificates, in any order.
-      out: file that is written; it must not exist.
+      files: files of certificates in any order.
+      out: file that is written; it must not exist yet.
     """
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Merges the files."""
+    """Merges the files and prints the number of certificates."""
     from deqsmooth.certificates import merging
 
     num = merging.merge(arguments.files, arguments.out)

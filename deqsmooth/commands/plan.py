@@ -1,4 +1,4 @@
-"""Command `deqsmooth-plan`: the cheapest settings for a radius."""
+"""Command `deqsmooth-plan`: from a radius to the cheapest settings that are expected to certify it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Find the cheapest settings that certify a radius with a model, from a pilot on a few images.
+    """Find the cheapest settings with which a model certifies a radius, from a pilot run on a few images.
 
     Attributes:
-      planning: what is to be certified.
+      planning: settings of the plan and of the pilot.
       dataset: name of the data set.
-      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
-      split: by default `test`, for imagenet `validation`.
-      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
-      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
+      data_dir: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
+      split: split of the data set; by default `test`, for imagenet `validation`.
+      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      download: let TFDS download and prepare a missing data set (needs TensorFlow).
     """
 
     planning: Annotated[config.Planning, flags.Flat]
@@ -43,12 +43,12 @@ class Flags:
 
 
 def main() -> int:
-    """Command `deqsmooth-plan`; returns the exit status, 1 if the radius cannot be certified."""
+    """Command `deqsmooth-plan`; returns the exit status: 1 if the radius cannot be certified."""
     return commands.run(Flags, run, prog="deqsmooth-plan")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Draws the pilots and prints the best plan of every classifier, and the command for the best of all."""
+    """Runs the pilots, prints the best plan of every classifier, and the command line of the best plan."""
     from deqsmooth import data
     from deqsmooth.certificates import rounding
     from deqsmooth.commands import progress
@@ -66,7 +66,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         console.print(
             f"radius {settings.radius:g} cannot be certified: even unanimous votes of {settings.max_samples:,} "
             f"samples reach only {rounding.down(largest, 3)} at sigma {settings.sigma:g} and alpha "
-            f"{settings.alpha:g}; it takes more noise, or more samples"
+            f"{settings.alpha:g}; increase sigma or max_samples"
         )
         return 1
     pilots, solves = [], assembly.solves(checkpoint)
@@ -89,7 +89,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
 
 def classifier_name(settings: config.Smoothing, solves: bool) -> str:
-    """A sampler with its start and budget, in two words, and its solver if that is not Anderson mixing."""
+    """Returns a short name: the start, or `serial`, the budget, and the solver if it is not Anderson mixing."""
     if not solves:
         return "the network"
     solver = "" if settings.solver == "anderson" else f", {settings.solver}"
@@ -99,12 +99,12 @@ def classifier_name(settings: config.Smoothing, solves: bool) -> str:
 def plans(
     found: Sequence[planning.Plan], best: planning.Plan, settings: config.Planning, solves: bool
 ) -> rich.table.Table:
-    """Table of the best plan of every classifier, the recommended one in bold.
+    """Returns a table of the best plan of every classifier, with the recommended plan in bold.
 
     Args:
-      found: the best plan of every classifier.
-      best: the plan that is recommended, one of `found`.
-      settings: what they are made for.
+      found: best plan of every classifier.
+      best: recommended plan, one of `found`.
+      settings: settings of the plans.
       solves: whether the classifier has an equilibrium to solve for.
     """
     shown = rich.table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
@@ -125,17 +125,22 @@ def plans(
 
 
 def _no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
-    """Why no image is expected to reach the radius."""
-    asked = bounds.probability(settings.radius, settings.sigma)
-    surest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
+    """The reason why no image of the pilot is expected to reach the radius."""
+    required = bounds.probability(settings.radius, settings.sigma)
+    largest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
     return (
-        f"no image of the pilot is expected to reach radius {settings.radius:g}: that asks for a class with more "
-        f"than {100 * asked:.2f} % of the votes, and the surest image has {100 * surest:.2f} %"
+        f"no image of the pilot is expected to reach radius {settings.radius:g}: its class must get more than "
+        f"{100 * required:.2f} % of the votes, and the largest share in the pilot is {100 * largest:.2f} %"
     )
 
 
 def as_flags(where: dict[str, Any], settings: config.Smoothing) -> str:
-    """The flags that give settings, without those that are as by default."""
+    """Returns command-line flags that give some settings; those with default values are left out.
+
+    Args:
+      where: flags of the data and the model, by name; those that are None are left out.
+      settings: settings of the certificates.
+    """
     default = config.Smoothing(sampler=settings.sampler)
     changed = {name: x for name, x in vars(settings).items() if x != getattr(default, name)}
     if settings.sampler != config.Smoothing().sampler:

@@ -1,10 +1,11 @@
-"""Command `deqsmooth-certify --predict`: the smoothed classes of images, without radii."""
+"""Command `deqsmooth-certify --predict`: from images to a file of their smoothed classes, without radii."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import rich.console
 
 from deqsmooth import data
@@ -14,15 +15,16 @@ from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, prediction, provenance
 
 _IMAGES = 64
+"""Number of images that are read at a time."""
 
 
 def run(arguments: certify.Flags, console: rich.console.Console) -> int:
-    """Predicts the classes of the chosen images and writes them line by line."""
+    """Predicts the classes of the images that have none in the file yet, and prints the accuracy."""
     selection, settings = arguments.selection, arguments.smoothing
     share = shares.own(arguments)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
-    indices = np.array(share.of(selection.indices(len(dataset))), int)
+    indices = share.of(selection.indices(len(dataset)))
     prediction.check(settings)
     settings = certification.fit(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
@@ -32,23 +34,22 @@ def run(arguments: certify.Flags, console: rich.console.Console) -> int:
     with jsonl.Lines(out, header) as file, progress.bar(console) as shown:
         found = list(file.records)
         done = {record["index"] for record in found}
-        left = np.array([index for index in indices.tolist() if index not in done], int)
+        left = [index for index in indices if index not in done]
         progress.begin(shown, "", len(indices), len(found))
         for begin in range(0, len(left), _IMAGES):
             chosen = left[begin : begin + _IMAGES]
-            images, labels = dataset.take(chosen.tolist())
+            images, labels = dataset.take(chosen)
             predicted = prediction.predict(checkpoint, images, settings, indices=chosen, programs=programs)
-            for index, label, one in zip(chosen.tolist(), labels.tolist(), predicted, strict=True):
+            for index, label, one in zip(chosen, labels.tolist(), predicted, strict=True):
                 found.append({"index": index, "label": label, "prediction": one.label, "counts": one.counts})
                 file.append(found[-1])
-                progress.advance(shown, "{} right, {} abstentions".format(*_tally(found)))
-    right, abstained = _tally(found)
-    share_right = 100 * right / max(len(indices), 1)
-    console.print(f"{share.introduction()}{share_right:.1f} % right, {abstained} abstentions, to {out}")
+                progress.advance(shown, _accuracy(found))
+    console.print(f"{share.prefix()}{_accuracy(found)}, to {out}")
     return 0
 
 
-def _tally(found) -> tuple[int, int]:
-    """How many predictions are right, and how many abstain."""
+def _accuracy(found: Sequence[dict[str, Any]]) -> str:
+    """The share of right predictions and the number of abstentions, as text."""
     right = sum(record["prediction"] == record["label"] for record in found)
-    return right, sum(record["prediction"] is None for record in found)
+    abstained = sum(record["prediction"] is None for record in found)
+    return f"{100 * right / max(len(found), 1):.1f} % right, {abstained} abstentions"

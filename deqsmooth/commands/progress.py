@@ -1,7 +1,7 @@
-"""Progress of long work: a bar on a terminal, and elsewhere a line for every twentieth of it.
+"""Progress of a command: a bar on a terminal, or a line for every twentieth of the steps elsewhere.
 
-The time left follows from the average rate since the start. rich estimates it from the times between steps, which
-is wrong where the steps of a batch end together.
+The time left is computed from the average rate since the start. rich computes it from the times between recent
+steps, which is wrong if all steps of a batch end at the same time.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from deqsmooth.reports import terminal
 
 class _TimeLeft(rich.progress.ProgressColumn):
     def render(self, task: rich.progress.Task) -> rich.text.Text:
-        """The time left, empty while it is unknown."""
+        """Returns the time left; empty if it is unknown."""
         seconds = _seconds_left(task)
         return rich.text.Text("" if seconds is None else str(datetime.timedelta(seconds=round(seconds))))
 
 
 def bar(console: rich.console.Console) -> rich.progress.Progress:
-    """A bar with count, time gone and time left."""
+    """Returns a bar with the number of steps, the elapsed time and the time left."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -39,12 +39,19 @@ def bar(console: rich.console.Console) -> rich.progress.Progress:
 def begin(
     progress: rich.progress.Progress, description: str, total: int | None, completed: int = 0
 ) -> rich.progress.TaskID:
-    """Begins the only task of a bar, some steps of which may have been done by an earlier run."""
+    """Starts the only task of a bar.
+
+    Args:
+      progress: the bar.
+      description: text before the bar.
+      total: number of steps; None if it is not known yet.
+      completed: steps that an earlier run has done.
+    """
     return progress.add_task(description, total=total, completed=completed, before=completed)
 
 
 def advance(progress: rich.progress.Progress, description: str) -> None:
-    """Counts one more step; without a terminal, prints a line for every twentieth of them."""
+    """Counts a step and updates the description; without a terminal, prints every twentieth of the steps."""
     (task,) = progress.tasks
     progress.update(task.id, advance=1, description=description)
     total = int(task.total or 0)
@@ -57,15 +64,16 @@ def advance(progress: rich.progress.Progress, description: str) -> None:
 def follow(
     coming: Iterable[record.Certificate], writer: jsonl.Writer, total: int, console: rich.console.Console
 ) -> None:
-    """Writes certificates as they come, and shows how many of the images are done."""
+    """Writes certificates as they are computed, and shows the progress and the certified accuracy."""
     with bar(console) as shown:
         begin(shown, "compiling", total, len(writer.done))
         for certificate in coming:
             writer.write(certificate)
-            advance(shown, terminal.state(writer.done))
+            advance(shown, terminal.progress(writer.done))
 
 
 def _seconds_left(task: rich.progress.Task) -> float | None:
+    """Seconds that the other steps take at the average rate; None if no step or no total is known."""
     done = task.completed - task.fields["before"]
     if not done or not task.elapsed or task.total is None:
         return None

@@ -1,4 +1,4 @@
-"""Command `deqsmooth-recertify`: certificates of another network, from those of one."""
+"""Command `deqsmooth-recertify`: from certificates of a network to those of a similar one (Ugare et al. 2024)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from deqsmooth.commands import main as commands
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Certify another network from the certificates of one: a quantised, fine-tuned or shorter solved copy.
+    """Certify a network from the certificates of a similar one, such as a quantised or fine-tuned copy.
 
     Attributes:
-      file: certificates of the independent sampler.
-      checkpoint: folder of the network to certify; by default the one that the certificates are about.
-      before: folder of the one that they are about; by default the one shipped for the data set and sigma.
-      data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file.
-      solver: of the network to certify; this and what follows is by default as in the certificates.
-      budget: its evaluations.
-      tolerance: its relative residual to stop at.
-      start: where its solves begin.
-      dtype: floating point type of its cell.
-      num_pairs: samples of an image on which both are evaluated.
-      alpha_pairs: the part of alpha that the pairs take; by default a tenth.
-      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
-      out: file that certificates are appended to; by default one in `runs/` named after the settings.
+      file: file of certificates of the independent sampler for the original network.
+      checkpoint: folder of the new network; by default the original network, with other settings of its solves.
+      before: folder of the original network; by default the shipped model for the data set and sigma.
+      data_dir: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
+      solver: solver of the new network; by default as in the certificates.
+      budget: cell evaluations of its solves; by default as in the certificates.
+      tolerance: relative residual at which its solves stop; by default as in the certificates.
+      start: initial state of its solves; by default as in the certificates.
+      dtype: floating point type of its cell; by default as in the certificates.
+      num_pairs: samples of an image on which both networks are evaluated.
+      alpha_pairs: part of alpha that the pairs take; by default a tenth.
+      download: let TFDS download and prepare a missing data set (needs TensorFlow).
+      out: file that certificates are appended to; by default a file in `runs/` named after the settings.
     """
 
     file: tyro.conf.Positional[pathlib.Path]
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Certifies the network for the images that are not yet in the file."""
+    """Certifies the new network for the images that have no certificate in the file yet."""
     from deqsmooth import data
     from deqsmooth.certificates import jsonl, statements, verification
     from deqsmooth.commands import progress
@@ -62,7 +62,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
     source = verification.verify(arguments.file)
     if source.differences:
-        raise ValueError(f"{source.differences[0]}; only what verifies can be built on")
+        raise ValueError(f"{source.differences[0]}; only verified certificates can be used")
     selection = dataclasses.replace(source.selection, data_dir=arguments.data_dir)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     before = checkpoints.load(arguments.before or checkpoints.shipped(selection.dataset, source.settings.sigma))
@@ -84,6 +84,6 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         if found:
             console.print(terminal.certified_accuracy(found, statements.radii(settings.sigma, settings.cap)))
             console.print(terminal.summary(found))
-            spent, anew = (sum(c.evaluations for c in every) for every in (found, source.found))
-            console.print(f"{spent:,} cell evaluations, where the certificates before took {anew:,}")
+            spent, original = (sum(c.evaluations for c in every) for every in (found, source.found))
+            console.print(f"{spent:,} cell evaluations; the original certificates took {original:,}")
     return 0

@@ -1,4 +1,4 @@
-"""Command `deqsmooth-report`: a page of tables and figures from files of certificates."""
+"""Command `deqsmooth-report`: from files of certificates to a page of tables and figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from deqsmooth.commands import main as commands
 class Flags:
     """Write a page of tables and figures from files of certificates, each compared with the first.
 
-    Exit status: 0 done, 1 a file does not verify or is refuted by an attack, 2 bad input.
+    Exit status: 0 success; 1 a file does not verify or is refuted by an attack; 2 bad input.
 
     Attributes:
-      files: files of certificates, of attacks on them, or published results in the `.tsv` format of Cohen et al.
-      out: folder of the page.
+      files: files of certificates, of attacks on them, or of published results (`.tsv`, Cohen et al. 2019).
+      out: folder that the page is written to.
     """
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
@@ -28,12 +28,12 @@ class Flags:
 
 
 def main() -> int:
-    """Command `deqsmooth-report`; returns the exit status: 0 done, 1 a file is not sound, 2 bad input."""
+    """Command `deqsmooth-report`; returns the exit status: 1 if a file does not verify or is refuted."""
     return commands.run(Flags, run, prog="deqsmooth-report", uses_jax=False)
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Verifies the files and writes the page."""
+    """Verifies the files, writes the page, and prints the verdict on each file."""
     from deqsmooth.reports import html, runs
 
     found = runs.read(arguments.files)

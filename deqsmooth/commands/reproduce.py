@@ -1,4 +1,4 @@
-"""Command `deqsmooth-reproduce`: an experiment of the paper, its models, its records, and its page."""
+"""Command `deqsmooth-reproduce`: from the name of an experiment to its models, its records and its page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Flags:
     """Run an experiment of the paper, keep its records, and write its page.
 
     Attributes:
-      name: of the experiment; `list` shows all.
-      scale: `full` is the paper's; `small` takes minutes to hours on a laptop, `smoke` seconds.
+      name: name of the experiment; `list` lists all experiments.
+      scale: `full` is the paper's scale; `small` takes minutes to hours on a laptop, `smoke` seconds.
       dataset: name of the data set.
       sigma: standard deviations of the noise.
-      checkpoint: folders of the models, one for each sigma; by default those shipped for the data set.
-      data_dir: TFDS data directory, by default its own.
-      out: folder of records and pages; what is there already is not run again.
+      checkpoint: folders of the models, one for each sigma; by default the shipped models for the data set.
+      data_dir: TFDS data directory; by default that of TFDS.
+      out: folder of models, records and pages; models and records that it has are used again.
     """
 
     name: tyro.conf.Positional[str] = "list"
@@ -37,7 +37,7 @@ class Flags:
 
 
 def main() -> int:
-    """Command `deqsmooth-reproduce`; returns the exit status, 1 if an attack refutes a certificate."""
+    """Command `deqsmooth-reproduce`; returns the exit status: 1 if an attack refutes a certificate."""
     return commands.run(Flags, run, prog="deqsmooth-reproduce")
 
 
@@ -52,6 +52,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
 
 def _list() -> rich.table.Table:
+    """Table of the experiments with their numbers of models and rows."""
     from deqsmooth.experiments import definitions, scales
 
     shown = rich.table.Table("experiment", "question", "models", "rows of each")

@@ -1,4 +1,4 @@
-"""Which images of a run are this process's, and the file that they go to."""
+"""The share of one of several processes: from flags or JAX's runtime to its images and its file."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from deqsmooth.config import checks
 
 
 class Share(NamedTuple):
-    """The part of a run that one of several processes has.
+    """The part of a run that this process does.
 
     Attributes:
-      number: of the process, from 0.
-      total: processes.
+      number: number of the process, from 0.
+      total: number of processes.
     """
 
     number: int
     total: int
 
     def of(self, indices: range) -> range:
-        """The images of this process."""
+        """Returns the images of this process: every `total`-th one."""
         return indices[self.number :: self.total]
 
     def file(self, out: pathlib.Path) -> pathlib.Path:
-        """The file of this process, where there are several."""
+        """Returns the file of this process: `out`, with the share in its name if there are several processes."""
         return out if self.total == 1 else out.with_suffix(f".{self.number}-of-{self.total}{out.suffix}")
 
-    def introduction(self) -> str:
-        """What this process says of itself before anything else, where there are several."""
+    def prefix(self) -> str:
+        """Returns the name of this process, to begin a message with; empty if there is only one process."""
         return "" if self.total == 1 else f"{devices.process_name(self.number, self.total)}: "
 
 
 def own(arguments: certify.Flags) -> Share:
-    """The share that the flags give this process, or that JAX's runtime does.
+    """Returns the share of this process, from its flags or from JAX's runtime.
 
     Raises:
-      ValueError: it is none, or both are given.
+      ValueError: `share` is malformed, or given together with `distributed`.
     """
     if arguments.distributed:
         checks.holds(arguments.share is None, "share", arguments.share, "left out with --distributed")
-        # Images are shared out, never samples: from here on a slow or lost process delays nobody.
+        # Processes share images, never samples, so that a slow or lost process does not delay the others.
         devices.disconnect()
     return Share(*devices.share(arguments.share))

@@ -1,4 +1,4 @@
-"""Command `deqsmooth-train`: trains a model, or with `--phase start` the start of a trained one."""
+"""Command `deqsmooth-train`: from settings to a trained model, or with `--phase start` to its start."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from deqsmooth.commands import main as commands
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Train a deep equilibrium model under Gaussian noise; with `--phase start`, the start of a trained one.
+    """Train a deep equilibrium model under Gaussian noise; with `--phase start`, the start of a trained model.
 
     Attributes:
-      settings: how it is trained.
-      phase: `model`, or `start`, which has settings of its own: see `--phase start --help`.
-      preset: named settings that the other flags then change: a recipe of `deqsmooth.config.presets`.
-      workdir: folder of metrics, states and the trained model; by default one in `runs/`.
-      resume: go on where the run in the folder stopped.
-      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
-      distributed: this is one of several processes that train together, over the devices of all: TPU pods, SLURM,
-        Open MPI and Kubernetes are recognised. The folder must be one that all of them share.
+      settings: settings of the training.
+      phase: `model`, or `start`, which has other flags: see `--phase start --help`.
+      preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
+      workdir: folder for metrics, states and the trained model; by default a folder in `runs/`.
+      resume: continue the run in the folder from its newest state.
+      download: let TFDS download and prepare a missing data set (needs TensorFlow).
+      distributed: this process is one of several that train together on all their devices; TPU pods, SLURM, Open
+        MPI and Kubernetes are detected. All processes must share the folder.
     """
 
     settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], flags.Flat] = dataclasses.field(
@@ -42,18 +42,18 @@ class Flags:
 
 @dataclasses.dataclass(frozen=True)
 class StartFlags:
-    """Learn where the solves of a trained model begin, so that a few evaluations do what 30 did.
+    """Train the start of a trained model: a network that predicts equilibria, so that solves need few evaluations.
 
     Attributes:
-      settings: how it is learned.
-      phase: `start`; without it, a model is trained.
-      preset: named settings that the other flags then change: a recipe of `deqsmooth.config.presets`.
-      checkpoint: folder of the model; by default the one shipped for the data set and sigma.
-      workdir: folder of metrics, states and the model with its start; by default one in `runs/`.
-      resume: go on where the run in the folder stopped.
-      download: let TFDS download and prepare a data set that is missing (needs TensorFlow).
-      distributed: this is one of several processes that train together, over the devices of all: TPU pods, SLURM,
-        Open MPI and Kubernetes are recognised. The folder must be one that all of them share.
+      settings: settings of the training.
+      phase: `start`; by default a model is trained.
+      preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
+      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      workdir: folder for metrics, states and the model with its start; by default a folder in `runs/`.
+      resume: continue the run in the folder from its newest state.
+      download: let TFDS download and prepare a missing data set (needs TensorFlow).
+      distributed: this process is one of several that train together on all their devices; TPU pods, SLURM, Open
+        MPI and Kubernetes are detected. All processes must share the folder.
     """
 
     settings: Annotated[config.StartTraining, flags.Flat] = dataclasses.field(default_factory=config.StartTraining)
@@ -86,14 +86,14 @@ def _start_preset(name: str) -> StartFlags:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Trains a model, or goes on with it."""
+    """Trains a model, or resumes its training."""
     from deqsmooth.commands import fitting
 
     return fitting.train_model(arguments, console)
 
 
 def run_start(arguments: StartFlags, console: rich.console.Console) -> int:
-    """Learns the start of a trained model, or fine-tunes both, or goes on with it."""
+    """Trains the start of a trained model, or fine-tunes both, or resumes this."""
     from deqsmooth.commands import fitting
 
     return fitting.train_start(arguments, console)

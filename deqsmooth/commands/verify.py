@@ -1,4 +1,4 @@
-"""Command `deqsmooth-verify`: checks files of certificates, and of attacks on them, without the model."""
+"""Command `deqsmooth-verify`: from files of certificates and attacks to the differences found in them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Flags:
     """Check files of certificates: every bound and radius is computed again from the votes, without the model.
 
-    Files of attacks on certificates are checked as well. Exit status: 0 nothing found, 1 differences, 2 bad input.
+    Files of attacks on certificates are checked as well. Exit status: 0 no difference; 1 differences; 2 bad input.
 
     Attributes:
-      files: files of certificates or attacks, compressed ones (`.gz`), and archives of them (`.tar.gz`).
-      replay: number of certificates of each file that are sampled again, with the model.
-      checkpoint: for replay: folder of the model; by default the one shipped for the data set and sigma.
-      data_dir: for replay: TFDS data directory, by default its own; for `arrays` the `.npz` file.
+      files: files of certificates or attacks, also compressed (`.gz`), and archives of them (`.tar.gz`).
+      replay: number of certificates of each file whose samples are drawn and classified again, with the model.
+      checkpoint: for replay: folder of the model; by default the shipped model for the data set and sigma.
+      data_dir: for replay: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
     """
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
@@ -40,12 +40,12 @@ class Flags:
 
 
 def main() -> int:
-    """Command `deqsmooth-verify`; returns the exit status: 0 nothing found, 1 differences, 2 bad input."""
+    """Command `deqsmooth-verify`; returns the exit status: 1 if there are differences."""
     return commands.run(Flags, run, prog="deqsmooth-verify", uses_jax=False)
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Verifies every file, and every file of an archive; one that cannot be read does not stop the others."""
+    """Verifies every file and every file of an archive; after a file that cannot be read, the others follow."""
     from deqsmooth.certificates import attempts, jsonl
 
     status = 0
@@ -61,7 +61,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
 
 def _certificates(name: str, text: str, arguments: Flags) -> int:
-    """Prints what is wrong with a file of certificates; returns 1 if anything is."""
+    """Prints the differences of a file of certificates; returns 1 if there are any."""
     from deqsmooth.certificates import verification
 
     checked = verification.verify_text(name, text)
@@ -75,20 +75,20 @@ def _certificates(name: str, text: str, arguments: Flags) -> int:
 
 
 def _attempts(name: str, text: str, arguments: Flags) -> int:
-    """Prints what is wrong with a file of attacks; returns 1 if anything is, or if a certificate is refuted."""
+    """Prints the differences of a file of attacks; returns 1 if there are any, or if a certificate is refuted."""
     from deqsmooth.certificates import attempts
 
     file = attempts.parse(name, text)
     found = attempts.differences(file)
     for message in found:
         print(f"{name}, {message}")
-    refuted = sum(one.refutes for one in file.attempts)
+    refuted = sum(attempt.refutes for attempt in file.attempts)
     print(f"{name}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
     return int(bool(found or refuted))
 
 
 def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:
-    """Samples some certificates again; returns the differences. Only this needs JAX and the model."""
+    """Draws the samples of some certificates again, with JAX and the model; returns the differences."""
     import numpy as np
 
     from deqsmooth import data, devices
