@@ -1,4 +1,4 @@
-"""The commands as a user runs them: in processes of their own, on the shipped model."""
+"""Commands on the shipped model, most of them as processes: resuming, bad input, presets and plans."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from deqsmooth.certificates import record
+from deqsmooth.certificates import jsonl
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
@@ -23,7 +23,7 @@ def cache(tmp_path_factory):
 
 
 def start(script, *arguments, cwd, cache, num_devices=2, environment=None):
-    # Where the tests run as a shell's background job, interrupts are ignored, and a process inherits that.
+    # A shell starts background jobs with SIGINT ignored, and a process inherits this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {
         **os.environ,
@@ -49,7 +49,7 @@ def run(*arguments, **options):
 
 
 def essence(path):
-    header, found = record.read(path)
+    header, found = jsonl.read(path)
     return header, [{name: x for name, x in vars(c).items() if name != "seconds"} for c in found]
 
 
@@ -61,7 +61,7 @@ def wait_for_lines(path, num, process):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_restarted_elsewhere_ends_with_the_same_certificates(tmp_path, cache):
+def test_interrupted_run_resumes_on_other_devices(tmp_path, cache):
     arguments = ("certify.py", *QUICK, "--max-images", "45", "--images-per-batch", "2")
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     status, output, errors = run(*arguments, "--out", str(whole), cwd=tmp_path, cache=cache)
@@ -74,11 +74,11 @@ def test_an_interrupted_run_restarted_elsewhere_ends_with_the_same_certificates(
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "certified accuracy" in output and errors == "interrupted; the same command resumes\n"
+    assert "certified accuracy" in output and errors == "interrupted; the same command resumes the run\n"
     assert len(essence(killed)[1]) < 45
     with killed.open("ab") as file:
         file.write(b'{"index": 3, "lab')
-    # Resumed with other batches, on another number of devices.
+    # Resumed with another batch size and number of devices.
     resumed = (*arguments[:-1], "3", "--out", str(killed))
     status, output, errors = run(*resumed, cwd=tmp_path, cache=cache, num_devices=4)
     assert (status, errors) == (0, "")
@@ -90,7 +90,7 @@ def test_an_interrupted_run_restarted_elsewhere_ends_with_the_same_certificates(
 
 
 @pytest.mark.slow
-def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
+def test_killed_training_resumes_to_equal_model(tmp_path, cache):
     arguments = (
         "train.py", "--epochs", "4", "--pretraining-epochs", "1", "--pretraining-budget", "2", "--budget", "2",
         "--evaluation-interval", "1", "--reference-budget", "6",
@@ -99,7 +99,7 @@ def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     status, output, errors = run(*arguments, "--workdir", str(whole), cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "") and "after 23 updates" in output
-    # One that is to end saves what it has; one that is killed goes on from its last evaluation.
+    # SIGTERM saves the state; after SIGKILL the training resumes from the last evaluation.
     for kind, lines, flags in ((signal.SIGTERM, 1, ()), (signal.SIGKILL, 3, ("--resume",))):
         process = start(*arguments, "--workdir", str(killed), *flags, cwd=tmp_path, cache=cache)
         wait_for_lines(killed / "metrics.jsonl", lines, process)
@@ -112,7 +112,7 @@ def test_training_killed_and_resumed_gives_the_same_model(tmp_path, cache):
     status, _, errors = run(*arguments, "--workdir", str(killed), "--resume", cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "")
     assert (killed / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
-    # The model certifies, and a certificate names the same numbers.
+    # Both models give the same certificates, with the digest of the same parameters.
     headers = []
     for workdir in (whole, killed):
         status, _, errors = run(
@@ -152,8 +152,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda x: " ".join(x) if isinstance(x, tuple) else "")
-def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkeypatch, capsys, tmp_path):
-    """In this process, which starts faster; the devices are the tests' eight, shown as two."""
+def test_bad_input_is_refused_before_work(arguments, message, monkeypatch, capsys, tmp_path):
+    """Run in this process, which is faster; of its eight devices the command sees two."""
     from deqsmooth import devices
     from deqsmooth.commands import certify
     from deqsmooth.smoothing import certification
@@ -177,21 +177,25 @@ def test_bad_input_ends_with_status_2_before_any_work(arguments, message, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["photos.npz"]
 
 
-def test_a_done_run_shows_its_table_again(tmp_path, cache):
+def test_finished_run_prints_its_table_again(tmp_path, monkeypatch, capsys):
+    from deqsmooth.commands import certify
+
+    monkeypatch.chdir(tmp_path)
     arguments = ("certify.py", *QUICK, "--sampler", "independent", "--max-images", "2")
-    arguments = tuple(x for x in arguments if x not in ("--num-audit", "50"))
-    first = run(*arguments, cwd=tmp_path, cache=cache)
+    monkeypatch.setattr(sys, "argv", [x for x in arguments if x not in ("--num-audit", "50")])
+    assert certify.main() == 0
     (path,) = (tmp_path / "runs").iterdir()
     before = path.read_bytes()
-    second = run(*arguments, cwd=tmp_path, cache=cache)
-    assert first[0] == second[0] == 0 and path.read_bytes() == before
-    assert "2 done" in second[1] and "certified accuracy, 2 images" in second[1]
+    capsys.readouterr()
+    assert certify.main() == 0 and path.read_bytes() == before
+    output = capsys.readouterr().out
+    assert "2 done" in output and "certified accuracy, 2 images" in output
     header = json.loads(before.splitlines()[0])
     assert header["reference"]["budget"] == 30 and header["reference"]["start"] == "zero"
 
 
-def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
-    """In a process of its own, where arguments may be missing until they are parsed."""
+def test_preset_keeps_images_of_data_set():
+    """Run in a new process, because beartype in this one rejects the placeholder of a missing argument."""
     code = (
         "import sys; from deqsmooth.commands import certify, flags;"
         "sys.argv[1:] = ['--preset', 'srs-mdeq-3a', '--dataset', 'imagenet', '--sigma', '0.25'];"
@@ -203,7 +207,7 @@ def test_a_preset_leaves_the_choice_of_images_to_the_data_set():
 
 
 @pytest.mark.slow
-def test_a_plan_says_what_to_run_or_why_nothing_will_do(tmp_path, cache):
+def test_plan_prints_command_or_reason(tmp_path, cache):
     command = "import sys; from deqsmooth.commands import plan; sys.exit(plan.main())"
 
     def plan(*arguments):
@@ -233,4 +237,4 @@ def test_a_plan_says_what_to_run_or_why_nothing_will_do(tmp_path, cache):
         cwd=tmp_path, cache=cache,
     )  # fmt: skip
     assert (status, errors) == (0, "")
-    assert "in all, at most" in output
+    assert "at most about" in output and "in total" in output

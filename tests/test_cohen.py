@@ -1,10 +1,9 @@
-"""Result files of Cohen et al.: what is written is read, and what breaks the format is refused."""
+"""Result files in the format of Cohen et al.: written files are read back, and malformed ones are refused."""
 
 import pytest
 from test_certificates import certificate
 
-from deqsmooth.certificates import cohen
-from deqsmooth.statistics import bounds
+from deqsmooth.certificates import cohen, statements
 
 LINES = """idx	label	predict	radius	correct	time
 0	3	-1	0.0	0	15.3
@@ -13,7 +12,7 @@ LINES = """idx	label	predict	radius	correct	time
 """
 
 
-def test_a_file_is_read(tmp_path):
+def test_file_is_read(tmp_path):
     path = tmp_path / "published.tsv"
     path.write_text(LINES)
     found = cohen.read(path)
@@ -22,11 +21,10 @@ def test_a_file_is_read(tmp_path):
         cohen.Published(20, 7, 7, 0.613, True, 14.25),
         cohen.Published(40, 1, 5, 0.2, False, 3660.0),
     ]
-    acr = bounds.average_certified_radius([x.correct for x in found], [x.radius for x in found])
-    assert acr == pytest.approx(0.613 / 3)
+    assert statements.average_certified_radius(found) == pytest.approx(0.613 / 3)
 
 
-def test_certificates_are_written_with_radii_rounded_down(tmp_path):
+def test_written_radii_are_rounded_down(tmp_path):
     path = tmp_path / "ours.tsv"
     chosen = [
         certificate(0, label=3, prediction=None, correct=False, radius=0.0, seconds=1.5),
@@ -53,7 +51,7 @@ def test_certificates_are_written_with_radii_rounded_down(tmp_path):
         (("\t15.3", ""), "line 2: not enough values"),
     ],
 )
-def test_what_breaks_the_format_is_refused(tmp_path, change, message):
+def test_malformed_file_is_refused(tmp_path, change, message):
     path = tmp_path / "broken.tsv"
     path.write_text(LINES.replace(*change))
     with pytest.raises(ValueError, match=message):

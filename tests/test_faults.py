@@ -1,4 +1,4 @@
-"""What long runs meet: several processes, too little memory, seeds from the operating system."""
+"""Faults of long runs: kills, concurrent processes, exhausted memory, unreadable images, replaced models."""
 
 import dataclasses
 import random
@@ -14,25 +14,17 @@ import pytest
 from test_cli import ROOT, cache, essence, run, start, wait_for_lines  # noqa: F401
 
 from deqsmooth import data, devices
-from deqsmooth.certificates import merging, record, verification
+from deqsmooth.certificates import jsonl, merging, verification
 from deqsmooth.commands import certify, flags
 
 QUICK = (
-    "--sampler",
-    "independent",
-    "--start",
-    "learned",
-    "--budget",
-    "1",
-    "--num-estimation",
-    "200",
-    "--lanes",
-    "40",
-)
+    "--sampler", "independent", "--start", "learned", "--budget", "1", "--num-estimation", "200", "--lanes", "40",
+    "--block", "40",
+)  # fmt: skip
 
 
 @pytest.mark.slow
-def test_processes_that_share_the_images_make_the_same_certificates(tmp_path, cache):  # noqa: F811
+def test_shares_merge_to_whole_run(tmp_path, cache):  # noqa: F811
     arguments = ("certify.py", *QUICK, "--max-images", "9")
     assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0
     processes = [
@@ -45,7 +37,7 @@ def test_processes_that_share_the_images_make_the_same_certificates(tmp_path, ca
     parts = sorted(tmp_path.glob("run.*-of-2.jsonl"))
     assert len(parts) == 2 and merging.merge(parts, tmp_path / "merged.jsonl") == 9
     (header, expected), (merged_header, merged) = (
-        record.read(tmp_path / name) for name in ("whole.jsonl", "merged.jsonl")
+        jsonl.read(tmp_path / name) for name in ("whole.jsonl", "merged.jsonl")
     )
     assert merged_header == header
     assert [dataclasses.replace(c, seconds=0.0) for c in merged] == [
@@ -59,20 +51,20 @@ def call(monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize("share", ["2/2", "1", "-1/2", "a/b", "0/0"])
-def test_a_share_that_is_none_is_refused(monkeypatch, capsys, share):
+def test_malformed_share_is_refused(monkeypatch, capsys, share):
     assert call(monkeypatch, *QUICK, "--share", share) == 2
     assert "share is" in capsys.readouterr().err
 
 
-def test_a_process_without_an_image_has_nothing_to_do(tmp_path, monkeypatch, capsys):
+def test_share_without_images_succeeds(tmp_path, monkeypatch, capsys):
     arguments = (*QUICK, "--max-images", "2", "--share", "2/3", "--out", str(tmp_path / "run.jsonl"))
     assert call(monkeypatch, *arguments) == 0
     assert "0 images of digits" in capsys.readouterr().out
-    assert record.read(tmp_path / "run.2-of-3.jsonl")[1] == []
+    assert jsonl.read(tmp_path / "run.2-of-3.jsonl")[1] == []
     assert devices.share(None) == (0, 1)
 
 
-def test_too_little_memory_is_said_with_what_to_lower(monkeypatch, capsys):
+def test_exhausted_memory_names_a_remedy(monkeypatch, capsys):
     def exhaust(arguments, console):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
 
@@ -89,13 +81,13 @@ def test_too_little_memory_is_said_with_what_to_lower(monkeypatch, capsys):
         call(monkeypatch)
 
 
-def test_a_random_seed_is_a_number_that_is_recorded(monkeypatch):
+def test_random_seed_becomes_a_number(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["certify.py", "--seed", "random"])
     seeds = {flags.parse(certify.Flags, "certify").smoothing.seed for _ in range(3)}
     assert len(seeds) == 3 and all(0 <= seed < 2**32 for seed in seeds)
 
 
-def test_a_second_run_on_a_file_is_refused_while_the_first_goes_on(tmp_path, monkeypatch, capsys):
+def test_second_writer_of_file_is_refused(tmp_path, monkeypatch, capsys):
     code = (
         "import sys, time; from deqsmooth.certificates import jsonl\n"
         "with jsonl.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
@@ -117,7 +109,7 @@ def test_a_second_run_on_a_file_is_refused_while_the_first_goes_on(tmp_path, mon
     assert "was begun by another run" in capsys.readouterr().err
 
 
-def test_an_image_that_is_none_is_left_out_and_the_exit_status_says_so(tmp_path, monkeypatch, capsys):
+def test_unreadable_images_give_status_3(tmp_path, monkeypatch, capsys):
     images, labels = data.load("digits").take(range(4))
     images[[0, 2]] = np.nan
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
@@ -126,7 +118,7 @@ def test_an_image_that_is_none_is_left_out_and_the_exit_status_says_so(tmp_path,
         *QUICK, "--dataset", "arrays", "--data-dir", str(tmp_path / "images.npz"),
         "--checkpoint", str(ROOT / "deqsmooth" / "shipped" / "digits-0.5"), "--out", str(out),
     )  # fmt: skip
-    # The second time, what is left is tried again, and found to be as it was.
+    # The second run tries the unreadable images again and appends nothing.
     for _ in range(2):
         assert call(monkeypatch, *arguments) == 3
         assert "image 2 has no certificate: images go from nan" in capsys.readouterr().err
@@ -138,7 +130,7 @@ def test_an_image_that_is_none_is_left_out_and_the_exit_status_says_so(tmp_path,
     assert "2 images without one" in verification.summary(verification.verify(tmp_path / "merged.jsonl"))
 
 
-def test_a_checkpoint_that_was_replaced_is_refused(tmp_path, monkeypatch, capsys):
+def test_replaced_checkpoint_is_refused(tmp_path, monkeypatch, capsys):
     shipped, model = ROOT / "deqsmooth" / "shipped", tmp_path / "model"
     shutil.copytree(shipped / "digits-0.5", model)
     arguments = (*QUICK, "--max-images", "1", "--checkpoint", str(model), "--out", str(tmp_path / "run.jsonl"))
@@ -152,8 +144,8 @@ def test_a_checkpoint_that_was_replaced_is_refused(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_run_killed_again_and_again_ends_with_the_same_certificates(tmp_path, cache, num_kills):  # noqa: F811
-    """At any time, from the start of the process to the middle of a line; each time on other devices."""
+def test_killed_runs_resume_to_equal_certificates(tmp_path, cache, num_kills):  # noqa: F811
+    """Killed at random times, and resumed with other numbers of devices and batch sizes."""
     rng = random.Random(num_kills)
     arguments = ("certify.py", *QUICK, "--max-images", str(5 * num_kills), "--stride", "1")
     assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0

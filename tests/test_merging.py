@@ -1,11 +1,11 @@
-"""Files brought together: equal to what one run would have written, and nothing mixed."""
+"""Merging: the merged file equals that of a single run, and inconsistent files are refused."""
 
 import sys
 
 import pytest
 from test_verification import rewritten
 
-from deqsmooth.certificates import jsonl, merging, record, verification
+from deqsmooth.certificates import jsonl, merging, verification
 from deqsmooth.commands import merge
 from deqsmooth.config import serialization
 
@@ -19,20 +19,20 @@ def write(path, header, found):
 
 @pytest.fixture
 def parts(run, tmp_path):
-    """A run as two machines would have written it, with an image that both have."""
-    header, found = record.read(run)
+    """The files of two machines that share a run, with one image in both files."""
+    header, found = jsonl.read(run)
     return [write(tmp_path / "a.jsonl", header, found[4::-1]), write(tmp_path / "b.jsonl", header, found[4:])]
 
 
-def test_parts_make_the_whole_byte_for_byte(run, parts, tmp_path):
+def test_merged_parts_equal_whole_run(run, parts, tmp_path):
     assert merging.merge(parts, tmp_path / "whole.jsonl") == 9
-    header, found = record.read(run)
+    header, found = jsonl.read(run)
     ordered = write(tmp_path / "ordered.jsonl", header, sorted(found, key=lambda c: c.index))
     assert (tmp_path / "whole.jsonl").read_bytes() == ordered.read_bytes()
     assert verification.verify(tmp_path / "whole.jsonl").differences == []
 
 
-def test_what_does_not_belong_together_is_refused(parts, tmp_path, monkeypatch, capsys):
+def test_inconsistent_parts_are_refused(parts, tmp_path, monkeypatch, capsys):
     def other_seed(header, records):
         header["smoothing"]["seed"] = 1
 
@@ -61,8 +61,8 @@ def test_what_does_not_belong_together_is_refused(parts, tmp_path, monkeypatch, 
     assert main(*parts) == 2 and "exists" in capsys.readouterr().err
 
 
-def test_another_run_is_refused(parts, tmp_path):
-    header, found = record.read(parts[0])
+def test_other_run_is_refused(parts, tmp_path):
+    header, found = jsonl.read(parts[0])
     entries = {name: x for name, x in header.items() if name != "sha256"} | {"device": "another"}
     entries |= {"sha256": serialization.digest(entries)}
     other = write(tmp_path / "other.jsonl", entries, found)

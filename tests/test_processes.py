@@ -1,4 +1,4 @@
-"""Several processes that JAX knows of, on loopback: images shared out, a model trained by all, and one lost."""
+"""Several processes that JAX connects: certification in shares, distributed training, and a lost process."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ FLAGS = [part for name, x in TRAINING.items() for part in (f"--{name.replace('_'
 
 
 def company(script, *arguments, num, num_devices, cwd, cache):  # noqa: F811
-    """Some processes that are one run."""
+    """Starts the processes of one distributed run, connected by the loopback interface."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -39,11 +39,11 @@ def company(script, *arguments, num, num_devices, cwd, cache):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 4])
-def test_a_lost_process_delays_nobody_and_goes_on_alone(tmp_path, cache, num):  # noqa: F811
+def test_lost_process_delays_no_other(tmp_path, cache, num):  # noqa: F811
     arguments = ("certify.py", *QUICK, "--max-images", "21", "--images-per-batch", "1", "--stride", "1")
     assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache, num_devices=1)[0] == 0
     processes = company(*arguments, "--out", "run.jsonl", num=num, num_devices=8 // num, cwd=tmp_path, cache=cache)
-    # The first is the one that all others had joined.
+    # The killed process is the coordinator.
     wait_for_lines(tmp_path / f"run.0-of-{num}.jsonl", 2, processes[0])
     processes[0].kill()
     outputs = [process.communicate(timeout=300)[0] for process in processes]
@@ -58,7 +58,7 @@ def test_a_lost_process_delays_nobody_and_goes_on_alone(tmp_path, cache, num):  
 
 
 @pytest.mark.slow
-def test_processes_that_train_together_are_one_and_are_saved_when_one_is_to_go(tmp_path, cache):  # noqa: F811
+def test_distributed_training_is_saved_and_resumed(tmp_path, cache):  # noqa: F811
     workdir = tmp_path / "run"
     processes = company(
         "train.py", *FLAGS, "--model.channels", "8", "--workdir", str(workdir),
@@ -68,7 +68,7 @@ def test_processes_that_train_together_are_one_and_are_saved_when_one_is_to_go(t
     processes[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2
-    assert "process 0 of 2" in outputs[0] and "; --resume goes on from there" in outputs[0]
+    assert "process 0 of 2" in outputs[0] and "; --resume continues from there" in outputs[0]
     assert "process 1 of 2" in outputs[1] and "saved" not in outputs[1]
 
     resumed = run(
@@ -89,7 +89,7 @@ def test_processes_that_train_together_are_one_and_are_saved_when_one_is_to_go(t
     np.testing.assert_allclose(losses[10], float(whole[9].metrics.loss), rtol=1e-4)
 
 
-def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, capsys):
+def test_missing_coordinator_is_refused(monkeypatch, capsys):
     def initialize(*arguments, **options):
         raise ValueError("coordinator_address should be defined.")
 
@@ -100,7 +100,7 @@ def test_without_an_environment_that_says_so_no_process_is_joined(monkeypatch, c
     assert "coordinator_address should be defined" in errors and "JAX_NUM_PROCESSES" in errors
 
 
-def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
+def test_indivisible_batch_is_refused(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 3)
     with pytest.raises(ValueError, match="batch_size is 256; it must be a multiple of the number of processes, 3"):
         devices.mesh_of_all(256)

@@ -1,4 +1,4 @@
-"""How far work is said to be, by a clock of the test's own."""
+"""Progress of a command, by a simulated clock."""
 
 import io
 
@@ -9,7 +9,8 @@ from deqsmooth.commands import progress
 
 
 @pytest.mark.parametrize("before", [0, 20])
-def test_time_left_is_that_of_the_average_rate_however_large_the_batches(before):
+def test_time_left_uses_average_rate(before):
+    """The twenty steps of a batch end at the same time."""
     now, output = [0.0], io.StringIO()
     shown = progress.bar(rich.console.Console(file=output, width=200))
     shown.get_time = lambda: now[0]
