@@ -91,7 +91,7 @@ def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> Non
     certificates = file.header.get("certificates")
     attacked = [run for run in runs if run.checked and run.checked.header["sha256"] == certificates]
     if not attacked:
-        raise ValueError(f"{path} has attacks on certificates that are not among the given files")
+        raise ValueError(f"{path} has attacks on certificates that are not among the files")
     for run in attacked:
         run.attempts.extend(file.attempts)
 
