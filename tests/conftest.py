@@ -18,12 +18,11 @@ jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from support import write_run  # noqa: E402
 
-from deqsmooth import config, data, devices, models  # noqa: E402
-from deqsmooth.certificates import jsonl  # noqa: E402
+from deqsmooth import config, devices, models  # noqa: E402
 from deqsmooth.config import architecture  # noqa: E402
 from deqsmooth.models import checkpoints  # noqa: E402
-from deqsmooth.smoothing import certification, provenance  # noqa: E402
 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
 INDEPENDENT = config.Smoothing(
@@ -44,18 +43,6 @@ def small():
     readout["kernel"] = readout["kernel"] * 3
     settings = config.Training(model=SMALL)
     return checkpoints.Checkpoint(model, variables, SMALL, settings, "0" * 64)
-
-
-def write_run(path, checkpoint, settings, stride):
-    """A file of certificates of digits, every so many."""
-    selection = config.Selection(dataset="digits", stride=stride)
-    dataset = data.load("digits")
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
-    indices = list(selection.indices(len(dataset)))
-    with jsonl.Writer(path, header) as writer:
-        for certificate in certification.certify_dataset(checkpoint, dataset, indices, settings):
-            writer.write(certificate)
-    return path
 
 
 @pytest.fixture(scope="session", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])

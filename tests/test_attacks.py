@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deqsmooth import config, data
+from deqsmooth import config, data, solvers
 from deqsmooth.models import base_classifier, starts
-from deqsmooth.smoothing import ascent, attacks, certification, sampler
+from deqsmooth.smoothing import ascent, attacks, certification
 
 HOW = config.Attack(steps=12, restarts=2, draws=4, num_estimation=200, alpha=0.01)
 SETTINGS = config.Smoothing(
@@ -77,7 +77,7 @@ def test_the_classifier_is_that_of_the_certificates_and_its_gradient_that_of_unr
     images = jax.random.uniform(jax.random.key(5), (3, 8, 8, 1))
     classify = attacks.classify_fn(small, settings, gradient_budget=60)
     expected = base_classifier.classify(
-        small.model, small.variables, sampler.solver_of(settings), images, starts.zero(small.model)
+        small.model, small.variables, solvers.build("plain", 60), images, starts.zero(small.model)
     )
     np.testing.assert_allclose(jax.jit(classify)(small.variables, images), expected.logits, atol=1e-6)
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth.certificates import attempts, jsonl, record
+from deqsmooth.certificates import attempts, jsonl, writing
 from deqsmooth.commands import attack, certify, recertify, report
 from deqsmooth.config import serialization
 from deqsmooth.reports import runs
@@ -45,8 +45,8 @@ def folder(tmp_path_factory):
 
 
 def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
-    header, found = attempts.read(folder / "attacks.jsonl")
-    chosen = record.read(folder / "certificates.jsonl")
+    header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
+    chosen = jsonl.read(folder / "certificates.jsonl")
     assert header["certificates"] == chosen[0]["sha256"] and header["attack"]["steps"] == 4
     assert sorted((x.index, x.budget, x.radius) for x in found) == [
         (c.index, radius, c.radius) for c in chosen[1] for radius in (0.2, 6.0)
@@ -60,13 +60,13 @@ def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
 
 
 def test_what_does_not_follow_in_a_file_of_attacks_is_named(folder, tmp_path, monkeypatch, capsys):
-    def verify(path):
+    def checked(path):
         status = call(monkeypatch, verify.main, path)
         return status, capsys.readouterr().out
 
-    status, out = verify(folder / "attacks.jsonl")
+    status, out = checked(folder / "attacks.jsonl")
     assert status == 0 and out.endswith("6 attacks, 0 differences, 0 certificates refuted\n")
-    header, found = attempts.read(folder / "attacks.jsonl")
+    header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     changed = tmp_path / "changed.jsonl"
     one = dataclasses.replace(found[0], prediction=(found[0].certified + 1) % 10, distance=0.1, radius=0.2)
     lines = {
@@ -79,15 +79,15 @@ def test_what_does_not_follow_in_a_file_of_attacks_is_named(folder, tmp_path, mo
     for message, line in lines.items():
         entries = [header, *map(dataclasses.asdict, [found[0], line] if line == found[0] else [line])]
         changed.write_text("\n".join(map(json.dumps, entries)))
-        status, out = verify(changed)
+        status, out = checked(changed)
         assert status == 1 and message in out
     # One that follows, and refutes.
     changed.write_text("\n".join(json.dumps(x) for x in (header, dataclasses.asdict(one) | {"refutes": True})))
-    assert verify(changed) == (1, f"{changed}: 1 attacks, 0 differences, 1 certificates refuted\n")
+    assert checked(changed) == (1, f"{changed}: 1 attacks, 0 differences, 1 certificates refuted\n")
 
 
 def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys):
-    header, found = attempts.read(folder / "attacks.jsonl")
+    header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     found[0] = dataclasses.replace(found[0], distance=0.1, prediction=9, refutes=True)
     lines = [header, *map(dataclasses.asdict, found)]
     (tmp_path / "attacks.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
@@ -134,10 +134,10 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_certificates_that_do_not_name_their_data_are_refused(folder, tmp_path, monkeypatch, capsys):
-    header, found = record.read(folder / "certificates.jsonl")
+    header, found = jsonl.read(folder / "certificates.jsonl")
     entries = {name: x for name, x in header.items() if name not in ("data", "sha256")}
     entries |= {"sha256": serialization.digest(entries)}
-    with jsonl.Writer(tmp_path / "old.jsonl", entries) as writer:
+    with writing.Writer(tmp_path / "old.jsonl", entries) as writer:
         for certificate in found:
             writer.write(certificate)
     for command in (attack.main, recertify.main):

@@ -1,71 +1,65 @@
 """Files of certificates: nothing lost, nothing mixed, nothing half written."""
 
-import dataclasses
 import errno
 import json
 import os
 
 import pytest
+from support import certificate
 
-from deqsmooth.certificates import jsonl, record
+from deqsmooth.certificates import jsonl, record, writing
 
 HEADER = {"kind": "header", "schema": record.SCHEMA, "smoothing": {"sigma": 0.5}, "sha256": "ab"}
 
 
-def certificate(index: int, **change) -> record.Certificate:
-    kinds = {"int": 1, "float": 0.1 + 0.2, "str": "x", "bool": True, "tuple[int,": (1, 2), "tuple[float,": (0.1,)}
-    values = {field.name: kinds[field.type.split(" ")[0]] for field in dataclasses.fields(record.Certificate)}
-    return record.Certificate(**{**values, "index": index, "prediction": None, "warning": None, **change})
-
-
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "folder" / "run.jsonl"
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         for index in range(3):
             writer.write(certificate(index))
-    header, found = record.read(path)
+    header, found = jsonl.read(path)
     assert header == HEADER and found == [certificate(index) for index in range(3)]
     assert found[0].radius == 0.1 + 0.2
 
 
 def test_each_certificate_is_on_disk_before_the_next(tmp_path):
-    with jsonl.Writer(tmp_path / "run.jsonl", HEADER) as writer:
+    with writing.Writer(tmp_path / "run.jsonl", HEADER) as writer:
         for index in range(3):
             writer.write(certificate(index))
-            assert len(record.read(tmp_path / "run.jsonl")[1]) == index + 1
+            assert len(jsonl.read(tmp_path / "run.jsonl")[1]) == index + 1
 
 
 @pytest.mark.parametrize("cut", [1, 40, 200])
 def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
     path = tmp_path / "run.jsonl"
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         writer.write(certificate(1))
     path.write_bytes(path.read_bytes()[:-cut])
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert writer.done == [certificate(0)]
         assert writer.left([2, 0, 1]) == [2, 1]
         writer.write(certificate(1))
         assert writer.done == [certificate(0), certificate(1)]
         assert writer.left([2, 0, 1]) == [2]
-    assert record.read(path)[1] == [certificate(0), certificate(1)]
+    assert jsonl.read(path)[1] == [certificate(0), certificate(1)]
 
 
 def test_a_header_that_a_kill_left_unfinished_is_begun_anew(tmp_path):
     path = tmp_path / "run.jsonl"
     path.write_text(json.dumps(HEADER)[:20])
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert writer.done == []
-    assert record.read(path) == (HEADER, [])
+    assert jsonl.read(path) == (HEADER, [])
 
 
 def test_another_header_is_refused_and_the_file_left_alone(tmp_path):
     path = tmp_path / "run.jsonl"
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"smoothing.*0\.25"):
-        jsonl.Writer(path, {**HEADER, "smoothing": {"sigma": 0.25}})
+        writing.Writer(path, {**HEADER, "smoothing": {"sigma": 0.25}})
     assert path.read_bytes() == before
 
 
@@ -84,37 +78,37 @@ def test_what_is_no_file_of_certificates_is_refused(tmp_path, text, message):
     path = tmp_path / "run.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        record.read(path)
+        jsonl.read(path)
     if text:
         with pytest.raises(ValueError, match=message):
-            jsonl.Writer(path, HEADER)
+            writing.Writer(path, HEADER)
         assert path.read_text() == text
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write"):
-        jsonl.Writer(tmp_path / "file" / "run.jsonl", HEADER)
+        writing.Writer(tmp_path / "file" / "run.jsonl", HEADER)
     with pytest.raises(ValueError, match="cannot write"):
-        jsonl.Writer(tmp_path, HEADER)
+        writing.Writer(tmp_path, HEADER)
     with pytest.raises(ValueError, match="cannot read"):
-        record.read(tmp_path / "missing.jsonl")
+        jsonl.read(tmp_path / "missing.jsonl")
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path):
     path = tmp_path / "run.jsonl"
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         with pytest.raises(ValueError, match="is being written by another process"):
-            jsonl.Writer(path, HEADER)
+            writing.Writer(path, HEADER)
         writer.write(certificate(1))
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert len(writer.done) == 2
 
 
 def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
     path = tmp_path / "run.jsonl"
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         before = path.read_bytes()
         file = writer._file
@@ -134,14 +128,14 @@ def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
             writer.write(certificate(1))
         monkeypatch.undo()
     assert path.read_bytes()[:-20] == before
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         assert writer.done == [certificate(0)]
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced"])
 def test_a_file_that_vanishes_while_it_is_written_is_no_place_to_report_to(tmp_path, change):
     path = tmp_path / "run.jsonl"
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
         path.rename(tmp_path / "elsewhere.jsonl")
         if change == "replaced":
@@ -149,30 +143,30 @@ def test_a_file_that_vanishes_while_it_is_written_is_no_place_to_report_to(tmp_p
         with pytest.raises(ValueError, match="was removed or replaced while it was written"):
             writer.write(certificate(1))
     assert not path.exists() or path.read_text() == "something else"
-    assert len(record.read(tmp_path / "elsewhere.jsonl")[1]) == 1
+    assert len(jsonl.read(tmp_path / "elsewhere.jsonl")[1]) == 1
 
 
 def test_an_image_that_cannot_be_read_is_noted_once_and_may_get_a_certificate_later(tmp_path):
     path = tmp_path / "run.jsonl"
     torn = record.Unreadable(1, "torn")
     for _ in range(2):
-        with jsonl.Writer(path, HEADER) as writer:
+        with writing.Writer(path, HEADER) as writer:
             assert writer.done == []
             writer.write(torn)
-    file = record.open_file(path)
+    file = jsonl.parse(path, path.read_text())
     assert [line.entry for line in file.lines] == [torn] == file.unreadable
-    with jsonl.Writer(path, HEADER) as writer:
+    with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(1))
-    file = record.open_file(path)
+    file = jsonl.parse(path, path.read_text())
     assert (file.certificates, file.unreadable) == ([certificate(1)], [])
-    assert file.lines[1].chain == record.link(file.lines[0].chain, file.lines[1].record)
+    assert file.lines[1].chain == jsonl.link(file.lines[0].chain, file.lines[1].values)
 
 
 def test_what_is_no_file_or_endless_is_not_read(tmp_path):
     for path in ("/dev/zero", tmp_path):
         with pytest.raises(ValueError, match="cannot read"):
-            record.read(path)
+            jsonl.read(path)
     with (tmp_path / "huge.jsonl").open("wb") as file:
         file.truncate(2**32)
     with pytest.raises(ValueError, match="it has 4,294,967,296 bytes"):
-        record.read(tmp_path / "huge.jsonl")
+        jsonl.read(tmp_path / "huge.jsonl")

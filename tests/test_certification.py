@@ -1,7 +1,6 @@
 """Certification: counts that depend on nothing but the key path, audits of the same noise, true radii."""
 
 import dataclasses
-import functools
 import re
 
 import jax
@@ -9,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from support import labels_of
 
-from deqsmooth import config, data, devices, solvers
-from deqsmooth.models import base_classifier
-from deqsmooth.smoothing import certification, noise, sampler
+from deqsmooth import config, data, devices
+from deqsmooth.smoothing import certification, cost, kernels, layout, noise
 from deqsmooth.statistics import bounds
 
 INDEPENDENT = config.Smoothing(
@@ -37,19 +36,6 @@ def certify(classifier, images, settings, **change):
 def essence(certificates, *but):
     """Fields apart from times and from what is said to differ."""
     return [{name: x for name, x in vars(c).items() if name not in ("seconds", *but)} for c in certificates]
-
-
-def labels_of(small, image, index, phase, samples, budget=4, sigma=0.5):
-    """Votes of the reference on given samples, solved without scan, lanes or blocks."""
-    key = noise.phase_key(0, index, phase)
-    draws = noise.gaussian(jnp.stack([key] * len(samples)), jnp.asarray(samples, jnp.int32), image.shape)
-    solver = solvers.build("anderson", budget)
-    classify = jax.jit(
-        functools.partial(
-            base_classifier.classify, small.model, small.variables, solver, start=small.model.initial_state
-        )
-    )
-    return np.argmax(classify(image + sigma * draws).logits, -1)
 
 
 def test_independent_counts_are_those_of_solving_each_sample_alone(small, images):
@@ -122,9 +108,7 @@ def test_an_audit_draws_votes_for_the_class_at_random(small, images):
     settings = dataclasses.replace(SERIAL, num_audit=10, alpha=0.1, alpha_audit=0.05)
     (c,) = certification.certify(small, images[:1], settings)
     assert c.num_audit == 10 < c.count
-    expected = bounds.lower_bound(
-        c.count, 90, alpha_count=0.05, mismatches=c.mismatches, audited=10, alpha_audit=0.05
-    )
+    expected = bounds.lower_bound(c.count, 90, 0.05, audit=bounds.Audit(10, c.mismatches, 0.05))
     assert c.p_lower == expected
     assert c.radius == bounds.radius(expected, 0.5)
     assert (c.prediction is None) == (expected <= 0.5)
@@ -176,41 +160,33 @@ def test_images_that_cannot_be_read_are_left_out_and_change_no_other(small, sett
 
 def test_evaluations_are_counted_to_the_last(small, images):
     independent = certify(small, images, INDEPENDENT)
-    assert {c.evaluations for c in independent} == {4 * (20 + 90)} == {INDEPENDENT.evaluations}
+    assert {c.evaluations for c in independent} == {4 * (20 + 90)} == {layout.resolve(INDEPENDENT).evaluations}
     serial = certify(small, images, SERIAL)
     # Both phases warm up 16 lanes; the audit is padded to its size where there are fewer votes.
-    assert {c.evaluations for c in serial} == {2 * 16 * 2 + (20 + 90) + 30 * 4} == {SERIAL.evaluations}
-    # Of 2 and 6 steps; every warm-up after the first begins with a lane's third or fifth sample.
-    again = dataclasses.replace(SERIAL, warmup_interval=2)
-    assert {c.evaluations for c in certify(small, images, again)} == {again.evaluations}
-    assert again.evaluations - SERIAL.evaluations == 2 * 16 * 2
+    assert (
+        {c.evaluations for c in serial}
+        == {2 * 16 * 2 + (20 + 90) + 30 * 4}
+        == {layout.resolve(SERIAL).evaluations}
+    )
 
 
-def test_a_chain_that_is_warmed_up_for_every_sample_votes_as_the_solver_of_both_together(small, images):
-    """Plain iteration goes on where it stopped, so that 2 and 2 evaluations are 4; and its votes need no audit."""
-    halves = {"budget": 2, "warmup_budget": 2, "warmup_interval": 1, "warmup_solver": "plain", "solver": "plain"}
-    serial = certify(small, images, SERIAL, **halves)
+def test_chains_of_one_sample_vote_independently(small, images):
+    """Plain iteration goes on where its warm-up stopped, so that 2 and 2 evaluations are 4."""
+    serial = certify(small, images, SERIAL, budget=2, warmup_budget=2, solver="plain", lanes=90)
     independent = certify(small, images, INDEPENDENT, solver="plain")
     for name in ("counts", "counts_selection", "selected"):
         assert [getattr(c, name) for c in serial] == [getattr(c, name) for c in independent]
     assert {c.mismatches for c in serial} == {0}
-    mixed = certify(small, images, SERIAL, **{**halves, "warmup_solver": "anderson"})
-    assert [c.residuals for c in mixed] != [c.residuals for c in serial]
 
 
 def test_ten_images_are_traced_once(small, monkeypatch):
-    made = []
-    original = sampler.Programs
-
-    def remember(*arguments):
-        made.append(original(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(sampler, "Programs", remember)
+    traces = []
+    run = kernels.run
+    monkeypatch.setattr(kernels, "run", lambda *arguments: traces.append(1) or run(*arguments))
     images = np.asarray(jax.random.uniform(jax.random.key(4), (10, 8, 8, 1)))
     assert len(certify(small, images, SERIAL, images_per_batch=4)) == 10
     # Selection, estimation, audit.
-    assert [programs.num_traces for programs in made] == [3]
+    assert len(traces) == 3
 
 
 def test_images_that_break_the_model_abstain_and_harm_no_other(small, images):
@@ -301,7 +277,7 @@ def test_arguments_that_break_a_rule_are_refused(small, images):
 def test_devices_exchange_nothing(small, settings):
     """So that none waits for another, and several processes need no way to each other."""
     programs = certification.prepare(small, settings, small.model.image_shape, 5)
-    for program in programs._compiled.values():
+    for program in programs.compiled.values():
         text = program.as_text()
         assert "fusion" in text
         assert not re.search(r"all-(gather|reduce|to-all)|reduce-scatter|collective", text)
@@ -314,7 +290,7 @@ def test_the_largest_block_that_fits_is_found(small, images, monkeypatch, capsys
 
     def needed(block):
         one = certification.prepare(small, dataclasses.replace(settings, block=block), shape, 1)
-        return max(one.memory().values())
+        return max(cost.memory(one).values())
 
     assert needed(25) > needed(12)
     monkeypatch.setattr(devices, "memory", lambda: needed(25) - 1)
@@ -326,5 +302,5 @@ def test_the_largest_block_that_fits_is_found(small, images, monkeypatch, capsys
     ):
         next(certification.certify(small, images, settings))
     monkeypatch.undo()
-    assert certification.fit(small, settings, shape, 5).block == certification.default_block() == 100
+    assert certification.fit(small, settings, shape, 5).block == layout.default_block() == 100
     assert 2**20 < devices.memory() < 2**50

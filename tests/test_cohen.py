@@ -1,7 +1,7 @@
 """Result files of Cohen et al.: what is written is read, and what breaks the format is refused."""
 
 import pytest
-from test_certificates import certificate
+from support import certificate
 
 from deqsmooth.certificates import cohen
 from deqsmooth.statistics import bounds

@@ -31,10 +31,8 @@ BAD = [
     ({"start": "previous", "sampler": "independent"}, "start is 'previous'"),
     ({"num_audit": 100, "sampler": "independent"}, "num_audit is 100"),
     ({"bound": "exact", "sampler": "independent"}, "bound is exact"),
-    ({"warmup_solver": "andersen"}, "did you mean 'anderson'"),
-    ({"warmup_solver": "plain", "sampler": "independent"}, "warmup_solver is plain"),
-    ({"warmup_interval": 0}, "warmup_interval is 0"),
-    ({"warmup_interval": 5, "sampler": "independent"}, "warmup_interval is 5"),
+    ({"bound": "paired", "sampler": "independent"}, "bound is paired"),
+    ({"warmup_budget": 5, "sampler": "independent"}, "warmup_budget is 5"),
 ]
 
 

@@ -98,7 +98,7 @@ def test_a_random_seed_is_a_number_that_is_recorded(monkeypatch):
 def test_a_second_run_on_a_file_is_refused_while_the_first_goes_on(tmp_path, monkeypatch, capsys):
     code = (
         "import sys, time; from deqsmooth.certificates import jsonl\n"
-        "with jsonl.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
+        "with writing.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
         "    print('open', flush=True); time.sleep(60)"
     )
     path = tmp_path / "run.jsonl"

@@ -10,6 +10,7 @@ import rich.console
 from scipy import stats
 
 from deqsmooth import config, data
+from deqsmooth.certificates import statements
 from deqsmooth.commands import plan as plan_command
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, planning
@@ -28,7 +29,7 @@ def pilot(**change):
 
 @pytest.mark.parametrize(("trials", "alpha", "radius"), [(100, 0.001, 0.5), (5000, 0.0003, 0.9), (20, 0.05, 0.1)])
 def test_the_least_count_is_the_first_that_certifies(trials, alpha, radius):
-    least = bounds.least_count(trials, alpha, bounds.share(radius, 0.5))
+    least = bounds.least_count(trials, alpha, bounds.probability(radius, 0.5))
 
     def reaches(count):
         return bounds.radius(bounds.clopper_pearson_lower(count, trials, alpha), 0.5) >= radius
@@ -40,7 +41,7 @@ def test_what_is_expected_without_looks_is_the_tail_of_a_beta_binomial():
     for plan in planning.plans(pilot(), SETTINGS):
         size = plan.settings.num_estimation
         if plan.settings.looks is None:
-            goal = bounds.least_count(size, 0.001, bounds.share(0.5, 0.5))
+            goal = bounds.least_count(size, 0.001, bounds.probability(0.5, 0.5))
             tails = stats.betabinom.sf(goal - 1, size, COUNTS + 0.5, 400 - COUNTS + 0.5)
             # A mean of 1,000 paths of six images: four standard errors at most 0.03.
             assert plan.certified == pytest.approx(np.mean(tails * CORRECT), abs=0.03)
@@ -126,7 +127,7 @@ def test_what_was_expected_comes_true():
     )
     indices = np.linspace(0, len(dataset) - 1, 16).astype(int)
     made = list(certification.certify_dataset(checkpoint, dataset, indices, best.settings))
-    certified = bounds.certified_accuracy([c.correct for c in made], [c.radius for c in made], 0.5)
+    certified = statements.certified_accuracy(made, 0.5)
     # 16 images whose shares are known from 200 votes: one image more or less.
     assert certified == pytest.approx(best.certified, abs=1.5 / 16)
     assert np.mean([c.evaluations for c in made]) == pytest.approx(best.evaluations, rel=0.35)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from deqsmooth import config, data
 from deqsmooth.smoothing import noise, prediction
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import significance
 
 SETTINGS = config.Smoothing(sampler="independent", budget=2, num_estimation=90, alpha=0.05, sigma=0.5)
 
@@ -27,7 +27,7 @@ def test_votes_are_those_of_the_images_own_noise():
         draws = noise.gaussian(jnp.stack([key] * 90), jnp.arange(90, dtype=jnp.int32), images.shape[1:])
         votes = np.argmax(brightness(images[index] + 0.5 * draws), -1)
         assert found.counts == tuple(np.bincount(votes, minlength=4))
-        assert found.label == bounds.smoothed_class(found.counts[:-1], 0.05)
+        assert found.label == significance.smoothed_class(found.counts[:-1], 0.05)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,17 @@ def test_a_wrong_class_is_as_rare_as_alpha_where_classes_are_tied():
         for a in range(25):
             for b in range(25 - a):
                 counts = (a, b, 24 - a - b)
-                if bounds.smoothed_class(counts, 0.05) in (1, 2):
+                if significance.smoothed_class(counts, 0.05) in (1, 2):
                     wrong += stats.multinomial.pmf(counts, 24, shares)
         assert 0 < wrong <= 0.05
 
 
 def test_the_test_is_the_two_sided_binomial_one():
     # 2 P(X >= 15) for 20 tosses is 0.0414.
-    assert bounds.smoothed_class([15, 5], 0.0415) == 0 and bounds.smoothed_class([15, 5], 0.0413) is None
-    assert bounds.smoothed_class([0, 0], 0.5) is None
+    assert (
+        significance.smoothed_class([15, 5], 0.0415) == 0 and significance.smoothed_class([15, 5], 0.0413) is None
+    )
+    assert significance.smoothed_class([0, 0], 0.5) is None
 
 
 @pytest.mark.parametrize("change", [{"sampler": "serial", "budget": 3, "num_audit": 20}, {"looks": (20, 90)}])

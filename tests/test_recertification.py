@@ -5,12 +5,11 @@ import sys
 
 import pytest
 from scipy import stats
-from test_certification import labels_of
-from test_verification import rewritten
+from support import labels_of, rewritten
 
 from deqsmooth import config, data
-from deqsmooth.certificates import jsonl, record, verification
-from deqsmooth.commands import main
+from deqsmooth.certificates import jsonl, verification, writing
+from deqsmooth.commands import certify, recertify
 from deqsmooth.smoothing import certification, noise, provenance, recertification
 from deqsmooth.statistics import bounds
 
@@ -37,14 +36,14 @@ def found(small, digits):
 
 
 def test_pairs_are_those_of_solving_each_sample_alone(small, digits, found):
-    settings = recertification.settings_after(BEFORE, budget=1, num_audit=60, alpha_audit=0.005)
+    settings = recertification.settings_after(BEFORE, budget=1, num_pairs=60, alpha_pairs=0.005)
     again = list(recertification.recertify(found, (small, BEFORE), (small, settings), digits))
-    assert sum(c.mismatches for c in again) > 0
+    assert sum(c.lost for c in again) > 0
     for old, new in zip(found, again, strict=True):
         image = digits.take([old.index])[0][0]
         votes = [labels_of(small, image, old.index, noise.AUDIT, range(60), budget=k) for k in (4, 1)]
         lost = (votes[0] == old.selected) & (votes[1] != old.selected)
-        assert new.mismatches == lost.sum() and new.evaluations == 60 * (4 + 1)
+        assert (new.lost, new.num_pairs, new.mismatches) == (lost.sum(), 60, 0) and new.evaluations == 60 * (4 + 1)
         left = bounds.clopper_pearson_lower(old.count, 200, 0.015)
         left -= stats.beta.ppf(1 - 0.005, lost.sum() + 1, 60 - lost.sum())
         assert new.p_lower == pytest.approx(max(0.0, left), rel=1e-12)
@@ -53,10 +52,10 @@ def test_pairs_are_those_of_solving_each_sample_alone(small, digits, found):
 
 
 def test_the_same_network_loses_nothing_but_the_price_of_the_pairs(small, digits, found):
-    settings = recertification.settings_after(BEFORE, num_audit=100, alpha_audit=0.002)
+    settings = recertification.settings_after(BEFORE, num_pairs=100, alpha_pairs=0.002)
     again = list(recertification.recertify(found, (small, BEFORE), (small, settings), digits))
     for old, new in zip(found, again, strict=True):
-        assert new.mismatches == 0
+        assert new.lost == 0
         price = 1 - 0.002 ** (1 / 100)
         lower = bounds.clopper_pearson_lower(old.count, 200, 0.018)
         assert new.p_lower == pytest.approx(max(0.0, lower - price))
@@ -70,7 +69,7 @@ def test_a_false_bound_is_as_rare_as_alpha(share, lost):
         stats.binom.pmf(count, 40, share) * stats.binom.pmf(differing, 30, lost)
         for count in range(41)
         for differing in range(31)
-        if bounds.paired_lower(count, 40, differing, 30, 0.02, 0.08) > share - lost
+        if bounds.paired_lower(count, 40, bounds.Pairs(30, differing, 0.02), 0.08) > share - lost
     )
     assert missed <= 0.1
 
@@ -79,7 +78,7 @@ def test_a_false_bound_is_as_rare_as_alpha(share, lost):
     ("settings", "message"),
     [
         (config.Smoothing(num_estimation=200, num_audit=100), "sampler 'serial'"),
-        (config.Smoothing(sampler="independent", bound="paired"), "bound 'paired'"),
+        (config.Paired(), "bound 'paired'"),
     ],
 )
 def test_other_certificates_are_refused(settings, message):
@@ -88,22 +87,22 @@ def test_other_certificates_are_refused(settings, message):
 
 
 def test_only_pairs_make_such_a_bound(small, digits):
-    settings = config.Smoothing(sampler="independent", bound="paired", budget=1)
-    assert (settings.num_audit, settings.alpha_audit) == (1000, 0.0001)
+    settings = config.Paired(budget=1)
+    assert (settings.num_pairs, settings.alpha_pairs, settings.num_audit) == (1000, 0.0001, None)
     with pytest.raises(ValueError, match="it is that of certificates made from those of another"):
         next(certification.certify(small, digits.take([0])[0], settings))
-    with pytest.raises(ValueError, match=r"alpha_audit is 0\.5; it must be in"):
-        config.Smoothing(sampler="independent", bound="paired", alpha_audit=0.5)
+    with pytest.raises(ValueError, match=r"alpha_pairs is 0\.5; it must be in"):
+        config.Paired(alpha_pairs=0.5)
 
 
 @pytest.fixture(scope="module")
 def run(small, digits, found, tmp_path_factory):
-    settings = recertification.settings_after(BEFORE, budget=2, num_audit=60, alpha_audit=0.005)
+    settings = recertification.settings_after(BEFORE, budget=2, num_pairs=60, alpha_pairs=0.005)
     selection = config.Selection(dataset="digits")
     before = provenance.header(small, selection, BEFORE, digits.identity)
     header = provenance.header(small, selection, settings, digits.identity, before)
     path = tmp_path_factory.mktemp("paired") / "run.jsonl"
-    with jsonl.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         for certificate in recertification.recertify(found, (small, BEFORE), (small, settings), digits):
             writer.write(certificate)
     return path
@@ -115,15 +114,13 @@ def test_they_verify_and_name_what_they_come_from(run):
     assert checked.header["reference"]["budget"] == 2
 
 
-@pytest.mark.parametrize(
-    "change", [{"mismatches": 0}, {"num_audit": 600}, {"alpha_audit": 0.01}, {"bound": "exact"}]
-)
+@pytest.mark.parametrize("change", [{"lost": 0}, {"num_pairs": 600}, {"alpha_pairs": 0.01}, {"bound": "exact"}])
 def test_what_was_tampered_with_is_found(run, tmp_path, change):
     def tamper(header, records):
         for line in records:
             line |= change
 
-    changed = [one for one in record.read(run)[1] if any(getattr(one, k) != v for k, v in change.items())]
+    changed = [one for one in jsonl.read(run)[1] if any(getattr(one, k) != v for k, v in change.items())]
     found = verification.verify(rewritten(run, tmp_path / "changed.jsonl", tamper)).differences
     assert changed and len({difference.line for difference in found}) == len(changed)
 
@@ -146,7 +143,7 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
     def command(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        return getattr(main, name)()
+        return {"certify": certify, "recertify": recertify}[name].main()
 
     assert command("certify", *sampler, *common, "--out", "old.jsonl") == 0
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
@@ -154,9 +151,9 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     whole = (tmp_path / "new.jsonl").read_text()
     (tmp_path / "new.jsonl").write_text("".join(whole.splitlines(keepends=True)[:2]))
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
-    again = record.read("new.jsonl")[1]
+    again = jsonl.read("new.jsonl")[1]
     assert [dataclasses.replace(c, seconds=0.0) for c in again] == [
-        dataclasses.replace(c, seconds=0.0) for c in record.parse(tmp_path / "whole", whole).certificates
+        dataclasses.replace(c, seconds=0.0) for c in jsonl.parse(tmp_path / "whole", whole).certificates
     ]
     assert verification.verify("new.jsonl").differences == []
     broken = (tmp_path / "old.jsonl").read_text().replace('"label": ', '"label": 1')

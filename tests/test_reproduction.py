@@ -11,11 +11,10 @@ import pytest
 from conftest import SERIAL
 from matplotlib.figure import Figure
 from scipy import stats
-from test_certificates import certificate
-from test_verification import rewritten
+from support import certificate, rewritten
 
 from deqsmooth import config
-from deqsmooth.certificates import bound, jsonl, record, rounding, truth
+from deqsmooth.certificates import bound, record, rounding, truth, writing
 from deqsmooth.commands import reproduce
 from deqsmooth.config import presets, serialization
 from deqsmooth.experiments import definitions, page, results, scales
@@ -164,7 +163,7 @@ def test_gaps_are_those_of_audits_of_the_same_votes(small, tmp_path):
             residual=np.zeros(num_estimation), evaluations=1, fallbacks=0,
             audit={"audited": num_audit, "mismatches": 1, "residual": np.zeros(num_audit)},
         )  # fmt: skip
-        with jsonl.Writer(path, header) as writer:
+        with writing.Writer(path, header) as writer:
             writer.write(certification.certificate(0, 0, fields, 1.0))
         return results.Row(name, path)
 

@@ -1,5 +1,6 @@
 """Settings are the same after a journey through JSON."""
 
+import dataclasses
 import json
 
 import pytest
@@ -15,7 +16,7 @@ from deqsmooth.config import architecture, serialization
         config.Smoothing(),
         config.Smoothing(sampler="independent", tolerance=1e-3),
         config.Selection(max_images=3),
-        config.Smoothing(warmup_solver="plain", warmup_interval=3),
+        config.Paired(num_pairs=30),
     ],
 )
 def test_json_round_trip(settings):
@@ -40,8 +41,10 @@ def test_foreign_json_is_refused(change, message):
 
 def test_a_later_setting_is_written_only_if_given():
     """The digest of what was recorded before it must stay."""
-    assert "warmup_interval" not in serialization.to_json(config.Smoothing())
-    assert serialization.to_json(config.Smoothing(warmup_interval=3))["warmup_interval"] == 3
+    independent = config.Smoothing(sampler="independent", looks=(5000, 10_000))
+    assert "spending" not in serialization.to_json(independent)
+    given = dataclasses.replace(independent, spending="equal")
+    assert serialization.to_json(given)["spending"] == "equal"
     assert serialization.to_json(config.Smoothing())["tolerance"] is None
 
 

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
-from test_certificates import certificate
+from support import certificate
 
 from deqsmooth.certificates import cohen, statements
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, significance
 
 
 def line(index, correct, radius, label=1):
@@ -28,11 +28,20 @@ def test_certified_accuracy_and_its_interval():
     assert statements.accuracy(LINES, 0.0).share == 0.6 and statements.accuracy(LINES, 2.0).lower == 0.0
 
 
+def test_averages_by_hand():
+    found = [line(0, True, 0.5), line(1, True, 0.25), line(2, False, 0.75), line(3, False, 0.0)]
+    assert statements.certified_accuracy(found, 0.0) == 0.5
+    assert statements.certified_accuracy(found, 0.25) == 0.5
+    assert statements.certified_accuracy(found, 0.2500001) == 0.25
+    assert statements.average_certified_radius(found) == 0.1875
+    assert statements.mean_radius(found) == 0.375
+
+
 @pytest.mark.parametrize(("wins", "losses"), [(0, 3), (5, 1), (4, 4), (0, 0)])
 def test_the_sign_test_counts_outcomes_as_rare(wins, losses):
     tosses = [sum(toss) for toss in itertools.product([0, 1], repeat=wins + losses)]
     as_rare = [abs(sum_ - (wins + losses) / 2) >= abs(wins - losses) / 2 for sum_ in tosses]
-    assert bounds.sign_test(wins, losses) == pytest.approx(np.mean(as_rare))
+    assert significance.sign_test(wins, losses) == pytest.approx(np.mean(as_rare))
 
 
 def test_runs_are_compared_on_the_images_that_both_have():
@@ -76,9 +85,9 @@ def test_radii_at_once_are_those_of_alpha_divided():
     radii = statements.simultaneous_radii([plain, looked, before, serial])
     for place, alpha in enumerate((0.01 / 4, 0.008 / 4, 0.005 / 4)):
         assert radii[place] == bounds.radius(bounds.clopper_pearson_lower(960, 1000, alpha), 0.5)
-    lower = bounds.audited_lower(960, 1000, 2, 300, 0.005 / 4, 0.005 / 4, "exact")
+    lower = bounds.audited_lower(960, 1000, bounds.Audit(300, 2, 0.005 / 4), 0.005 / 4)
     assert radii[3] == bounds.radius(lower, 0.5)
-    alone = bounds.audited_lower(960, 1000, 2, 300, 0.005, 0.005, "exact")
+    alone = bounds.audited_lower(960, 1000, bounds.Audit(300, 2, 0.005), 0.005)
     assert statements.simultaneous_radii([serial]) == [bounds.radius(alone, 0.5)]
     # A report shows a file that does not verify, too.
     changed = dataclasses.replace(before, num_estimation=990)

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from deqsmooth.statistics import bounds
+from deqsmooth.statistics.bounds import Audit
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.5])
@@ -64,7 +65,7 @@ def miscoverage(bound, p, n, audited, alpha, wrongly):
         count = right + wrong
         drawn = min(audited, count)
         for mismatches in range(min(drawn, wrong) + 1):
-            lower = bounds.audited_lower(count, n, mismatches, drawn, alpha / 2, alpha / 2, bound)
+            lower = bounds.audited_lower(count, n, Audit(drawn, mismatches, alpha / 2, bound), alpha / 2)
             if lower > p:
                 draw = stats.hypergeom(count, wrong, drawn).pmf(mismatches) if count else 1.0
                 miss += stats.binom.pmf(right, n, p) * draw
@@ -99,7 +100,7 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
     cases, times = np.unique(np.stack([right, wrong, mismatches]), axis=1, return_counts=True)
     for (y, w, m), repeated in zip(cases.T.tolist(), times.tolist(), strict=True):
         for bound in failed:
-            lower = bounds.audited_lower(y + w, n, m, audited, alpha / 2, alpha / 2, bound)
+            lower = bounds.audited_lower(y + w, n, Audit(audited, m, alpha / 2, bound), alpha / 2)
             failed[bound] += repeated * (lower > p)
     assert failed["exact"] == 0
     # The numbers of another simulation of the same chains; four binomial standard deviations.
@@ -111,31 +112,29 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
     ("audited", "expected"), [(400, 0.995), (800, 1.120), (1600, 1.231), (4000, 1.368), (8000, 1.477)]
 )
 def test_the_largest_radius_of_an_audited_run(audited, expected):
-    lower = bounds.lower_bound(10_000, 10_000, alpha_count=0.0005, audited=audited, alpha_audit=0.0005)
+    lower = bounds.lower_bound(10_000, 10_000, 0.0005, audit=Audit(audited, 0, 0.0005))
     assert bounds.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
 
 
 def test_the_largest_radius_of_a_standard_run():
-    assert bounds.radius(bounds.lower_bound(10_000, 10_000, alpha_count=0.001), 0.5) == pytest.approx(
-        1.6, abs=1e-3
-    )
+    assert bounds.radius(bounds.lower_bound(10_000, 10_000, 0.001), 0.5) == pytest.approx(1.6, abs=1e-3)
 
 
 def test_exact_is_a_little_tighter_than_the_papers_bound():
     for mismatches in (0, 3, 20):
         exact, paper = (
-            bounds.audited_lower(7000, 10_000, mismatches, 400, 0.0005, 0.0005, bound)
+            bounds.audited_lower(7000, 10_000, Audit(400, mismatches, 0.0005, bound), 0.0005)
             for bound in ("exact", "paper")
         )
         assert paper < exact < paper + 0.005
 
 
 def test_an_audit_of_everything_counts_exactly_and_one_of_nothing_certifies_nothing():
-    census = bounds.audited_lower(900, 1000, 50, 900, 0.0005, 0.0005, "exact")
+    census = bounds.audited_lower(900, 1000, Audit(900, 50, 0.0005), 0.0005)
     assert census == bounds.clopper_pearson_lower(850, 1000, 0.0005)
     for bound in ("exact", "paper"):
-        assert bounds.audited_lower(900, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
-        assert bounds.audited_lower(0, 1000, 0, 0, 0.0005, 0.0005, bound) == 0.0
+        assert bounds.audited_lower(900, 1000, Audit(0, 0, 0.0005, bound), 0.0005) == 0.0
+        assert bounds.audited_lower(0, 1000, Audit(0, 0, 0.0005, bound), 0.0005) == 0.0
 
 
 def test_radius_inverts_the_normal_distribution_and_is_zero_up_to_one_half():
@@ -143,15 +142,6 @@ def test_radius_inverts_the_normal_distribution_and_is_zero_up_to_one_half():
     assert bounds.radius(0.5, 1.0) == bounds.radius(0.2, 1.0) == 0.0
 
 
-def test_data_set_figures_by_hand():
-    correct, radii = [True, True, False, False], [0.5, 0.25, 0.75, 0.0]
-    assert bounds.certified_accuracy(correct, radii, 0.0) == 0.5
-    assert bounds.certified_accuracy(correct, radii, 0.25) == 0.5
-    assert bounds.certified_accuracy(correct, radii, 0.2500001) == 0.25
-    assert bounds.average_certified_radius(correct, radii) == 0.1875
-    assert bounds.mean_radius(radii) == 0.375
-
-
 def test_an_unknown_bound_is_refused():
     with pytest.raises(ValueError, match="'exakt'"):
-        bounds.audited_lower(9, 10, 0, 5, 0.1, 0.1, "exakt")
+        bounds.audited_lower(9, 10, Audit(5, 0, 0.1, "exakt"), 0.1)

@@ -8,28 +8,15 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import INDEPENDENT, write_run
+from conftest import INDEPENDENT
+from support import rewritten, write_run
 
 from deqsmooth import data
-from deqsmooth.certificates import jsonl, record, verification
+from deqsmooth.certificates import jsonl, verification, writing
 from deqsmooth.config import serialization
 from deqsmooth.smoothing import replay
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-def rewritten(run, path, change):
-    """A file whose lines, as values, were changed, with a chain that fits them."""
-    header, *records = (json.loads(line) for line in run.read_text().splitlines())
-    change(header, records)
-    chain = header["sha256"]
-    lines = [json.dumps(header)]
-    for line in records:
-        line.pop("chain")
-        chain = record.link(chain, line)
-        lines.append(json.dumps({**line, "chain": chain}))
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def found_in(path):
@@ -39,7 +26,7 @@ def found_in(path):
 def test_what_was_written_holds(run, tmp_path):
     checked = verification.verify(run)
     assert len(checked.found) == 9 and checked.differences == []
-    assert (checked.header, checked.found) == record.read(run)
+    assert (checked.header, checked.found) == jsonl.read(run)
     assert found_in(rewritten(run, tmp_path / "same.jsonl", lambda header, records: None)) == []
     certified = sum(c.prediction is not None for c in checked.found)
     assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
@@ -145,7 +132,7 @@ def test_a_truncated_line_is_no_certificate(run, tmp_path):
     path.write_text(run.read_text()[:-1])
     assert ["it was cut off" in message for message in found_in(path)] == [True]
     path.write_text(run.read_text()[:-30])
-    with pytest.raises(ValueError, match="line 10, is no line of a certificate file"):
+    with pytest.raises(ValueError, match="line 10, is no JSON object"):
         verification.verify(path)
 
 
@@ -161,22 +148,22 @@ def test_a_changed_header_is_found(run, tmp_path, name):
 
 
 def test_a_run_goes_on_with_its_chain(run, tmp_path):
-    header, found = record.read(run)
+    header, found = jsonl.read(run)
     path = tmp_path / "halves.jsonl"
     for part in (found[:4], found[4:]):
-        with jsonl.Writer(path, header) as writer:
+        with writing.Writer(path, header) as writer:
             for certificate in part:
                 writer.write(certificate)
     assert path.read_bytes() == run.read_bytes()
 
 
 def test_files_of_the_first_schema_are_read_and_checked(run, tmp_path):
-    header, found = record.read(run)
+    header, found = jsonl.read(run)
     header = {**header, "schema": 1}
     records = [dataclasses.asdict(c) for c in found]
     path = tmp_path / "old.jsonl"
     path.write_text("".join(json.dumps(x) + "\n" for x in (header, *records)))
-    assert record.read(path) == (header, found)
+    assert jsonl.read(path) == (header, found)
     # Only the digest is wrong, since the schema is part of it.
     assert len(found_in(path)) == 1
 
@@ -248,10 +235,10 @@ def test_replay_draws_the_same_votes_and_finds_those_made_up(run, small, tmp_pat
     counts[made_up[4].selected] -= 9
     counts[(made_up[4].selected + 1) % 10] += 9
     made_up[4] = dataclasses.replace(made_up[4], counts=tuple(counts))
-    (message,) = replayed(dataclasses.replace(checked, found=made_up), small, 20)
+    (message,) = replay.replay(checked.header, made_up, checked.settings, small, dataset, 20, rng)
     assert message.startswith(f"image {made_up[4].index}: counts is {made_up[4].counts}; drawn again it is")
     # Elsewhere a thousandth may differ, no more.
     elsewhere = {**checked.header, "device": "abacus"}
-    assert len(replayed(dataclasses.replace(checked, header=elsewhere, found=made_up), small, 20)) == 1
+    assert len(replay.replay(elsewhere, made_up, checked.settings, small, dataset, 20, rng)) == 1
     with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about 00+"):
         replayed(checked, small._replace(sha256="1" * 64))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import rich.console
 
 from deqsmooth import config, data
-from deqsmooth.certificates import jsonl
+from deqsmooth.certificates import writing
 from deqsmooth.commands import attack, progress, reproduce, train
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
@@ -137,7 +137,7 @@ def _certify(checkpoint, dataset, selection, settings, records, console) -> path
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     path = records / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     indices = selection.indices(len(dataset))
-    with jsonl.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         left = writer.left(indices)
         if left:
             coming = certification.certify_dataset(checkpoint, dataset, left, settings)
