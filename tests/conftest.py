@@ -1,20 +1,23 @@
 """Eight simulated devices, checked shapes, and models small enough to solve in a test."""
 
 import os
-import tempfile
+import pathlib
 
 import jax
 import jaxtyping
 
-# Workers inherit the environment of the process that starts them: what one compiles, all have.
-os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", tempfile.mkdtemp(prefix="deqsmooth-tests-"))
+# Compiled programs are kept from run to run, as users keep them. Workers inherit the environment.
+_CACHES = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", str(pathlib.Path(_CACHES) / "deqsmooth" / f"tests-{jax.__version__}"))
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ["DEQSMOOTH_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Most of the time of these tests is that of compilation; see also the fixture `optimised`.
 jax.config.update("jax_disable_most_optimizations", True)
-jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
+# The rooms whose functions have arrays with named axes.
+_ARRAYS = ("devices", "solvers", "models", "smoothing", "training")
+jaxtyping.install_import_hook([f"deqsmooth.{room}" for room in _ARRAYS], "beartype.beartype")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deqsmooth.certificates import attempts, jsonl, writing
-from deqsmooth.commands import attack, certify, recertify, report
+from deqsmooth.commands import attack, certify, recertify, report, verify
 from deqsmooth.config import serialization
 from deqsmooth.reports import runs
 

@@ -18,6 +18,7 @@ _INSIDE = 1 - 1e-5
 
 Loss = Callable[[types.Images], types.PerLane]
 """images [lanes, H, W, C] -> loss [lanes]; lanes do not depend on each other."""
+_Best = tuple[jax.Array, jax.Array]
 _Carry = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -53,12 +54,11 @@ def ascend(
         now = project(now + per_lane.align(settings.relative_step * radii / length, gradient) * gradient)
         return (now, best, highest), None
 
-    def ascent(carry: tuple[jax.Array, jax.Array], restart: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def ascent(so_far: _Best, restart: jax.Array) -> tuple[_Best, None]:
         draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, restart), images.shape[1:]))(keys)
         away = per_lane.align(radii / per_lane.norm(draw), draw) * draw
         begin = project(images + jnp.where(restart == 0, 0.0, 1.0) * away)
-        carry, _ = lax.scan(step, (begin, *carry), length=settings.steps)
-        now, best, highest = carry
+        (now, best, highest), _ = lax.scan(step, (begin, *so_far), length=settings.steps)
         value = loss(now)
         return (per_lane.select(value > highest, now, best), jnp.maximum(value, highest)), None
 

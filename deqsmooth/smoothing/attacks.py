@@ -104,17 +104,17 @@ def attack(
         indices = np.array([certificate.index for certificate, _ in turn])
         images = inputs.images(checkpoint, dataset.take(indices.tolist())[0], voting)
         rows = _Rows(
-            images,
-            indices.astype(np.uint32),
-            np.array([certificate.label for certificate, _ in turn], np.int32),
-            np.array([left[0] for _, left in turn], np.float32),
+            jnp.asarray(images),
+            jnp.asarray(indices, jnp.uint32),
+            jnp.asarray([certificate.label for certificate, _ in turn], jnp.int32),
+            jnp.asarray([left[0] for _, left in turn], jnp.float32),
         )
         changed = ascend(rows)
         if smoothed:
             votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
             predicted = [one.label for one in votes]
         else:
-            predicted = predict_base(changed).tolist()
+            predicted = predict_base(jnp.asarray(changed)).tolist()
         distances = np.linalg.norm((changed.astype(float) - images).reshape(len(turn), -1), axis=1).tolist()
         going_on = []
         for (certificate, left), distance, label in zip(turn, distances, predicted, strict=True):
@@ -127,12 +127,12 @@ def attack(
 
 
 class _Rows(NamedTuple):
-    """Images to attack: pixels [rows, H, W, C], index, label and allowed distance [rows]."""
+    """Images to attack: pixels [rows, H, W, C], index in the data set, label and allowed distance [rows]."""
 
-    images: jax.Array | np.ndarray
-    index: jax.Array | np.ndarray
-    labels: jax.Array | np.ndarray
-    radii: jax.Array | np.ndarray
+    images: jax.Array
+    places: jax.Array
+    labels: jax.Array
+    radii: jax.Array
 
 
 def _ascend_fn(
@@ -145,7 +145,7 @@ def _ascend_fn(
 
     def on_block(variables: types.Variables, rows: _Rows) -> jax.Array:
         shape = rows.images.shape[1:]
-        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows.index)
+        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows.places)
         samples = jnp.arange(num_draws, dtype=jnp.int32)
         draws = jax.vmap(lambda key: noise.gaussian(jnp.broadcast_to(key, samples.shape), samples, shape))(keys)
         loss = ascent.smoothed_loss(functools.partial(classify, variables), rows.labels, sigma * draws)
@@ -157,7 +157,7 @@ def _ascend_fn(
 
 def _predict_fn(
     checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, how: config.Attack, num_images: int
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[jax.Array], np.ndarray]:
     """The function from images to classes of the base classifier, for up to a number of images."""
     classify = classify_fn(checkpoint, settings, how.gradient_budget)
 
