@@ -120,7 +120,7 @@ def test_one_dropout_mask_serves_a_whole_solve_and_depends_on_its_lane_alone():
 
 def run_convert(*arguments):
     """The command in a process of its own."""
-    code = "import sys; from deqsmooth import cli; sys.exit(cli.convert())"
+    code = "import sys; from deqsmooth.commands import main; sys.exit(main.convert())"
     words = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
     return done.returncode, done.stdout, done.stderr
