@@ -8,7 +8,8 @@ import jaxtyping
 
 # Compiled programs are kept from run to run, as users keep them. Workers inherit the environment.
 _CACHES = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", str(pathlib.Path(_CACHES) / "deqsmooth" / f"tests-{jax.__version__}"))
+_CACHE = pathlib.Path(_CACHES) / "deqsmooth" / f"tests-{jax.__version__}"
+os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", str(_CACHE))
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ["DEQSMOOTH_TESTS_CACHE"])

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is loaded, and nothing else passes for one."""
+"""Checkpoints: saving, loading, and errors for invalid files."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ def variables():
     return models.build(SMALL).init(jax.random.key(0))
 
 
-def test_what_is_saved_is_loaded(tmp_path, variables):
+def test_saved_checkpoint_is_loaded(tmp_path, variables):
     checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
     for folder in (tmp_path / "model", tmp_path):
         found = checkpoints.load(folder)
@@ -28,12 +28,12 @@ def test_what_is_saved_is_loaded(tmp_path, variables):
         assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
 
 
-def test_where_the_data_lay_is_not_kept(tmp_path, variables):
+def test_data_directory_is_not_saved(tmp_path, variables):
     checkpoints.save(tmp_path / "model", variables, SMALL, dataclasses.replace(SETTINGS, data_dir="/a/folder"))
     assert checkpoints.load(tmp_path / "model").training == SETTINGS
 
 
-def test_the_digest_is_that_of_the_numbers(tmp_path, variables):
+def test_digest_depends_only_on_variables(tmp_path, variables):
     checkpoints.save(tmp_path / "a", variables, SMALL, SETTINGS)
     checkpoints.save(tmp_path / "b", variables, SMALL, dataclasses.replace(SETTINGS, seed=3))
     changed = jax.tree.map(np.array, variables)
@@ -43,7 +43,7 @@ def test_the_digest_is_that_of_the_numbers(tmp_path, variables):
     assert a == b != c
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path, variables):
+def test_loading_invalid_checkpoint_raises(tmp_path, variables):
     with pytest.raises(ValueError, match="does not exist"):
         checkpoints.load(tmp_path / "missing")
     (tmp_path / "file").write_text("x")
@@ -63,7 +63,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, variables):
 @pytest.mark.parametrize(
     ("dataset", "sigma"), [("digits", 0.25), ("digits", 0.5), ("cifar10", 0.25), ("cifar10", 0.5)]
 )
-def test_models_are_shipped(dataset, sigma):
+def test_shipped_models_load(dataset, sigma):
     folder = checkpoints.shipped(dataset, sigma)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4_000_000
     found = checkpoints.load(folder)
@@ -84,13 +84,13 @@ def test_retired_settings_are_dropped_or_refused(tmp_path, variables):
                 checkpoints.load(tmp_path / "model")
 
 
-def test_a_model_that_is_not_shipped_is_refused():
+def test_missing_shipped_model_raises():
     with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
         checkpoints.shipped("digits", 1.0)
 
 
-def test_nothing_but_a_model_is_replaced(tmp_path, variables):
-    """A converted model with `--out .` would take everything that is there."""
+def test_saving_replaces_only_models(tmp_path, variables):
+    """`--out .` must not delete the content of the current folder."""
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="exists and is no model"):
         checkpoints.save(tmp_path, variables, SMALL)
@@ -103,7 +103,7 @@ def test_nothing_but_a_model_is_replaced(tmp_path, variables):
     assert checkpoints.load(tmp_path / "model").size == SMALL
 
 
-def test_a_model_that_is_too_large_for_any_machine_is_refused_before_it_is_built(tmp_path, variables):
+def test_too_large_model_is_not_built(tmp_path, variables):
     checkpoints.save(tmp_path / "model", variables, SMALL)
     described = tmp_path / "model" / "config" / "metadata"
     described.write_text(described.read_text().replace('"channels": 8', '"channels": 800000'))

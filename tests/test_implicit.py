@@ -1,4 +1,4 @@
-"""Gradients through equilibria against closed forms, unrolling and finite differences, in float64."""
+"""Gradients through equilibria against closed forms, unrolled iteration and finite differences, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def float64():
 
 
 def cell(params, z, u):
-    """A convolutional contraction with a state of two leaves that feed each other."""
+    """A convolutional contraction on a state of two coupled leaves."""
     a, b = z
     mixed = layers.convolve(jnp.concatenate([a, b], -1), params["kernel"], 1, ((1, 1), (1, 1)))
     new = jnp.tanh(mixed + params["bias"]) + u
@@ -56,21 +56,21 @@ def gradients_of(attach, params, u):
 
 
 @pytest.mark.parametrize("name", ATTACHMENTS)
-def test_implicit_gradients_are_those_of_the_unrolled_iteration(name):
+def test_gradient_equals_unrolled_gradient(name):
     params, u = problem()
     expected = jax.grad(lambda params, u: loss(unrolled(params, u)), argnums=(0, 1))(params, u)
     for x, y in zip(
         jax.tree.leaves(gradients_of(ATTACHMENTS[name](cell), params, u)), jax.tree.leaves(expected), strict=True
     ):
-        # The iteration has converged to float64; what remains is the tolerance of the linear solve.
+        # The iteration has converged in float64; the error is that of the linear solve.
         np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize(("solver", "budget"), [("anderson", 40), ("broyden", 25)])
-def test_the_linear_system_may_be_solved_as_the_equilibrium_is(solver, budget):
+def test_fixed_point_gradient_equals_gmres_gradient(solver, budget):
     params, u = problem()
     expected = gradients_of(ATTACHMENTS["gmres"](cell), params, u)
-    # Our solvers work in float32.
+    # The solvers work in float32.
     with jax.enable_x64(False):
         params, u = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), (params, u))
         found = gradients_of(gradients.fixed_point(cell, solvers.build(solver, budget)), params, u)
@@ -78,7 +78,7 @@ def test_the_linear_system_may_be_solved_as_the_equilibrium_is(solver, budget):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
-def test_implicit_gradients_agree_with_finite_differences():
+def test_gradient_equals_finite_differences():
     params, u = problem()
     gradient = gradients_of(ATTACHMENTS["gmres"](cell), params, u)[0]["kernel"]
     direction = jax.random.normal(jax.random.key(5), gradient.shape, jnp.float64)
@@ -87,12 +87,12 @@ def test_implicit_gradients_agree_with_finite_differences():
     def at(scale):
         return loss(unrolled({**params, "kernel": params["kernel"] + scale * direction}, u))
 
-    # A central difference errs by step^2 times the third derivative, and by rounding / step.
+    # The error of a central difference is step^2 times the third derivative, plus rounding / step.
     expected = (at(step) - at(-step)) / (2 * step)
     np.testing.assert_allclose(jnp.sum(gradient * direction), expected, rtol=1e-6)
 
 
-def test_the_gradient_of_a_linear_cell_has_its_closed_form():
+def test_gradient_of_linear_cell_is_exact():
     a = jnp.asarray([[0.5, 0.2], [-0.1, 0.3]], jnp.float64)
     u = jnp.asarray([[1.0, 2.0]], jnp.float64)
     z = jnp.linalg.solve(jnp.eye(2) - a, u.T).T
@@ -103,7 +103,7 @@ def test_the_gradient_of_a_linear_cell_has_its_closed_form():
     np.testing.assert_allclose(d_a, jnp.outer(adjoint, z[0]), rtol=1e-12)
 
 
-def test_one_step_is_the_gradient_of_one_evaluation_and_one_neumann_term():
+def test_one_step_equals_one_neumann_term():
     params, u = problem()
     z = unrolled(params, u)
     expected = jax.grad(lambda params, u: loss(cell(params, z, u)), argnums=(0, 1))(params, u)
@@ -112,8 +112,8 @@ def test_one_step_is_the_gradient_of_one_evaluation_and_one_neumann_term():
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
 
 
-def test_each_lane_has_its_own_linear_system():
-    """A lane's gradient is what it is alone, also beside a lane whose system is much harder."""
+def test_linear_systems_of_lanes_are_independent():
+    """The gradient of a lane does not change if another lane has a much harder system."""
     params, u = problem(2)
     u = u * jnp.asarray([0.01, 3.0])[:, None, None, None]
     both = gradients_of(ATTACHMENTS["gmres"](cell), params, u)[1]
@@ -136,13 +136,13 @@ def jacobians(params, z, u):
     return [jax.jacrev(flat)(point, lane) for lane, point in enumerate(points)]
 
 
-def test_the_penalty_estimates_the_squared_norm_of_the_jacobian_and_is_differentiable():
+def test_penalty_estimates_jacobian_norm():
     params, u = problem()
     z = unrolled(params, u)
     exact = np.array([jnp.sum(j**2) / len(j) for j in jacobians(params, z, u)])
     keys = jax.random.split(jax.random.key(2), (2000, 3))
     estimates = jax.lax.map(lambda keys: gradients.jacobian_penalty(cell, params, z, u, keys), keys)
-    # Each of the 4000 vectors has a relative standard deviation below sqrt(2); four of them.
+    # Four standard errors; the relative standard deviation of each of the 4000 vectors is below sqrt(2).
     np.testing.assert_allclose(jnp.mean(estimates, 0), exact, rtol=4 * np.sqrt(2 / 4000))
 
     def penalty(scale):
@@ -153,17 +153,17 @@ def test_the_penalty_estimates_the_squared_norm_of_the_jacobian_and_is_different
     np.testing.assert_allclose(jax.grad(penalty)(1.0), difference, rtol=1e-6)
 
 
-def test_the_spectral_radius_is_the_largest_eigenvalue_of_each_lane():
+def test_spectral_radius_equals_largest_eigenvalue():
     params, u = problem()
     z = unrolled(params, u)
     exact = [np.abs(np.linalg.eigvals(np.asarray(j))).max() for j in jacobians(params, z, u)]
     keys = jax.random.split(jax.random.key(3), 3)
-    # Power iteration: the error falls like the eigenvalue gap to the power of the steps.
+    # The error of power iteration decreases geometrically, at the ratio of the two largest eigenvalues.
     found = gradients.spectral_radius(cell, params, z, u, keys, 400)
     np.testing.assert_allclose(found, exact, rtol=0.02)
 
 
-def test_the_spectral_radius_of_a_rotation_is_its_scale():
+def test_spectral_radius_of_rotation():
     def rotate(angle, z, u):
         turn = jnp.asarray([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
         return 0.8 * z @ turn.T

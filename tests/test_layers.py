@@ -1,4 +1,4 @@
-"""Layers against the textbook forms of lax and Linen."""
+"""Layers against the implementations of lax and Linen."""
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ def arguments(size, window):
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "pad"), GEOMETRIES)
-def test_convolution_and_its_gradients_are_those_of_lax(size, window, stride, pad):
+def test_convolution_and_gradients_equal_lax(size, window, stride, pad):
     x, kernel = arguments(size, window)
     padding = ((pad, pad), (pad, pad))
     results = []
@@ -40,13 +40,13 @@ def test_convolution_and_its_gradients_are_those_of_lax(size, window, stride, pa
         first = jax.grad(loss, argnums=(0, 1))(x, kernel)
         results.append((conv(x, kernel, stride, padding), *first, jax.grad(curvature)(kernel)))
     for ours, theirs in zip(*results, strict=True):
-        # Sums of at most a few hundred products, in another order.
+        # Sums of at most a few hundred products in a different order.
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_group_norm_is_the_two_pass_form(affine):
-    # A mean of ten standard deviations: worse than any activation here, and still within 1e-4.
+def test_group_norm_equals_two_pass_form(affine):
+    # A mean of ten standard deviations, more than in any activation of the models.
     x = 10 + jax.random.normal(jax.random.key(0), (3, 4, 4, 8))
     scale, bias = (jnp.linspace(0.5, 2, 8), jnp.linspace(-1, 1, 8)) if affine else (None, None)
     ours = layers.group_norm(x, 4, scale, bias)
@@ -57,16 +57,16 @@ def test_group_norm_is_the_two_pass_form(affine):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_a_constant_image_is_normalised_to_zero_not_to_nan():
+def test_group_norm_of_constant_is_zero():
     x = jnp.full((2, 4, 4, 8), 1234.5)
     np.testing.assert_allclose(layers.group_norm(x, 4, None, None), 0.0, atol=0.2)
 
 
-def test_a_strided_convolution_is_aligned_as_in_pytorch():
+def test_strided_convolution_aligns_like_pytorch():
     conv = layers.Conv(1, size=3, stride=2)
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
-    # Padding 1 on both sides puts window centres on the even pixels; SAME would put them on the odd ones.
+    # Padding of 1 on both sides centres the windows on even pixels; SAME would centre them on odd pixels.
     y = conv.apply({"params": {"kernel": kernel}}, x)
     np.testing.assert_array_equal(y[0, ..., 0], [[0, 2], [8, 10]])
 
@@ -89,7 +89,7 @@ class Normalised(nn.Module):
 
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_normalisation_in_the_kernel_is_that_of_linen(affine, bias):
+def test_folded_batch_norm_equals_linen(affine, bias):
     x, _ = arguments(8, 3)
     here, there = (Normalised(affine, bias, folded) for folded in (True, False))
     variables = there.init(jax.random.key(2), x, False)

@@ -1,4 +1,4 @@
-"""Losses against NumPy, scipy and enumeration: what each paper's formula says of given logits."""
+"""Losses against the formulas of their papers, computed with NumPy and scipy."""
 
 import dataclasses
 
@@ -26,22 +26,22 @@ def build(loss, **change):
     return lambda logits, labels, keys: fn(jnp.asarray(logits), jnp.asarray(labels), keys)
 
 
-def test_cross_entropy_is_the_mean_over_draws():
+def test_cross_entropy_is_mean_over_draws():
     np.testing.assert_allclose(build("cross-entropy")(LOGITS, LABELS, KEYS), -np.log(OWN).mean(-1), rtol=1e-5)
 
 
-def test_consistency_adds_divergence_from_the_mean_and_its_entropy():
+def test_consistency_adds_divergence_and_entropy():
     mean = PROBABILITIES.mean(1)
     divergence = stats.entropy(np.repeat(mean[:, None], 4, 1), PROBABILITIES, axis=-1).mean(-1)
     expected = -np.log(OWN).mean(-1) + 3 * divergence + 0.5 * stats.entropy(mean, axis=-1)
     np.testing.assert_allclose(build("consistency")(LOGITS, LABELS, KEYS), expected, rtol=1e-5)
-    # Draws that agree have only the entropy left.
+    # For equal draws the divergence is zero, and its weight has no effect.
     same = np.repeat(LOGITS[:, :1], 4, 1)
     weights = [build("consistency", loss_weight=weight)(same, LABELS, KEYS) for weight in (0.0, 100.0)]
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-4)
 
 
-def test_macer_pushes_the_soft_radius_of_what_is_right():
+def test_macer_adds_hinge_of_soft_radius():
     sharp = special.softmax(16.0 * LOGITS.astype(float), -1).mean(1)
     expected = []
     for image, label in enumerate(LABELS):
@@ -50,21 +50,21 @@ def test_macer_pushes_the_soft_radius_of_what_is_right():
         hinge = 0.25 / 2 * (8 - soft) if right > other and soft < 8 else 0.0
         expected.append(-np.log(OWN[image].mean()) + 3 * hinge)
     found = build("macer")(LOGITS, LABELS, KEYS)
-    # The quantile of float32 probabilities.
+    # Rounding of the normal quantile of float32 probabilities.
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     plain = build("macer", loss_weight=0.0)(LOGITS, LABELS, KEYS)
     assert 0 < np.sum(found > plain) < 6
 
 
 @pytest.mark.parametrize("loss", config.LOSSES)
-def test_gradients_are_finite_where_classes_are_certain(loss):
+def test_gradients_of_certain_predictions_are_finite(loss):
     certain = 200.0 * jax.nn.one_hot(jnp.array([[0] * 4, [1] * 4, [0, 1, 0, 1]]), 5)
     gradient = jax.grad(lambda x: jnp.sum(build(loss)(x, jnp.zeros(3, jnp.int32), KEYS[:3])))(certain)
     assert np.isfinite(gradient).all() and np.any(gradient != 0)
 
 
-def test_cat_rs_has_the_expectation_of_its_binomial():
-    """Over many keys, against the sum over all numbers of draws that may count."""
+def test_cat_rs_has_the_expected_mean():
+    """The mean over many keys equals the expectation over the binomial number of counted draws."""
     drawn, changed = LOGITS[:, :2], LOGITS[:, 2:]
     logits = np.concatenate([drawn, changed], 1)
     num_keys = 20_000
@@ -81,11 +81,11 @@ def test_cat_rs_has_the_expectation_of_its_binomial():
         weights = stats.binom.pmf(range(3), 2, p)
         expected = weights @ values
         error = np.sqrt(weights @ np.square(values) - expected**2) / np.sqrt(num_keys)
-        # Five standard errors, and float32.
+        # Five standard errors, plus float32 rounding.
         assert abs(found[:, image].mean() - expected) < 5 * error + 1e-4
 
 
-def test_a_loss_needs_what_it_is_made_of():
+def test_missing_settings_of_losses_raise():
     for loss in config.LOSSES[1:]:
         with pytest.raises(ValueError, match=f"draws is 1; it must be at least 2 with loss '{loss}'"):
             config.Training(loss=loss, adversarial_radius=1.0)

@@ -1,4 +1,4 @@
-"""The multiscale DEQ against a second implementation: numpy, channels first, on PyTorch's names, by rule."""
+"""The multiscale DEQ against an independent implementation in numpy, and the conversion from PyTorch."""
 
 import pathlib
 import subprocess
@@ -28,7 +28,7 @@ SIZES = [
 
 
 def vectors(size, state, seed=5):
-    """Recorded outputs in the layout that `parity.compare` reads, made by the second implementation."""
+    """Outputs of the numpy implementation in the layout that `parity.compare` reads."""
     rng, other = np.random.default_rng(seed), published.Mdeq(state, size)
     height, width, channels = size.image_shape
     images = {name: rng.uniform(size=(2, channels, height, width)) for name in ("x", "x1", "x2")}
@@ -48,7 +48,7 @@ def vectors(size, state, seed=5):
 
 
 @pytest.mark.parametrize("size", [*SIZES[:2], pytest.param(SIZES[2], marks=pytest.mark.slow)])
-def test_a_converted_model_computes_what_the_second_implementation_computes(size):
+def test_converted_model_equals_numpy_implementation(size):
     state = published.state_dict(size)
     prefixed = {f"module.{name}": x for name, x in state.items()}
     prefixed["module.stage0.1.num_batches_tracked"] = np.array(3)
@@ -58,7 +58,7 @@ def test_a_converted_model_computes_what_the_second_implementation_computes(size
     assert not failed
 
 
-def test_a_wrong_mapping_is_noticed():
+def test_wrong_mapping_fails_comparison():
     size = SIZES[0]
     state = published.state_dict(size)
     recorded = vectors(size, state)
@@ -76,7 +76,7 @@ def test_every_variable_has_one_name(size):
     assert sorted(pytorch.names(size).values()) == sorted(paths)
 
 
-def test_foreign_state_dicts_are_refused_by_name():
+def test_invalid_state_dict_raises():
     size = SIZES[0]
     state = published.state_dict(size)
     with pytest.raises(ValueError, match=r"1 missing: classifier\.bias"):
@@ -92,12 +92,12 @@ def test_foreign_state_dicts_are_refused_by_name():
 @pytest.mark.parametrize(
     ("name", "count"), [("mdeq-small", 249_883), ("mdeq-large", 11_097_438), ("mdeq-small-imagenet", 18_613_496)]
 )
-def test_the_published_sizes_have_the_published_parameter_counts(name, count):
+def test_parameter_counts_equal_published_counts(name, count):
     template = jax.eval_shape(models.build(presets.MODELS[name]).init, jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(template["params"])) == count
 
 
-def test_one_dropout_mask_serves_a_whole_solve_and_depends_on_its_lane_alone():
+def test_dropout_mask_depends_on_lane_key():
     model = models.build(SIZES[0])
     template = jax.eval_shape(model.init, jax.random.key(0))
     variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template)
@@ -112,21 +112,21 @@ def test_one_dropout_mask_serves_a_whole_solve_and_depends_on_its_lane_alone():
     for mask, channels in zip(masks, SIZES[0].channels, strict=True):
         assert mask.shape == (64, 1, 1, channels)
         assert set(np.unique(mask)) == {0.0, np.float32(1 / keep)}
-        # 512 or more draws: four standard deviations.
+        # Four standard deviations of 512 or more draws.
         assert abs(float((mask > 0).mean()) - keep) < 4 * np.sqrt(keep * (1 - keep) / mask.size)
     np.testing.assert_array_equal(masks[0][5:6], draw(images[5:6], keys[5:6])[0])
     assert draw(images, None) == ()
 
 
 def run_convert(*arguments):
-    """The command in a process of its own."""
+    """Runs the command in a new process."""
     code = "import sys; from deqsmooth.commands import convert; sys.exit(convert.main())"
     words = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_command_converts_checks_and_writes_a_model(tmp_path):
+def test_convert_command_checks_and_writes_model(tmp_path):
     size = SIZES[0]
     state = published.state_dict(size)
     recorded = vectors(size, state)
@@ -152,7 +152,7 @@ def test_the_command_converts_checks_and_writes_a_model(tmp_path):
     assert status == 2 and "missing" in errors and errors.count("\n") == 1
 
 
-def test_pytorch_files_are_read_with_weights_only(tmp_path):
+def test_pytorch_files_are_read_without_code(tmp_path):
     torch = pytest.importorskip("torch")
     state = {"a.weight": torch.arange(6.0).reshape(2, 3)}
     torch.save(state, tmp_path / "bare.pth")

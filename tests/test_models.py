@@ -1,4 +1,4 @@
-"""What every model promises, whatever its family."""
+"""Properties of the models of every family."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_shapes_and_structures(model, variables, images):
     assert logits.shape == (5, model.num_classes)
 
 
-def test_lanes_do_not_see_each_other(model, variables, images):
+def test_lanes_are_independent(model, variables, images):
     @jax.jit
     def logits(images):
         u, _ = model.inject(variables, images, None)
@@ -54,21 +54,21 @@ def test_lanes_do_not_see_each_other(model, variables, images):
         return model.readout(variables, z.value, False)[0]
 
     order = np.array([3, 1, 4, 0, 2])
-    # Another batch is another program: equal but for the rounding of float32.
+    # Programs for different batch sizes differ in float32 rounding.
     np.testing.assert_allclose(logits(images)[order], logits(images[order]), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(logits(images)[2:3], logits(images[2:3]), rtol=1e-5, atol=1e-5)
     changed = images.at[0].set(0.0)
     np.testing.assert_array_equal(logits(images)[1:], logits(changed)[1:])
 
 
-def test_evaluation_renews_no_variables(model, variables, images):
+def test_evaluation_does_not_change_variables(model, variables, images):
     u, after = jax.jit(model.inject)(variables, images, None)
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
     _, after = jax.jit(model.readout, static_argnums=2)(variables, model.initial_state(u), False)
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), variables, after))
 
 
-def test_the_convolutional_deq_has_the_size_it_should():
+def test_parameter_count_of_convolutional_deq():
     variables = models.build(architecture.ConvModel()).init(jax.random.key(0))
     count = sum(x.size for x in jax.tree.leaves(variables))
     channels, wide = 24, 48
@@ -78,7 +78,7 @@ def test_the_convolutional_deq_has_the_size_it_should():
     assert 20_000 <= count <= 50_000
 
 
-def test_standardisation_is_inside():
+def test_injection_standardises_images():
     size = architecture.ConvModel()
     shifted = dataclasses.replace(size, mean=(0.305 - 0.1,))
     variables = models.build(size).init(jax.random.key(0))
@@ -88,7 +88,7 @@ def test_standardisation_is_inside():
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_cell_in_bfloat16_is_rounded_inside_and_nowhere_else(model, variables, images):
+def test_bfloat16_rounds_only_inside_cell(model, variables, images):
     assert models.with_cell_dtype(model, "float32") is model
     rounded = models.with_cell_dtype(model, "bfloat16")
     keys = jax.random.split(jax.random.key(1), 5)
@@ -104,7 +104,7 @@ def test_a_cell_in_bfloat16_is_rounded_inside_and_nowhere_else(model, variables,
     expected = jax.jit(evaluation(model, expected_u))(variables)
     assert {x.dtype for x in jax.tree.leaves((rounded.initial_state(u), after))} == {jnp.dtype("float32")}
     for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True):
-        # bfloat16 keeps 8 bits, 0.4 %; a dozen roundings in a row.
+        # A dozen successive roundings to 8 bits (0.4 %).
         error = jnp.sqrt(jnp.mean((x - y) ** 2) / jnp.mean(y**2))
         assert 1e-4 < error < 0.03
 

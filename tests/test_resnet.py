@@ -1,4 +1,4 @@
-"""Residual networks: against a second implementation, and through the same certification as DEQs."""
+"""Residual networks against an independent implementation in numpy, and their certification."""
 
 import dataclasses
 
@@ -32,9 +32,9 @@ def vectors(size, state):
     return {"x": images, "logits": published.Resnet(state, size).logits(images)}
 
 
-# A network alone, in DataParallel, and behind a normalisation layer, on CIFAR-10 and on ImageNet.
+# A bare network, one in DataParallel, and one behind a normalisation layer on CIFAR-10 and on ImageNet.
 @pytest.mark.parametrize("prefix", ["", "module.", "1.", "1.module."])
-def test_a_converted_network_computes_what_the_second_implementation_computes(size, prefix):
+def test_converted_network_equals_numpy_implementation(size, prefix):
     state = published.state_dict(size)
     prefixed = {f"{prefix}{name}": x for name, x in state.items()}
     prefixed[f"{prefix}bn1.num_batches_tracked"] = np.array(3)
@@ -43,7 +43,7 @@ def test_a_converted_network_computes_what_the_second_implementation_computes(si
     assert all(c.passed for c in found)
 
 
-def test_a_wrong_mapping_is_noticed():
+def test_wrong_mapping_fails_comparison():
     size = SIZES["basic"]
     state = published.state_dict(size)
     a, b = "layer1.0.bn1.bias", "layer1.0.bn2.bias"
@@ -58,19 +58,19 @@ def test_every_variable_has_one_name(size):
 
 
 @pytest.mark.parametrize(("name", "count"), [("resnet110", 1_730_714), ("resnet50", 25_557_032)])
-def test_the_published_sizes_have_the_published_parameter_counts(name, count):
+def test_parameter_counts_equal_published_counts(name, count):
     template = jax.eval_shape(models.build(presets.MODELS[name]).init, jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(template["params"])) == count
 
 
-def test_training_renews_the_statistics_and_nothing_else():
+def test_training_updates_only_batch_statistics():
     size = SIZES["basic"]
     model = models.build(size)
     variables = model.init(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (4, *size.image_shape))
     _, renewed = model.apply(variables, images, True)
     jax.tree.map(np.testing.assert_array_equal, renewed["params"], variables["params"])
-    # PyTorch's momentum of 0.1: a tenth of the batch's mean enters the running one, which began at 0.
+    # With PyTorch's momentum of 0.1, the running mean moves from 0 to a tenth of the batch mean.
     first = (images - np.array(size.mean)) / np.array(size.std)
     kernel = variables["params"]["conv"]["kernel"]
     features = jax.lax.conv_general_dilated(
@@ -84,7 +84,7 @@ def test_training_renews_the_statistics_and_nothing_else():
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory):
-    """A checkpoint that was written and read."""
+    """A checkpoint after saving and loading."""
     size = SIZES["basic"]
     folder = tmp_path_factory.mktemp("models") / "resnet"
     checkpoints.save(folder, pytorch.convert(published.state_dict(size), size), size)
@@ -96,7 +96,7 @@ def images():
     return np.random.default_rng(2).uniform(size=(2, 16, 16, 3)).astype(np.float32)
 
 
-def test_a_checkpoint_is_certified_as_its_function_is(baseline, images):
+def test_checkpoint_and_function_certify_identically(baseline, images):
     function = jax.tree_util.Partial(
         lambda variables, x: baseline.model.apply(variables, x, False)[0], baseline.variables
     )
@@ -109,14 +109,14 @@ def test_a_checkpoint_is_certified_as_its_function_is(baseline, images):
     assert {(c.solver, c.budget, c.start, c.reference_budget, c.residuals) for c in found} == {(None,) * 5}
 
 
-def test_serial_sampling_is_refused_before_any_work(baseline, images):
+def test_serial_sampling_of_explicit_model_raises(baseline, images):
     with pytest.raises(ValueError, match="sampler is 'serial'; a classifier without an equilibrium has only"):
         certification.checked(baseline, images, config.Smoothing())
     with pytest.raises(ValueError, match="the model takes"):
         certification.checked(baseline, images[:, 1:], INDEPENDENT)
 
 
-def test_the_header_names_no_solve(baseline):
+def test_header_of_explicit_model_omits_solve(baseline):
     selection = config.Selection(dataset="cifar10")
     header, other = (
         provenance.header(baseline, selection, dataclasses.replace(INDEPENDENT, budget=budget), "cifar10")

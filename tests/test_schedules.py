@@ -1,4 +1,4 @@
-"""What updates do: the published schedules, and the same from wherever a run resumes."""
+"""Schedules: the task and the weights of every update."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ SETTINGS = config.Training(
 NUM_IMAGES = 5000
 
 
-def test_an_update_is_what_the_settings_say():
+def test_tasks_follow_the_settings():
     found = list(schedules.tasks(SETTINGS, NUM_IMAGES))
     assert len(found) == 1000 and [task.pretraining for task, _ in found] == [True] * 200 + [False] * 800
     for number, (task, (weight, radius)) in enumerate(found):
@@ -37,23 +37,24 @@ def test_an_update_is_what_the_settings_say():
             assert number < 600 and 6 <= task.budget <= 9
             assert weight == pytest.approx(0.5 + 0.1 * (number // 100))
     penalised = [task.budget for task, _ in found[200:600] if task.penalised]
-    # Of 400 updates a quarter: 100 with a standard deviation of 8.7. Each of four budgets: 25, deviation 4.3.
+    # A quarter of 400 updates: mean 100, standard deviation 8.7. Each of 4 budgets: mean 25, standard deviation
+    # 4.3.
     assert abs(len(penalised) - 100) < 35
     assert all(abs(penalised.count(budget) - 25) < 20 for budget in (6, 7, 8, 9))
 
 
-def test_a_resumed_run_does_the_same():
+def test_tasks_of_resumed_run_are_equal():
     assert list(schedules.tasks(SETTINGS, NUM_IMAGES))[731:] == list(schedules.tasks(SETTINGS, NUM_IMAGES, 731))
 
 
-def test_the_penalty_has_one_weight_where_nothing_else_is_said():
+def test_penalty_weight_is_constant_by_default():
     settings = config.Training(epochs=2, pretraining_epochs=1.0, jacobian_weight=0.7)
     assert {(task.penalised, weight) for task, (weight, _) in schedules.tasks(settings, 1000)} == {(True, 0.7)}
     without = dataclasses.replace(settings, jacobian_weight=0.0)
     assert {(task.penalised, weight) for task, (weight, _) in schedules.tasks(without, 1000)} == {(False, 0.0)}
 
 
-def test_the_radius_of_the_attacks_grows_after_pre_training():
+def test_adversarial_radius_grows_after_pretraining():
     settings = dataclasses.replace(SETTINGS, adversarial_radius=0.5, adversarial_epochs=3.0)
     found = list(schedules.tasks(settings, NUM_IMAGES))
     radii = [weights.radius for _, weights in found]

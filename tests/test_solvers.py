@@ -1,4 +1,4 @@
-"""Solvers against closed forms and against the published algorithms written out in float64 numpy."""
+"""Solvers against closed forms, and against the published algorithms in float64 numpy."""
 
 import functools
 
@@ -14,7 +14,7 @@ NAMES = ("plain", "anderson", "sketched-anderson", "broyden")
 
 
 def tanh_problem(num_lanes=6, size=48, strength=0.9, seed=0):
-    """A contraction z = tanh(A z) + b with another A and b in every lane, in numpy float64."""
+    """A contraction z = tanh(A z) + b with different A and b in every lane, in numpy float64."""
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(num_lanes, size, size))
     a *= strength / np.linalg.norm(a, 2, axis=(1, 2))[:, None, None]
@@ -22,7 +22,7 @@ def tanh_problem(num_lanes=6, size=48, strength=0.9, seed=0):
 
 
 def as_function(a, b):
-    """The problem over a state of two leaves of different rank."""
+    """The problem as a function of a state with two leaves of different rank."""
     a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
 
     def f(z):
@@ -42,9 +42,9 @@ def join(z):
 
 
 def reference_anderson(f, z, k, history=6, ridge=1e-4, rows=slice(None)):
-    """The published Anderson(k) for one lane: bordered system, ring buffer, first step repeated; X_k.
+    """The published Anderson(k) for one lane: bordered system, ring buffer, repeated first step; returns X_k.
 
-    The weights follow from the rows of the residuals that are given; the published ones from all of them.
+    The weights are computed from the given rows of the residuals; the published algorithm uses all rows.
     """
     x = z
     xs, fs = np.zeros((history, len(z))), np.zeros((history, len(z)))
@@ -80,7 +80,7 @@ def reference_plain(f, z, k):
 
 
 def reference_sketched(f, z, k):
-    """Of the leaf of two rows the first, of the other every fourth entry."""
+    """Weights from the first of two rows of one leaf, and from every fourth entry of the other leaf."""
     half = len(z) // 2
     rows = np.r_[0 : half // 2, half : len(z) : 4]
     return reference_anderson(f, z, k, history=3, rows=rows)
@@ -96,14 +96,14 @@ REFERENCES = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 12])
-def test_k_evaluations_give_the_published_iterate(name, k):
+def test_iterate_equals_published_algorithm(name, k):
     a, b = tanh_problem()
     solve = jax.jit(functools.partial(solvers.build(name, k).solve, as_function(a, b)))
     solution = solve(split(jnp.zeros(b.shape, jnp.float32)))
     for lane in range(len(b)):
         expected = REFERENCES[name](lambda z, i=lane: np.tanh(a[i] @ z) + b[i], np.zeros(len(b[lane])), k)
-        # The solver works in float32: a few hundred roundings of numbers of size 1, amplified by the
-        # conditioning of the mixing system.
+        # float32: a few hundred roundings of numbers of size 1, amplified by the condition number of the mixing
+        # system.
         np.testing.assert_allclose(join(solution.value)[lane], expected, atol=2e-5)
     assert solution.num_evaluations.tolist() == [k] * len(b)
     assert solution.num_fallbacks.tolist() == [0] * len(b)
@@ -113,7 +113,7 @@ def test_k_evaluations_give_the_published_iterate(name, k):
 @pytest.mark.parametrize(
     ("budget", "tolerance", "measure"), [(3, None, False), (12, None, True), (40, 1e-4, False)]
 )
-def test_reported_evaluations_are_those_that_the_callable_saw(name, budget, tolerance, measure):
+def test_evaluation_count_equals_number_of_calls(name, budget, tolerance, measure):
     a, b = tanh_problem()
     f, calls = as_function(a, b), []
 
@@ -130,7 +130,7 @@ def test_reported_evaluations_are_those_that_the_callable_saw(name, budget, tole
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_measured_residual_is_that_of_the_returned_state(name):
+def test_measured_residual_belongs_to_returned_state(name):
     a, b = tanh_problem()
     f = as_function(a, b)
     for budget, tolerance in ((4, None), (60, 1e-3)):
@@ -144,7 +144,7 @@ def test_measured_residual_is_that_of_the_returned_state(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_lane_stops_at_its_own_first_iterate_below_the_tolerance(name):
+def test_lane_stops_at_first_converged_iterate(name):
     a, b = tanh_problem()
     a *= np.linspace(0.05, 1, len(a))[:, None, None]
     start, tolerance = split(jnp.zeros(b.shape, jnp.float32)), 1e-4
@@ -156,7 +156,7 @@ def test_a_lane_stops_at_its_own_first_iterate_below_the_tolerance(name):
         def f(z, lane=lane):
             return np.tanh(a[lane] @ z) + b[lane]
 
-        # The iterate evaluated last is the one that count - 1 evaluations lead to, and none before it passed.
+        # The last evaluated iterate follows from count - 1 evaluations, and all earlier ones exceed the tolerance.
         iterates = [REFERENCES[name](f, np.zeros(b.shape[1]), k) for k in range(count)]
         residuals = [np.linalg.norm(f(z) - z) / np.linalg.norm(f(z)) for z in iterates]
         np.testing.assert_allclose(join(solution.value)[lane], iterates[-1], atol=2e-5)
@@ -183,7 +183,7 @@ def hard_lanes(name, budget, tolerance):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hard_lanes_have_their_own_fate(name):
+def test_diverging_lanes_do_not_affect_others(name):
     solution = hard_lanes(name, 30, 1e-5)(np.arange(6))
     np.testing.assert_allclose(solution.value[0], 2.0, rtol=2e-5)
     np.testing.assert_array_equal(solution.value[2], 2.0)
@@ -193,14 +193,14 @@ def test_hard_lanes_have_their_own_fate(name):
     if name == "plain":
         assert solution.residual[1] > 0.5 and solution.num_evaluations[1] == 30
     else:
-        # Both accelerated methods solve a linear problem in one dimension even where iteration diverges.
+        # Anderson and Broyden solve a one-dimensional linear problem even if plain iteration diverges.
         np.testing.assert_allclose(solution.value[1], -0.5, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("budget", "tolerance"), [(5, None), (30, 1e-5)])
-def test_lanes_do_not_see_each_other(name, budget, tolerance):
+def test_lanes_are_independent(name, budget, tolerance):
     solve = hard_lanes(name, budget, tolerance)
     whole, order = solve(np.arange(6)), np.array([4, 2, 0, 5, 3, 1])
     for x, permuted in zip(whole, solve(order), strict=True):
@@ -210,9 +210,9 @@ def test_lanes_do_not_see_each_other(name, budget, tolerance):
             np.testing.assert_array_equal(x[lane : lane + 1], alone)
 
 
-def test_a_lane_that_never_gets_there_returns_its_best_iterate():
+def test_unconverged_lane_returns_best_iterate():
     def f(z):
-        # A rotation: plain iteration keeps its distance from the fixed point, from the third step on growing it.
+        # A scaled rotation by 90 degrees, on which plain iteration does not converge.
         turned = jnp.stack([-z[:, 1], z[:, 0]], 1)
         return turned * jnp.where(jnp.linalg.norm(z, axis=1, keepdims=True) < 1.05, 0.9, 1.2)
 
@@ -226,48 +226,48 @@ def test_a_lane_that_never_gets_there_returns_its_best_iterate():
     assert solution.num_evaluations.tolist() == [10, 10]
 
 
-def test_singular_steps_fall_back_to_plain_iteration_and_are_counted():
-    # Lane 0 has a constant residual, so Broyden's change of residual is zero and its update singular.
+def test_singular_steps_fall_back_to_iteration():
+    # The residual of lane 0 is constant, so that its change is zero and Broyden's update singular.
     def f(z):
         return jnp.stack([z[0] + 1.0, 0.5 * z[1] + 1.0])
 
     solution = solvers.build("broyden", 4).solve(f, jnp.zeros((2, 3)))
     assert solution.num_fallbacks.tolist() == [3, 0]
     np.testing.assert_array_equal(solution.value[0], 4.0)
-    # Residuals so large that float32 loses the ridge: equal rows make Anderson's system singular.
+    # With residuals this large the ridge is lost in float32, and equal rows make Anderson's system singular.
     solution = solvers.build("anderson", 4).solve(lambda z: z + jnp.array([[1e6], [1e-3]]), jnp.zeros((2, 3)))
     assert solution.num_fallbacks.tolist() == [3, 0]
     np.testing.assert_allclose(solution.value[0], 4e6)
 
 
-def test_after_singular_steps_broyden_begins_anew():
+def test_broyden_restarts_after_singular_steps():
     (a,), (b,) = tanh_problem(1, 6)
     b[0] = 5.0
 
     def f(z, xp=np):
-        # A constant residual on the way to the contraction, which stays on the other side.
+        # The residual is constant while z[0] < 2.5; above that f is the contraction.
         return xp.where(z[0] < 2.5, z + 1, xp.tanh(a @ z) + b)
 
     solution = solvers.build("broyden", 9).solve(lambda z: f(z[0], jnp)[None], jnp.zeros((1, 6)))
     assert solution.num_fallbacks.tolist() == [2]
     expected = reference_broyden(f, np.full(6, 2.0), 7)
-    # As for the published iterates above.
+    # Rounding as in `test_iterate_equals_published_algorithm`.
     np.testing.assert_allclose(solution.value[0], expected, atol=2e-5)
 
 
 @pytest.mark.usefixtures("optimised")
-def test_broyden_keeps_one_state_an_evaluation():
+def test_broyden_stores_one_state_per_evaluation():
     z = jnp.zeros((8, 64, 64))
 
     def reserved(budget):
         solve = jax.jit(lambda z: solvers.build("broyden", budget).solve(lambda z: jnp.tanh(z) + 1, z).value)
         return solve.lower(z).compile().memory_analysis().temp_size_in_bytes
 
-    # The small matrices of inner products are the rest; a copy of the steps would be as much again.
+    # The remainder is for the small matrices of inner products; a copy of the steps would double the memory.
     assert reserved(30) - reserved(10) < 1.1 * 20 * z.nbytes
 
 
-def test_jaxopt_converges_every_lane_by_itself_to_the_same_fixed_point():
+def test_solvers_agree_with_jaxopt():
     a, b = tanh_problem()
     a *= np.linspace(0.05, 1, len(a))[:, None, None]
     f, start = as_function(a, b), split(jnp.zeros(b.shape, jnp.float32))
@@ -282,7 +282,7 @@ def test_jaxopt_converges_every_lane_by_itself_to_the_same_fixed_point():
         np.testing.assert_allclose(join(ours.value), join(converged.value), atol=2e-4)
 
 
-def test_while_its_history_fills_jaxopt_anderson_is_plain_iteration():
+def test_short_jaxopt_solve_is_plain_iteration():
     a, b = tanh_problem()
     f, start = as_function(a, b), split(jnp.zeros(b.shape, jnp.float32))
     ours, theirs = solvers.build("plain", 4).solve(f, start), solvers.build("jaxopt", 4).solve(f, start)
@@ -291,12 +291,12 @@ def test_while_its_history_fills_jaxopt_anderson_is_plain_iteration():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_solve_has_one_loop_however_long(name):
+def test_program_size_is_independent_of_budget(name):
     jaxpr = jax.make_jaxpr(lambda z: solvers.build(name, 30).solve(jnp.tanh, z))(jnp.ones((2, 3)))
     assert str(jaxpr).count(" tanh ") == 1
 
 
 @pytest.mark.parametrize(("budget", "tolerance"), [(0, None), (3, 0.0), (3, -1.0)])
-def test_a_solver_refuses_what_it_cannot_do(budget, tolerance):
+def test_invalid_budget_or_tolerance_raises(budget, tolerance):
     with pytest.raises(ValueError, match=r"budget is 0|tolerance is"):
         loop.Solver(picard.Picard(), budget, tolerance)

@@ -1,4 +1,4 @@
-"""Where solves begin: starts that depend on the noisy input alone, and what is learned of them."""
+"""Starts that depend only on the noisy input, and their training."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ def splits():
 
 @pytest.fixture
 def started(small):
-    """The small model with the network's first weights for a start, and any state for a mean."""
+    """The small model with an untrained start network and a random mean equilibrium."""
     network = models.build_start(SETTINGS.network, small.model)
     start = {
         "network": network.init(jax.random.key(1)),
@@ -48,7 +48,7 @@ def started(small):
 
 
 @pytest.mark.parametrize("family", ["conv", "toy", "mdeq"])
-def test_a_network_predicts_a_state_of_any_family_lane_by_lane(family):
+def test_network_predicts_states_of_every_family(family):
     model = toy.build() if family == "toy" else models.build(SMALL if family == "conv" else TINY)
     network = models.build_start(SETTINGS.network, model)
     params = network.init(jax.random.key(0))
@@ -59,13 +59,13 @@ def test_a_network_predicts_a_state_of_any_family_lane_by_lane(family):
     assert jax.tree.map(jnp.shape, z) == jax.tree.map(jnp.shape, zero)
     assert jax.tree.structure(z) == jax.tree.structure(zero)
     alone = jax.jit(network.apply)(params, jax.tree.map(lambda x: x[3:4], u))
-    # Another batch is another program: equal but for the rounding of float32.
+    # Programs for different batch sizes differ in float32 rounding.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[3:4], y, rtol=1e-4, atol=1e-5), z, alone)
     assert not np.allclose(jax.tree.leaves(z)[0][0], jax.tree.leaves(z)[0][1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["constant", "learned"])
-def test_counts_are_those_of_each_sample_alone_however_they_are_computed(started, name):
+def test_counts_do_not_depend_on_lanes(started, name):
     settings = config.Smoothing(
         sampler="independent", start=name, solver="plain", budget=1, num_selection=10, num_estimation=40,
         alpha=0.1, lanes=8, block=8,
@@ -93,7 +93,7 @@ def test_counts_are_those_of_each_sample_alone_however_they_are_computed(started
         assert tuple(counts.tolist()) == found[0][index]
 
 
-def test_a_start_that_is_not_there_is_refused(small, started):
+def test_missing_start_raises(small, started):
     images, _ = data.load("digits", "test").take([0])
     settings = config.Smoothing(sampler="independent", start="learned")
     assert len(certification.checked(started, images, settings)) == 1
@@ -103,7 +103,7 @@ def test_a_start_that_is_not_there_is_refused(small, started):
         config.Smoothing(sampler="serial", start="learned")
 
 
-def test_a_checkpoint_keeps_its_start_and_the_header_names_it(started, tmp_path):
+def test_checkpoint_and_header_record_start(started, tmp_path):
     checkpoints.save(tmp_path / "model", started.variables, started.size, started.training, started.start)
     found = checkpoints.load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, found.variables, jax.device_get(started.variables))
@@ -123,7 +123,7 @@ def fit(small, splits, state=None):
     return start_training.fit(small.model, small.variables, SETTINGS, *splits, state)
 
 
-def test_a_start_is_learned_resumes_exactly_and_leaves_the_model_alone(small, splits):
+def test_start_is_learned_and_training_resumes(small, splits):
     before = jax.device_get(small.variables)
     whole = [p._replace(state=jax.tree.map(np.asarray, p.state)) for p in fit(small, splits)]
     assert len(whole) == 23
@@ -136,7 +136,7 @@ def test_a_start_is_learned_resumes_exactly_and_leaves_the_model_alone(small, sp
         assert jax.tree.map(float, ours.metrics) == jax.tree.map(float, theirs.metrics)
 
 
-def test_fine_tuning_adds_the_cross_entropy_of_the_labels_and_reaches_the_model(started, splits):
+def test_fine_tuning_adds_cross_entropy(started, splits):
     images, labels = map(jnp.asarray, splits[0].take(range(16)))
     keys = jax.random.split(jax.random.key(5), 16)
     params = {"network": started.variables["start"]["network"], "model": started.variables["params"]}
@@ -160,12 +160,12 @@ def test_fine_tuning_adds_the_cross_entropy_of_the_labels_and_reaches_the_model(
     )
     log_probabilities = scipy.special.log_softmax(np.asarray(classify(noisy).logits), axis=-1)
     entropy = -np.mean(log_probabilities[np.arange(16), labels])
-    # Sums of float32 in two programs.
+    # float32 rounding of sums in two programs.
     np.testing.assert_allclose(tuned - frozen, 2 * entropy, rtol=1e-4)
     assert min(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient["model"]["readout"])) > 0
 
 
-def test_the_command_learns_a_start_and_then_fine_tunes_both(small, tmp_path, monkeypatch, capsys):
+def test_train_command_learns_and_fine_tunes(small, tmp_path, monkeypatch, capsys):
     flags = (
         "--phase start --dataset digits --sigma 0.25 --epochs 1 --batch-size 512 --evaluation-interval 1 "
         "--reference-budget 2"
@@ -187,20 +187,23 @@ def test_the_command_learns_a_start_and_then_fine_tunes_both(small, tmp_path, mo
     jax.tree.map(np.testing.assert_array_equal, given.variables["params"], started.variables["params"])
     for of in (lambda c: c.variables["params"], lambda c: c.variables["start"]["network"]):
         for x, y in zip(*(jax.tree.leaves(of(c)) for c in (started, tuned)), strict=True):
-            # Three updates at a rate of 3e-3 at most, each of which moves an entry by about as much.
+            # Three updates of AdamW; each moves an entry by about the learning rate, at most 3e-3.
             assert 0 < np.abs(x - y).max() < 0.02
     assert not np.array_equal(*(jax.tree.leaves(c.variables["start"]["mean"])[0] for c in (started, tuned)))
     assert (given.start, started.start.fine_tune, tuned.start.fine_tune) == (None, None, 1.0)
 
 
-def test_the_constant_start_is_a_mean_of_equilibria(small, splits):
+def test_constant_start_is_mean_equilibrium(small, splits):
     mean = start_training.mean_equilibrium(small.model, small.variables, SETTINGS, splits[0])
     images, _ = splits[0].take(range(400))
     noisy = images + 0.25 * jax.random.normal(jax.random.key(8), images.shape)
     solver = solvers.build("anderson", 6)
-    output = base_classifier.classify(small.model, small.variables, solver, noisy, starts.zero(small.model))
+    start = starts.zero(small.model)
+    output = jax.jit(
+        lambda variables, noisy: base_classifier.classify(small.model, variables, solver, noisy, start)
+    )(small.variables, noisy)
     states = np.asarray(jax.tree.leaves(output.solution.value)[0])
     (found,) = jax.tree.leaves(mean)
-    # Means of 400 and of 2,000 samples: five standard errors, and no entry far off on average.
+    # The difference of means of 400 and 2,000 samples in standard errors: the largest and the root mean square.
     error = (found[0] - states.mean(0)) / (states.std(0) * np.sqrt(1 / 400 + 1 / 2000) + 1e-6)
     assert np.abs(error).max() < 6 and np.sqrt(np.mean(error**2)) < 2

@@ -1,4 +1,4 @@
-"""Training: it learns, resumes exactly, and does not depend on the devices."""
+"""Training of a model: it learns, resumes exactly, and does not depend on the devices."""
 
 import dataclasses
 import functools
@@ -45,11 +45,11 @@ def fit(splits, settings=SETTINGS, state=None):
 
 @pytest.fixture(scope="module")
 def whole(splits):
-    """Metrics and evaluations of an uninterrupted run, and its states on disk form after each update."""
+    """Progress of an uninterrupted run after each update, with states as numpy arrays."""
     return [p._replace(state=jax.tree.map(np.asarray, p.state)) for p in fit(splits)]
 
 
-def test_it_learns(whole):
+def test_accuracy_rises_and_solves_converge(whole):
     evaluations = [p.evaluation for p in whole if p.evaluation is not None]
     assert len(whole) == loop.num_updates(SETTINGS, 1437) == 23
     assert [int(p.state.update) for p in whole] == list(range(1, 24))
@@ -60,7 +60,7 @@ def test_it_learns(whole):
     assert whole[0].metrics.residual == 0 and whole[-1].metrics.residual > 0
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
+def test_resumed_run_is_bit_identical(splits, whole, tmp_path):
     model = models.build(SMALL)
     with states.Run(tmp_path, SETTINGS) as run:
         assert run.latest(whole[0].state) is None
@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(splits, whole, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed[-1].state, whole[-1].state)
 
 
-def test_a_folder_of_another_run_is_refused(whole, tmp_path):
+def test_folder_of_another_run_raises(whole, tmp_path):
     with states.Run(tmp_path, SETTINGS) as run:
         run.save(whole[3].state)
     other = dataclasses.replace(SETTINGS, sigma=0.5)
@@ -85,7 +85,7 @@ def test_a_folder_of_another_run_is_refused(whole, tmp_path):
         run.latest(whole[3].state)
 
 
-def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(whole, tmp_path):
+def test_log_of_resumed_run_is_identical(whole, tmp_path):
     with metrics.Log(tmp_path / "whole.jsonl") as log:
         for progress in whole:
             log.write(progress)
@@ -104,7 +104,7 @@ def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(whole, tmp_pat
 
 
 def curve(splits, family, num_updates=6, **change):
-    """Losses of the first updates, unrolled and solved ones, and the parameters after them."""
+    """Losses of the first updates, in and after pre-training, and the parameters after them."""
     settings = dataclasses.replace(SETTINGS, batch_size=64, pretraining_epochs=0.2, **change)
     build = toy.build if family == "toy" else functools.partial(models.build, SMALL)
     found = list(itertools.islice(model_training.fit(build(devices.AXIS), settings, *splits), num_updates))
@@ -113,21 +113,21 @@ def curve(splits, family, num_updates=6, **change):
 
 
 @pytest.mark.parametrize("family", ["conv", pytest.param("toy", marks=pytest.mark.slow)])
-def test_a_training_does_not_depend_on_the_devices(splits, use_devices, family):
-    """Nor on how each takes its share; batch statistics are those of all devices."""
+def test_updates_do_not_depend_on_devices(splits, use_devices, family):
+    """They also do not depend on accumulation and rematerialisation; batch statistics are those of all devices."""
     parts = 4 if family == "conv" else 1
     other_losses, other_params = curve(splits, family, rematerialise=True, accumulation=parts)
     use_devices(1)
     losses, params = curve(splits, family)
     assert losses[-1] < losses[0]
-    # Sums in another order: a few units in the last place of a loss.
+    # Sums in a different order: a few units in the last place of a loss.
     np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
     for x, y in zip(other_params, params, strict=True):
         assert np.median(np.abs(x - y)) < 1e-4 * SETTINGS.learning_rate
 
 
 @pytest.mark.slow
-def test_what_is_to_need_less_memory_does(splits):
+def test_rematerialisation_and_accumulation_save_memory(splits):
     model = models.build(SMALL, devices.AXIS)
     images, labels = splits[0].take(range(64))
 
@@ -147,34 +147,27 @@ def test_what_is_to_need_less_memory_does(splits):
         lowered = step.lower(model_training.init(model, settings, 600), images, labels, NOTHING)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
-    # Eight evaluations are kept, or one; eight images a device, or two.
+    # One evaluation is kept instead of eight, or a device processes two images at a time instead of eight.
     whole = needed()
     assert needed(rematerialise=True) < whole / 2
     assert needed(accumulation=4) < whole / 2
 
 
-def test_a_share_that_does_not_divide_is_refused(splits):
+def test_indivisible_accumulation_raises(splits):
     settings = dataclasses.replace(SETTINGS, batch_size=64, accumulation=3)
     with pytest.raises(ValueError, match="accumulation is 3; it must be a divisor of the 8 images"):
         next(fit(splits, settings))
 
 
-def test_statistics_of_a_model_that_keeps_them_are_renewed(splits):
+def test_batch_statistics_are_updated(splits):
     model = toy.build()
     state = model_training.init(model, SETTINGS, 600)
     keys = jax.random.split(jax.random.key(0), 32)
     images, labels = splits[0].take(range(32))
-    _, (variables, _) = model_training.loss_fn(
-        state.variables["params"],
-        state.variables,
-        jax.numpy.asarray(images),
-        jax.numpy.asarray(labels),
-        keys,
-        NOTHING,
-        schedules.Task(False, False, 3),
-        model=model,
-        settings=SETTINGS,
+    loss = functools.partial(
+        model_training.loss_fn, task=schedules.Task(False, False, 3), model=model, settings=SETTINGS
     )
+    _, (variables, _) = jax.jit(loss)(state.variables["params"], state.variables, images, labels, keys, NOTHING)
     before, after = state.variables["batch_stats"], variables["batch_stats"]
     assert all((before[name] != after[name]).any() for name in before)
 
@@ -200,15 +193,15 @@ def test_every_choice_trains(splits, change):
     found = [p.metrics for p in itertools.islice(fit(splits, settings), 12)]
     assert all(np.isfinite(metrics).all() for metrics in found)
     if settings.loss == "cat-rs":
-        # The more draws are right, the more of them count.
+        # The loss can grow, because it counts more draws as more are correct.
         assert np.mean([metrics.accuracy for metrics in found[-3:]]) > 0.15 + found[0].accuracy
     else:
         assert np.mean([metrics.loss for metrics in found[-3:]]) < 0.8 * found[0].loss
 
 
 @pytest.mark.slow
-def test_a_multiscale_model_trains_on_what_tfds_gives():
-    """The whole pipeline of CIFAR-10 on TFDS's random stand-ins."""
+def test_mdeq_trains_on_tfds_data():
+    """The training pipeline of CIFAR-10 on TFDS's random mock data."""
     import tensorflow_datasets as tfds
 
     settings = dataclasses.replace(
@@ -236,7 +229,7 @@ def test_a_multiscale_model_trains_on_what_tfds_gives():
         assert all(jax.tree.leaves(changed))
 
 
-def test_the_penalty_enters_the_loss_with_its_weight(splits):
+def test_penalty_enters_loss_with_its_weight(splits):
     model = models.build(SMALL)
     state = model_training.init(model, SETTINGS, 600)
     images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(16)))
@@ -255,8 +248,8 @@ def test_the_penalty_enters_the_loss_with_its_weight(splits):
     assert heavy.loss == pytest.approx(float(plain.loss + 2.5 * plain.penalty), rel=1e-6)
 
 
-def test_what_is_trained_on_is_worse_than_noise_alone_and_within_the_radius(splits):
-    """The same draws are added: the loss grows with the radius, and without one it is that of the draws."""
+def test_adversarial_loss_grows_with_radius(splits):
+    """For the same noise draws, the loss grows with the radius."""
     model = models.build(SMALL)
     settings = dataclasses.replace(SETTINGS, adversarial_radius=1.0, adversarial_steps=4, draws=2)
     state = model_training.init(model, settings, 600)
@@ -274,5 +267,5 @@ def test_what_is_trained_on_is_worse_than_noise_alone_and_within_the_radius(spli
     (none, near, far), residuals = zip(*(loss(radius) for radius in (1e-9, 0.3, 1.0)), strict=True)
     assert min(residuals) > 0
     assert none < near < far
-    # The first order of the loss: its growth is near what the distance allows.
+    # To first order the growth of the loss is proportional to the radius: a factor of 1 / 0.3.
     assert 2 < (far - none) / (near - none) < 5

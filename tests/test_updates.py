@@ -1,4 +1,4 @@
-"""The loop of every training: its rates, its counts, and the same numbers on any devices."""
+"""The training loop: number of updates and learning rate."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ from deqsmooth.training import loop
 SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
 
 
-def test_epochs_count_whole_updates():
-    # 16,000 updates of 96 images are 30.72 epochs of 50,000, although floats make that a little more.
+def test_num_updates_is_rounded_up():
+    # 30.72 epochs of 50,000 images are 16,000 updates of 96 images, and slightly more in floating point.
     settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96)
     assert loop.num_updates(settings, 50_000) == 62_500
     assert loop.num_updates(settings, 50_000, 30.72) == 16_000
@@ -21,8 +21,8 @@ def test_epochs_count_whole_updates():
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
-def test_the_rate_rises_and_falls_as_it_says(warmup):
-    """With one parameter, unit gradients and SGD without momentum's past, the first step shows the rate."""
+def test_learning_rate_follows_schedule(warmup):
+    """The learning rate follows from the steps of SGD with Nesterov momentum for a constant unit gradient."""
     settings = dataclasses.replace(
         SETTINGS, optimiser="sgd", learning_rate=0.5, final_learning_rate=0.01, warmup=warmup, weight_decay=0.0
     )

@@ -111,7 +111,7 @@ def _fit(run, resume, begin, fit, console):
                     run.save(now.state)
                     console.print(f"after {update} updates: {metrics.describe(now.evaluation)}")
                 progress.advance(shown, metrics.describe(now.metrics))
-                if update < now.total and interrupted.is_asked(update):
+                if update < now.total and interrupted.is_requested(update):
                     run.save(now.state)
                     run.wait()
                     console.print(f"saved after {update} updates; --resume goes on from there")

@@ -1,7 +1,7 @@
-"""Where a solve begins: functions from the injection to the first state.
+"""Starts: functions from the injection to the initial state of a solve.
 
-A start that depends on nothing but the noisy input makes the solve a function of that input, which
-standard certification covers. A state taken from another sample does not, and calls for the audit.
+If a start depends only on the noisy input, the solve is a function of that input, and standard certification
+applies. If a start is taken from another sample, it is not, and certification needs the audit.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def zero(model: types.Model) -> base_classifier.Start:
 
 
 def constant(model: types.Model, z: types.State) -> base_classifier.Start:
-    """One stored state [1, ...] for every input."""
+    """The same stored state, leaves [1, ...], for every input."""
     return lambda u: jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), model.initial_state(u), z)
 
 
 def learned(network: types.StartNetwork, params: types.Parameters) -> base_classifier.Start:
-    """What a network predicts from the input's own injection."""
+    """The prediction of a start network from the injection of the input."""
     return functools.partial(network.apply, params)
 
 
 def state(z: types.State) -> base_classifier.Start:
-    """A state that was found before, lane by lane."""
+    """A given state of the same lanes, such as the solution of another sample."""
     return lambda u: z
