@@ -104,7 +104,7 @@ def main() -> None:
 def labeller(checkpoint, arguments, images):
     """Returns the function (start, solver, budget) -> classes of all noisy images, draw by draw."""
     model, variables = checkpoint.model, jax.tree.map(jnp.asarray, checkpoint.variables)
-    network = models.build_start(checkpoint.start.network, model)
+    network = models.build_start(checkpoint.start_training.network, model)
     begins = {
         "zero": lambda variables: starts.zero(model),
         "constant": lambda variables: starts.constant(model, variables["start"]["mean"]),

@@ -44,7 +44,7 @@ def started(small):
         "network": network.init(jax.random.key(1)),
         "mean": jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), network.state),
     }
-    return small._replace(variables={**small.variables, "start": start}, start=SETTINGS)
+    return small._replace(variables={**small.variables, "start": start}, start_training=SETTINGS)
 
 
 @pytest.mark.parametrize("family", ["conv", "toy", "mdeq"])

@@ -126,7 +126,7 @@ def _applicable(rows, checkpoint, sigma, model, console) -> Iterator[tuple[str, 
         rows = dict([next(iter(rows.items()))])
     for row, settings in rows.items():
         full = row if model is None else model.name if len(rows) == 1 else f"{model.name}, {row}"
-        if settings.start in ("constant", "learned") and checkpoint.start is None:
+        if settings.start in ("constant", "learned") and checkpoint.start_training is None:
             console.print(f"{full}, sigma {sigma:g}: left out, since the model has no trained start")
             continue
         yield full, dataclasses.replace(settings, sigma=sigma)

@@ -46,7 +46,7 @@ def train_start(arguments: train.StartFlags, console: rich.console.Console) -> i
             f"{arguments.checkpoint} holds a classifier without an equilibrium: it has no start to learn"
         )
     if settings.fine_tune is not None:
-        _check_start(settings, checkpoint.start)
+        _check_start(settings, checkpoint.start_training)
     training, test = _splits(arguments)
     kind = "start" if settings.fine_tune is None else "fine-tuned"
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")

@@ -35,7 +35,7 @@ class Checkpoint(NamedTuple):
       size: size of the model, from which it is built.
       training: settings of the training; None for a model that was converted.
       sha256: SHA-256 of size and variables, hexadecimal; independent of the files' layout.
-      start: settings of the training of its start, which with `fine_tune` also trained the model; None if it has
+      start_training: settings of the training of its start, which with `fine_tune` also trained the model; None if it has
         no trained start.
     """
 
@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
     size: architecture.Model
     training: config.Training | None
     sha256: str
-    start: config.StartTraining | None = None
+    start_training: config.StartTraining | None = None
 
 
 def save(

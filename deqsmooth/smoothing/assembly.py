@@ -75,7 +75,7 @@ def start_of(checkpoint: checkpoints.Checkpoint, name: str) -> Callable[[types.V
       checkpoint: of an equilibrium model.
       name: `zero`, `constant` or `learned`.
     """
-    model, training = checkpoint.model, checkpoint.start
+    model, training = checkpoint.model, checkpoint.start_training
     assert isinstance(model, types.Model)
     if name == "zero":
         return lambda variables: starts.zero(model)

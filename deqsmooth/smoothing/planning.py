@@ -92,7 +92,7 @@ def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -
         for solver, budgets in _ZERO_BUDGETS.items()
         for k in budgets
     ]
-    if checkpoint.start is not None:
+    if checkpoint.start_training is not None:
         chosen += [config.Smoothing(**independent, start="learned", budget=k) for k in _LEARNED_BUDGETS]
     common["num_audit"] = settings.pilot_audit
     return chosen + [config.Smoothing(**common, budget=k) for k in _SERIAL_BUDGETS]

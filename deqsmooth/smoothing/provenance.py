@@ -71,7 +71,7 @@ def header(
         },
         "model": serialization.to_json(checkpoint.size),
         "training": checkpoint.training and serialization.to_json(checkpoint.training),
-        "start": checkpoint.start and serialization.to_json(checkpoint.start),
+        "start_training": checkpoint.start_training and serialization.to_json(checkpoint.start_training),
     }
     if before is not None:
         entries["before"] = {name: before[name] for name in ("sha256", "versions", "device", "reference")}
