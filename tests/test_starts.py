@@ -174,7 +174,7 @@ def test_train_command_learns_and_fine_tunes(small, tmp_path, monkeypatch, capsy
     def train(begin, to, *more):
         words = [*flags.split(), "--checkpoint", tmp_path / begin, "--workdir", tmp_path / to, *more]
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-        return train.main()
+        return train_command.main()
 
     checkpoints.save(tmp_path / "given", small.variables, small.size, small.training)
     assert train("given", "tuned", "--network.width", 8, "--fine-tune", 1) == 2

@@ -35,8 +35,8 @@ class Checkpoint(NamedTuple):
       size: size of the model, from which it is built.
       training: settings of the training; None for a model that was converted.
       sha256: SHA-256 of size and variables, hexadecimal; independent of the files' layout.
-      start_training: settings of the training of its start, which with `fine_tune` also trained the model; None if it has
-        no trained start.
+      start_training: settings of the training of its start, which with `fine_tune` also trained the model; None if
+        it has no trained start.
     """
 
     model: types.Model | types.Explicit

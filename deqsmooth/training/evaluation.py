@@ -17,7 +17,8 @@ from deqsmooth.smoothing import noise
 from deqsmooth.solvers import gradients
 
 _KEY = 2
-_BLOCK = 100
+BLOCK = 100
+"""Rows in one compiled evaluation."""
 _NUM_IMAGES = 500
 _NUM_SAMPLES = 1500
 _SPECTRAL_LANES = 64
@@ -40,13 +41,18 @@ class Evaluation(NamedTuple):
     spectral_radius: float | None = None
 
 
+def sample(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images and labels that an evaluation uses, up to 500 evenly spaced ones, and the noise draws of each."""
+    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
+    return images, labels, max(1, _NUM_SAMPLES // len(images))
+
+
 def evaluator(
     model: types.Model | types.Explicit, settings: config.Training, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
     """Returns a function that evaluates variables on up to 500 evenly spaced images of a test split."""
     solver = solvers.build("anderson", settings.reference_budget)
-    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
-    num_draws = max(1, _NUM_SAMPLES // len(images))
+    images, labels, num_draws = sample(dataset)
     rows = {
         "image": np.tile(np.arange(len(images)), num_draws + 1).astype(np.int32),
         "draw": np.repeat(np.arange(num_draws + 1), len(images)).astype(np.int32),
@@ -77,7 +83,7 @@ def evaluator(
 
     @jax.jit
     def run(variables: types.Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return devices.map_blocks(on_block, (variables, images), rows, _BLOCK, mesh)
+        return devices.map_blocks(on_block, (variables, images), rows, BLOCK, mesh)
 
     @functools.partial(jax.jit, static_argnums=0)
     def spectral_radius(model: types.Model, variables: types.Variables, images: jax.Array) -> types.PerLane:

@@ -24,12 +24,9 @@ from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.models import base_classifier, starts
 from deqsmooth.smoothing import noise
 from deqsmooth.solvers import per_lane
-from deqsmooth.training import loop
+from deqsmooth.training import evaluation, loop
 
 _INIT, _EVALUATION, _MEAN = 3, 4, 5
-_BLOCK = 100
-_NUM_IMAGES = 500
-_NUM_SAMPLES = 1500
 _NUM_MEAN = 2000
 
 
@@ -139,8 +136,8 @@ def evaluator(
     model: types.Model, teacher: types.Variables, settings: config.StartTraining, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
     """Returns a function that evaluates variables of a state on up to 500 evenly spaced images of a test split."""
-    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
-    place = np.tile(np.arange(len(images), dtype=np.int32), max(1, _NUM_SAMPLES // len(images)))
+    images, labels, num_draws = evaluation.sample(dataset)
+    place = np.tile(np.arange(len(images), dtype=np.int32), num_draws)
     rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
 
     def on_block(
@@ -148,7 +145,7 @@ def evaluator(
     ) -> tuple[jax.Array, ...]:
         teacher, params, images = shared
         key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
-        draw = noise.gaussian(jnp.stack([key] * _BLOCK), rows["draw"], images.shape[1:])
+        draw = noise.gaussian(jnp.stack([key] * evaluation.BLOCK), rows["draw"], images.shape[1:])
         noisy = images[rows["place"]] + settings.sigma * draw
         found = (
             _short_solve(model, teacher, settings, params, noisy),
@@ -160,7 +157,7 @@ def evaluator(
     def run(
         teacher: types.Variables, params: types.Parameters, images: types.Images
     ) -> tuple[jax.Array, jax.Array]:
-        return devices.map_blocks(on_block, (teacher, params, images), rows, _BLOCK, mesh)
+        return devices.map_blocks(on_block, (teacher, params, images), rows, evaluation.BLOCK, mesh)
 
     def evaluate(variables: types.Variables) -> Evaluation:
         short, long = jax.device_get(run(teacher, variables["params"], images))
@@ -220,8 +217,8 @@ def mean_equilibrium(
         equilibria = _long_solve(model, variables, settings, noisy).solution.value
         return jax.tree.map(lambda x: jnp.mean(x, 0, keepdims=True), equilibria)
 
-    stream = data.batches(train, _BLOCK, seed=settings.seed)
-    keys = jax.random.split(key, _NUM_MEAN // _BLOCK)
+    stream = data.batches(train, evaluation.BLOCK, seed=settings.seed)
+    keys = jax.random.split(key, _NUM_MEAN // evaluation.BLOCK)
     means = [mean(variables, key, images) for key, (images, _) in zip(keys, stream, strict=False)]
     return jax.tree.map(lambda *leaves: np.mean(jax.device_get(leaves), 0), *means)
 
