@@ -119,6 +119,12 @@ def test_listed_records_are_packed(folder):
         assert [name for name in listed if (page.parent / name).resolve() not in members] == []
 
 
+@pytest.mark.parametrize("folder", ["reproduce", "reproduce-cifar10"])
+def test_pages_contain_their_findings(folder):
+    for page in (RESULTS / folder).glob("*/README.md"):
+        assert (page.parent / "finding.md").read_text().strip() in page.read_text(), page
+
+
 def test_equal_records_give_equal_archives(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import pack
