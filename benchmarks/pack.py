@@ -1,9 +1,9 @@
 """Packs the records of a folder into one archive, `records.tar.gz`.
 
 Records are the `.jsonl` and `.json` files of the folder and its subfolders; a subfolder that has an archive of its
-own is left out. Records of an earlier archive stay in the archive unless a loose file has the same name. The archive
-depends only on names and contents of the records. Loose files are not removed; `tar xzf records.tar.gz` restores
-them in the folder.
+own is left out. Records of an earlier archive stay in the archive unless a loose file has the same name. The
+archive depends only on names and contents of the records. Loose files are not removed; `tar xzf records.tar.gz`
+restores them in the folder.
 
     python benchmarks/pack.py runs/certification/digits-0.5
     python benchmarks/pack.py --check runs/certification/digits-0.5
