@@ -14,6 +14,7 @@ import toy
 from conftest import SMALL
 
 from deqsmooth import config, data, models, solvers
+from deqsmooth.commands import train as train_command
 from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, starts
 from deqsmooth.smoothing import certification, noise, provenance
