@@ -28,7 +28,7 @@ def keys(num):
     return jax.random.split(jax.random.key(0), num)
 
 
-def test_the_worst_case_of_a_linear_loss_is_found_and_the_ball_is_kept():
+def test_linear_worst_case_is_found():
     normal = jax.random.normal(jax.random.key(1), (6, 6, 1))
     images = 0.5 + 0.1 * jax.random.normal(jax.random.key(2), (3, 6, 6, 1))
     radii = jnp.array([0.05, 0.2, 0.3])
@@ -60,7 +60,7 @@ def test_the_strongest_place_counts():
     assert (least == images).all()
 
 
-def test_the_smoothed_loss_is_that_of_mean_probabilities():
+def test_smoothed_loss_uses_mean_probabilities():
     def classify(x):
         return jnp.stack([jnp.sum(x, (1, 2, 3)), jnp.sum(x**2, (1, 2, 3)), jnp.zeros(len(x))], -1)
 
@@ -72,7 +72,7 @@ def test_the_smoothed_loss_is_that_of_mean_probabilities():
         assert found[place] == pytest.approx(-np.log(np.mean(probabilities)), rel=1e-5)
 
 
-def test_the_classifier_is_that_of_the_certificates_and_its_gradient_that_of_unrolling(small):
+def test_classifier_and_gradient_equal_unrolling(small):
     settings = dataclasses.replace(SETTINGS, budget=60, solver="plain")
     images = jax.random.uniform(jax.random.key(5), (3, 8, 8, 1))
     classify = attacks.classify_fn(small, settings, gradient_budget=60)
@@ -106,7 +106,7 @@ def found(small):
 
 
 @pytest.mark.parametrize("target", ["smoothed", "base"])
-def test_wide_attacks_succeed_and_none_refutes_a_certificate(small, found, target):
+def test_wide_attacks_succeed_without_refuting(small, found, target):
     assert len(found) >= 3
     how = dataclasses.replace(HOW, target=target)
     outcome = list(attacks.attack(small, found, SETTINGS, data.load("digits"), [0.02, 4.0], how))
@@ -117,7 +117,7 @@ def test_wide_attacks_succeed_and_none_refutes_a_certificate(small, found, targe
     assert all(x.distance > 0.02 for x in wide)
 
 
-def test_an_attack_that_changes_the_class_stands_for_larger_radii(small, found):
+def test_success_counts_for_larger_radii(small, found):
     """And only then is there no other: the others are those that are made at their radius alone."""
     digits, radii = data.load("digits"), [4.0, 3.0, 0.02]
     outcome = list(attacks.attack(small, found, SETTINGS, digits, radii, HOW))

@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
+def test_all_attempts_are_written(folder, monkeypatch, capsys):
     header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     chosen = jsonl.read(folder / "certificates.jsonl")
     assert header["certificates"] == chosen[0]["sha256"] and header["attack"]["steps"] == 4
@@ -59,7 +59,7 @@ def test_every_attempt_is_written_and_none_refutes(folder, monkeypatch, capsys):
     assert "whose class the attacks could not change" in text
 
 
-def test_what_does_not_follow_in_a_file_of_attacks_is_named(folder, tmp_path, monkeypatch, capsys):
+def test_inconsistent_attempts_are_named(folder, tmp_path, monkeypatch, capsys):
     def checked(path):
         status = call(monkeypatch, verify.main, path)
         return status, capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_what_does_not_follow_in_a_file_of_attacks_is_named(folder, tmp_path, mo
     assert checked(changed) == (1, f"{changed}: 1 attacks, 0 differences, 1 certificates refuted\n")
 
 
-def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys):
+def test_refuted_certificate_raises_alarm(folder, tmp_path, monkeypatch, capsys):
     header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     found[0] = dataclasses.replace(found[0], distance=0.1, prediction=9, refutes=True)
     lines = [header, *map(dataclasses.asdict, found)]
@@ -97,7 +97,7 @@ def test_a_refuted_certificate_is_an_alarm(folder, tmp_path, monkeypatch, capsys
     assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
 
 
-def test_a_killed_run_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+def test_killed_attack_run_resumes(folder, tmp_path, monkeypatch):
     """After two images and one of the attacks on the third, in the middle of a line."""
     monkeypatch.chdir(folder)
     whole = (folder / "attacks.jsonl").read_text().splitlines(keepends=True)
@@ -133,7 +133,7 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
         runs.read([folder / "attacks.jsonl"])
 
 
-def test_certificates_that_do_not_name_their_data_are_refused(folder, tmp_path, monkeypatch, capsys):
+def test_certificates_without_data_are_refused(folder, tmp_path, monkeypatch, capsys):
     header, found = jsonl.read(folder / "certificates.jsonl")
     entries = {name: x for name, x in header.items() if name not in ("data", "sha256")}
     entries |= {"sha256": serialization.digest(entries)}

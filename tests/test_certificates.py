@@ -22,7 +22,7 @@ def test_what_is_written_is_read(tmp_path):
     assert found[0].radius == 0.1 + 0.2
 
 
-def test_each_certificate_is_on_disk_before_the_next(tmp_path):
+def test_certificate_is_on_disk_before_next(tmp_path):
     with writing.Writer(tmp_path / "run.jsonl", HEADER) as writer:
         for index in range(3):
             writer.write(certificate(index))
@@ -30,7 +30,7 @@ def test_each_certificate_is_on_disk_before_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 40, 200])
-def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
+def test_unfinished_line_is_cut_off(tmp_path, cut):
     path = tmp_path / "run.jsonl"
     with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
@@ -45,7 +45,7 @@ def test_a_line_that_a_kill_left_unfinished_is_cut_off(tmp_path, cut):
     assert jsonl.read(path)[1] == [certificate(0), certificate(1)]
 
 
-def test_a_header_that_a_kill_left_unfinished_is_begun_anew(tmp_path):
+def test_unfinished_header_is_written_again(tmp_path):
     path = tmp_path / "run.jsonl"
     path.write_text(json.dumps(HEADER)[:20])
     with writing.Writer(path, HEADER) as writer:
@@ -53,7 +53,7 @@ def test_a_header_that_a_kill_left_unfinished_is_begun_anew(tmp_path):
     assert jsonl.read(path) == (HEADER, [])
 
 
-def test_another_header_is_refused_and_the_file_left_alone(tmp_path):
+def test_other_header_is_refused_untouched(tmp_path):
     path = tmp_path / "run.jsonl"
     with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
@@ -74,7 +74,7 @@ def test_another_header_is_refused_and_the_file_left_alone(tmp_path):
         ("", "empty"),
     ],
 )
-def test_what_is_no_file_of_certificates_is_refused(tmp_path, text, message):
+def test_file_without_certificates_is_refused(tmp_path, text, message):
     path = tmp_path / "run.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -85,7 +85,7 @@ def test_what_is_no_file_of_certificates_is_refused(tmp_path, text, message):
         assert path.read_text() == text
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+def test_unwritable_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write"):
         writing.Writer(tmp_path / "file" / "run.jsonl", HEADER)
@@ -95,7 +95,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
         jsonl.read(tmp_path / "missing.jsonl")
 
 
-def test_two_runs_do_not_write_to_one_file(tmp_path):
+def test_second_writer_is_refused(tmp_path):
     path = tmp_path / "run.jsonl"
     with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
@@ -106,7 +106,7 @@ def test_two_runs_do_not_write_to_one_file(tmp_path):
         assert len(writer.done) == 2
 
 
-def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
+def test_full_disk_loses_no_line(tmp_path, monkeypatch):
     path = tmp_path / "run.jsonl"
     with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
@@ -133,7 +133,7 @@ def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced"])
-def test_a_file_that_vanishes_while_it_is_written_is_no_place_to_report_to(tmp_path, change):
+def test_vanished_file_ends_the_run(tmp_path, change):
     path = tmp_path / "run.jsonl"
     with writing.Writer(path, HEADER) as writer:
         writer.write(certificate(0))
@@ -146,7 +146,7 @@ def test_a_file_that_vanishes_while_it_is_written_is_no_place_to_report_to(tmp_p
     assert len(jsonl.read(tmp_path / "elsewhere.jsonl")[1]) == 1
 
 
-def test_an_image_that_cannot_be_read_is_noted_once_and_may_get_a_certificate_later(tmp_path):
+def test_unreadable_image_is_noted_once(tmp_path):
     path = tmp_path / "run.jsonl"
     torn = record.Unreadable(1, "torn")
     for _ in range(2):
@@ -162,7 +162,7 @@ def test_an_image_that_cannot_be_read_is_noted_once_and_may_get_a_certificate_la
     assert file.lines[1].chain == jsonl.link(file.lines[0].chain, file.lines[1].values)
 
 
-def test_what_is_no_file_or_endless_is_not_read(tmp_path):
+def test_endless_file_is_not_read(tmp_path):
     for path in ("/dev/zero", tmp_path):
         with pytest.raises(ValueError, match="cannot read"):
             jsonl.read(path)

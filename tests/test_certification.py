@@ -38,7 +38,7 @@ def essence(certificates, *but):
     return [{name: x for name, x in vars(c).items() if name not in ("seconds", *but)} for c in certificates]
 
 
-def test_independent_counts_are_those_of_solving_each_sample_alone(small, images):
+def test_independent_counts_equal_single_solves(small, images):
     for index, c in enumerate(certify(small, images[:2], INDEPENDENT)):
         votes = labels_of(small, images[index], index, noise.ESTIMATION, range(90))
         assert c.counts == tuple(np.bincount(votes, minlength=11))
@@ -58,7 +58,7 @@ def test_independent_counts_are_those_of_solving_each_sample_alone(small, images
         *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, None, None), (3, None, 4), (8, 7, 2))),
     ],
 )  # fmt: skip
-def test_independent_counts_do_not_depend_on_how_they_are_computed(
+def test_independent_counts_ignore_lanes_and_devices(
     small, images, use_devices, num_devices, lanes, images_per_batch
 ):
     expected = essence(certify(small, images, INDEPENDENT), "lanes")
@@ -69,7 +69,7 @@ def test_independent_counts_do_not_depend_on_how_they_are_computed(
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("num_devices", "lanes", "images_per_batch"), [(1, 7, 3), (3, 25, 1), (8, None, None)])
-def test_nor_do_those_of_solves_that_stop_by_themselves(
+def test_continuous_counts_ignore_lanes_and_devices(
     small, images, use_devices, num_devices, lanes, images_per_batch
 ):
     tolerance = {"budget": 20, "tolerance": 1e-2, "block": 6}
@@ -84,7 +84,7 @@ def test_nor_do_those_of_solves_that_stop_by_themselves(
 @pytest.mark.parametrize(
     "start", ["previous", *(pytest.param(start, marks=pytest.mark.slow) for start in ("first", "clean"))]
 )
-def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, use_devices, start):
+def test_serial_certificates_ignore_batches_and_devices(small, images, use_devices, start):
     # One program serves both phases where they have as many samples. Neither 3 nor 8 divides 13.
     settings = dataclasses.replace(SERIAL, start=start, num_selection=SERIAL.num_estimation, lanes=13)
     expected = essence(certify(small, images, settings))
@@ -94,7 +94,7 @@ def test_serial_certificates_do_not_depend_on_batches_or_devices(small, images, 
     assert essence(alone) == expected[3:4]
 
 
-def test_a_census_counts_exactly_the_votes_that_the_reference_does_not_confirm(small, images):
+def test_full_audit_counts_all_mismatches(small, images):
     for index, c in enumerate(certify(small, images[:2], SERIAL, num_audit=90)):
         assert c.num_audit == c.count
         kept = labels_of(small, images[index], index, noise.ESTIMATION, range(90)) == c.selected
@@ -104,7 +104,7 @@ def test_a_census_counts_exactly_the_votes_that_the_reference_does_not_confirm(s
         assert c.p_lower == bounds.clopper_pearson_lower(c.count - c.mismatches, 90, 0.0005)
 
 
-def test_an_audit_draws_votes_for_the_class_at_random(small, images):
+def test_audit_gives_the_exact_bound(small, images):
     settings = dataclasses.replace(SERIAL, num_audit=10, alpha=0.1, alpha_audit=0.05)
     (c,) = certification.certify(small, images[:1], settings)
     assert c.num_audit == 10 < c.count
@@ -117,7 +117,7 @@ def test_an_audit_draws_votes_for_the_class_at_random(small, images):
     assert c.warning == "not a valid bound"
 
 
-def test_a_data_set_is_certified_as_its_images_are_and_read_batch_by_batch(small):
+def test_dataset_is_read_batch_by_batch(small):
     read = []
 
     class Reads(data.Dataset):
@@ -137,7 +137,7 @@ def test_a_data_set_is_certified_as_its_images_are_and_read_batch_by_batch(small
 
 
 @pytest.mark.parametrize("settings", [INDEPENDENT, SERIAL], ids=["independent", "serial"])
-def test_images_that_cannot_be_read_are_left_out_and_change_no_other(small, settings):
+def test_unreadable_images_change_no_other(small, settings):
     whole = data.load("digits", "test")
 
     class Damaged(data.Dataset):
@@ -158,7 +158,7 @@ def test_images_that_cannot_be_read_are_left_out_and_change_no_other(small, sett
         list(certification.certify_dataset(small, dataset, indices, settings))
 
 
-def test_evaluations_are_counted_to_the_last(small, images):
+def test_evaluations_are_counted_exactly(small, images):
     independent = certify(small, images, INDEPENDENT)
     assert {c.evaluations for c in independent} == {4 * (20 + 90)} == {layout.resolve(INDEPENDENT).evaluations}
     serial = certify(small, images, SERIAL)
@@ -189,7 +189,7 @@ def test_ten_images_are_traced_once(small, monkeypatch):
     assert len(traces) == 3
 
 
-def test_images_that_break_the_model_abstain_and_harm_no_other(small, images):
+def test_model_of_nan_abstains_everywhere(small, images):
     broken = small._replace(variables=jax.tree.map(lambda x: np.full_like(x, np.nan), small.variables))
     for settings in (INDEPENDENT, SERIAL):
         for c in certify(broken, images[:2], settings):
@@ -207,7 +207,7 @@ def classify_linearly(images, normal=NORMAL):
     return jnp.stack([score, -score], -1)
 
 
-def test_no_radius_exceeds_the_distance_to_the_decision_boundary_of_a_linear_classifier(images):
+def test_radius_is_below_distance_to_boundary(images):
     settings = config.Smoothing(sampler="independent", sigma=0.25, num_estimation=2000, alpha=0.01)
     found = certify(classify_linearly, images, settings)
     for image, c in zip(images, found, strict=True):
@@ -222,7 +222,7 @@ def test_no_radius_exceeds_the_distance_to_the_decision_boundary_of_a_linear_cla
     assert any(c.prediction is not None for c in found)
 
 
-def test_coverage_over_many_images_with_known_probability(images):
+def test_coverage_over_many_images_is_nominal(images):
     """500 certificates at alpha 0.2: at most a fifth exceed the truth, and not far fewer."""
     alpha, count = 0.2, 500
     settings = config.Smoothing(
@@ -236,7 +236,7 @@ def test_coverage_over_many_images_with_known_probability(images):
     assert missed > 0.5 * alpha * count
 
 
-def test_parameters_of_a_partial_are_arguments_of_the_program(images):
+def test_partial_parameters_are_program_arguments(images):
     partial = jax.tree_util.Partial(lambda normal, images: classify_linearly(images, normal), jnp.asarray(NORMAL))
     assert essence(certify(partial, images, INDEPENDENT)) == essence(
         certify(classify_linearly, images, INDEPENDENT)
@@ -255,12 +255,12 @@ BAD_IMAGES = [
 
 
 @pytest.mark.parametrize(("spoil", "message"), BAD_IMAGES)
-def test_images_that_break_a_rule_are_refused(small, images, spoil, message):
+def test_bad_images_are_refused(small, images, spoil, message):
     with pytest.raises(ValueError, match=message):
         certify(small, spoil(images), INDEPENDENT)
 
 
-def test_arguments_that_break_a_rule_are_refused(small, images):
+def test_bad_arguments_are_refused(small, images):
     with pytest.raises(ValueError, match="only 'independent'"):
         certify(classify_linearly, images, SERIAL)
     with pytest.raises(ValueError, match="labels has 4 entries; there are 5 images"):
@@ -274,7 +274,7 @@ def test_arguments_that_break_a_rule_are_refused(small, images):
     [INDEPENDENT, dataclasses.replace(INDEPENDENT, tolerance=1e-3), SERIAL],
     ids=["independent", "refilled", "serial"],
 )
-def test_devices_exchange_nothing(small, settings):
+def test_programs_have_no_collectives(small, settings):
     """So that none waits for another, and several processes need no way to each other."""
     programs = certification.prepare(small, settings, small.model.image_shape, 5)
     for program in programs.compiled.values():
@@ -284,7 +284,7 @@ def test_devices_exchange_nothing(small, settings):
 
 
 @pytest.mark.slow
-def test_the_largest_block_that_fits_is_found(small, images, monkeypatch, capsys):
+def test_largest_fitting_block_is_found(small, images, monkeypatch, capsys):
     settings = dataclasses.replace(INDEPENDENT, block="auto")
     shape = images.shape[1:]
 

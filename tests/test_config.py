@@ -37,23 +37,23 @@ BAD = [
 
 
 @pytest.mark.parametrize(("change", "message"), BAD)
-def test_settings_that_break_a_rule_name_value_and_rule(change, message):
+def test_broken_rule_names_value_and_rule(change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         config.Smoothing(**change)
 
 
-def test_ten_samples_are_the_fewest_that_certify_at_the_usual_alpha():
+def test_ten_samples_are_fewest_that_certify():
     assert config.Smoothing(num_estimation=10, sampler="independent").cap > 0
 
 
-def test_a_sampler_fills_in_what_it_needs_and_nothing_else():
+def test_sampler_fills_in_its_defaults_only():
     serial, independent = config.Smoothing(), config.Smoothing(sampler="independent")
     assert (serial.start, serial.budget, serial.alpha_audit) == ("previous", 3, 0.0005)
     assert (independent.start, independent.budget, independent.num_audit) == ("zero", 30, None)
     assert dataclasses.replace(serial, budget=1).budget == 1
 
 
-def test_the_cap_of_a_serial_run_is_below_that_of_an_independent_one():
+def test_serial_cap_is_below_independent_cap():
     serial = config.Smoothing(num_audit=400)
     assert serial.cap == pytest.approx(0.995, abs=0.003)
     assert config.Smoothing(sampler="independent").cap == pytest.approx(1.600, abs=0.001)

@@ -34,7 +34,7 @@ def certify(model, images, settings, **change):
 
 
 @pytest.mark.usefixtures("optimised")
-def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run_without_looks(model, images):
+def test_image_stops_at_the_named_look(model, images):
     stopped = certify(model, images, LOOKS, stop_gain=GAIN)
     whole = {
         look: certify(model, images, LOOKS, num_estimation=look, looks=None, alpha=0.01) for look in LOOKS.looks
@@ -55,14 +55,14 @@ def test_an_image_stops_at_the_look_that_the_rule_names_with_the_counts_of_a_run
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("change", [{"images_per_batch": 3}, {"images_per_batch": 40}, {"lanes": 48}])
-def test_certificates_do_not_depend_on_the_schedule(model, images, change):
+def test_certificates_ignore_the_schedule(model, images, change):
     one, other = (certify(model, images, LOOKS, stop_gain=GAIN, **x) for x in ({}, change))
     assert one.keys() == other.keys() == set(range(12))
     for index, found in one.items():
         assert {**found, "lanes": None} == {**other[index], "lanes": None}
 
 
-def test_every_call_is_full_while_images_are_left(model, images, monkeypatch):
+def test_calls_are_full_until_the_end(model, images, monkeypatch):
     """What images that stop leave free is used by those that come."""
     calls = []
     call = sampler.Programs.__call__

@@ -23,7 +23,7 @@ def test_draws_are_standard_normal_and_uncorrelated():
     assert np.abs(between).max() < 5 / np.sqrt(64)
 
 
-def test_a_draw_depends_on_nothing_but_its_key_path():
+def test_draw_depends_on_key_path_only():
     samples = [7, 0, 3]
     whole = draws(1, 2, noise.SELECTION, samples)
     for sample, expected in zip(samples, whole, strict=True):
@@ -32,7 +32,7 @@ def test_a_draw_depends_on_nothing_but_its_key_path():
         np.testing.assert_array_equal(draws(1, 2, noise.SELECTION, samples), whole)
 
 
-def test_every_part_of_the_key_path_matters():
+def test_every_key_part_matters():
     base = draws(1, 2, noise.SELECTION, [3])
     for other in ((2, 2, noise.SELECTION, [3]), (1, 3, noise.SELECTION, [3]), (1, 2, noise.ESTIMATION, [3])):
         assert np.abs(base - draws(*other)).max() > 0.5

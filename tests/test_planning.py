@@ -28,7 +28,7 @@ def pilot(**change):
 
 
 @pytest.mark.parametrize(("trials", "alpha", "radius"), [(100, 0.001, 0.5), (5000, 0.0003, 0.9), (20, 0.05, 0.1)])
-def test_the_least_count_is_the_first_that_certifies(trials, alpha, radius):
+def test_least_count_is_first_that_certifies(trials, alpha, radius):
     least = bounds.least_count(trials, alpha, bounds.probability(radius, 0.5))
 
     def reaches(count):
@@ -37,7 +37,7 @@ def test_the_least_count_is_the_first_that_certifies(trials, alpha, radius):
     assert reaches(least) and not reaches(least - 1)
 
 
-def test_what_is_expected_without_looks_is_the_tail_of_a_beta_binomial():
+def test_expectation_equals_beta_binomial_tail():
     for plan in planning.plans(pilot(), SETTINGS):
         size = plan.settings.num_estimation
         if plan.settings.looks is None:
@@ -49,7 +49,7 @@ def test_what_is_expected_without_looks_is_the_tail_of_a_beta_binomial():
             assert plan.seconds == pytest.approx(1e-4 * plan.evaluations)
 
 
-def test_looks_spend_less_and_share_alpha():
+def test_looks_spend_fewer_samples():
     found = list(planning.plans(pilot(), SETTINGS))
     without = {plan.settings.num_estimation: plan for plan in found if plan.settings.looks is None}
     with_looks = [plan for plan in found if plan.settings.looks]
@@ -62,14 +62,14 @@ def test_looks_spend_less_and_share_alpha():
     assert min(plan.evaluations / without[plan.settings.num_estimation].evaluations for plan in with_looks) < 0.5
 
 
-def test_no_plan_promises_a_radius_beyond_its_cap():
+def test_plans_respect_their_cap():
     found = list(planning.plans(pilot(), dataclasses.replace(SETTINGS, radius=1.2)))
     assert found and all(plan.settings.cap >= 1.2 for plan in found)
     assert min(plan.settings.num_estimation for plan in found) > 400
     assert not list(planning.plans(pilot(), dataclasses.replace(SETTINGS, radius=1.7)))
 
 
-def test_audited_plans_pay_for_warm_up_and_audit_and_fear_mismatches():
+def test_audited_plans_pay_for_the_audit():
     serial = {"sampler": "serial", "budget": 3, "num_audit": 100, "lanes": 50}
     clean = pilot(**serial)._replace(audited=np.full(6, 100))
     wrong = clean._replace(mismatches=np.full(6, 10))
@@ -85,7 +85,7 @@ def test_audited_plans_pay_for_warm_up_and_audit_and_fear_mismatches():
     assert by_audit[1000] > by_audit[100]
 
 
-def test_every_classifier_of_a_plan_has_a_name_of_its_own():
+def test_classifier_names_are_unique():
     chosen = planning.classifiers(checkpoints.load(checkpoints.shipped("digits", 0.5)), SETTINGS)
     names = {plan_command.classifier_name(one, True) for one in chosen}
     assert len(names) == len(set(chosen)) == len(chosen)
@@ -96,7 +96,7 @@ def plan(reached, seconds):
     return planning.Plan(pilot().settings, np.array(reached, float), 1.0, seconds)
 
 
-def test_the_cheapest_of_those_nearly_as_good_is_chosen():
+def test_cheapest_nearly_best_plan_is_chosen():
     found = [plan([0.5], 9.0), plan([0.495], 2.0), plan([0.45], 1.0), plan([0.492], 3.0)]
     assert planning.choose([found], 0.01) == found[1]
     assert planning.choose([found], 0.0) == found[0]
@@ -104,7 +104,7 @@ def test_the_cheapest_of_those_nearly_as_good_is_chosen():
     assert planning.choose([[plan([0.0], 1.0)]], 0.01) is None and planning.choose([[], []], 0.01) is None
 
 
-def test_one_image_does_not_decide_between_classifiers_and_two_do():
+def test_one_image_does_not_decide_classifiers():
     best, other = plan([1] * 12 + [0] * 12, 9.0), plan([1] * 11 + [0] * 13, 2.0)
     assert planning.choose([[best], [other]], 0.01) == other
     assert planning.choose([[best, other]], 0.01) == best
@@ -115,7 +115,7 @@ def test_one_image_does_not_decide_between_classifiers_and_two_do():
     assert planning.choose([[best], [plan([0.9] * 12 + [0] * 12, 2.0)]], 0.01) == best
 
 
-def test_what_was_expected_comes_true():
+def test_plan_predicts_its_run():
     checkpoint, dataset = checkpoints.load(checkpoints.shipped("digits", 0.5)), data.load("digits")
     settings = dataclasses.replace(SETTINGS, pilot_images=16, pilot_samples=200, max_samples=2000)
     chosen = [one for one in planning.classifiers(checkpoint, settings) if one.start == "learned"]
@@ -133,7 +133,7 @@ def test_what_was_expected_comes_true():
     assert np.mean([c.evaluations for c in made]) == pytest.approx(best.evaluations, rel=0.35)
 
 
-def test_a_narrow_terminal_shows_plans_whole():
+def test_narrow_terminal_shows_plans_whole():
     sizes = {"looks": (1000, 5000, 15000, 50000), "stop_radius": 0.5, "num_estimation": 50000}
     chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in ("anderson", "plain")]
     found = [planning.Plan(one, np.array([0.5]), 2e6, 60.0) for one in chosen]
@@ -143,7 +143,7 @@ def test_a_narrow_terminal_shows_plans_whole():
     assert "zero 2, plain" in shown and "2,000,000" in shown and "…" not in shown
 
 
-def test_the_flags_of_a_plan_give_its_settings():
+def test_printed_flags_give_the_settings():
     chosen = config.Smoothing(
         sampler="independent", start="learned", budget=1, sigma=0.25, num_estimation=2000, looks=(200, 2000),
         stop_radius=0.5,

@@ -20,7 +20,7 @@ def brightness(images):
     return -jnp.abs(mean[:, None] - jnp.array([0.2, 0.3, 0.4]))
 
 
-def test_votes_are_those_of_the_images_own_noise():
+def test_votes_use_the_images_own_noise():
     images = data.load("digits").take(range(3))[0]
     for index, found in enumerate(prediction.predict(brightness, images, SETTINGS)):
         key = noise.phase_key(0, index, noise.PREDICTION)
@@ -38,7 +38,7 @@ def test_votes_are_those_of_the_images_own_noise():
         *(pytest.param(change, marks=pytest.mark.slow) for change in ({"images_per_batch": 1}, {"lanes": 16})),
     ],
 )
-def test_predictions_do_not_depend_on_how_they_are_computed(small, change):
+def test_predictions_ignore_lanes_and_devices(small, change):
     images = data.load("digits").take(range(5))[0]
     whole = list(prediction.predict(small, images, SETTINGS))
     assert len({found.label for found in whole}) > 1 and all(sum(found.counts) == 90 for found in whole)
@@ -47,7 +47,7 @@ def test_predictions_do_not_depend_on_how_they_are_computed(small, change):
     assert list(prediction.predict(small, images[3:], settings, indices=[3, 4])) == whole[3:]
 
 
-def test_a_wrong_class_is_as_rare_as_alpha_where_classes_are_tied():
+def test_wrong_class_is_rarer_than_alpha():
     """All outcomes of 24 votes for three classes, of which the first is ahead by nothing."""
     for shares in ((0.4, 0.4, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.45, 0.44, 0.11)):
         wrong = 0.0
@@ -59,7 +59,7 @@ def test_a_wrong_class_is_as_rare_as_alpha_where_classes_are_tied():
         assert 0 < wrong <= 0.05
 
 
-def test_the_test_is_the_two_sided_binomial_one():
+def test_prediction_is_two_sided_binomial_test():
     # 2 P(X >= 15) for 20 tosses is 0.0414.
     assert (
         significance.smoothed_class([15, 5], 0.0415) == 0 and significance.smoothed_class([15, 5], 0.0413) is None

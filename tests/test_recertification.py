@@ -35,7 +35,7 @@ def found(small, digits):
     return list(certification.certify_dataset(small, digits, [0, 8, 16], BEFORE))
 
 
-def test_pairs_are_those_of_solving_each_sample_alone(small, digits, found):
+def test_pairs_equal_single_solves(small, digits, found):
     settings = recertification.settings_after(BEFORE, budget=1, num_pairs=60, alpha_pairs=0.005)
     again = list(recertification.recertify(found, (small, BEFORE), (small, settings), digits))
     assert sum(c.lost for c in again) > 0
@@ -51,7 +51,7 @@ def test_pairs_are_those_of_solving_each_sample_alone(small, digits, found):
         assert (new.prediction is None) == (new.p_lower <= 0.5)
 
 
-def test_the_same_network_loses_nothing_but_the_price_of_the_pairs(small, digits, found):
+def test_same_network_pays_for_pairs_only(small, digits, found):
     settings = recertification.settings_after(BEFORE, num_pairs=100, alpha_pairs=0.002)
     again = list(recertification.recertify(found, (small, BEFORE), (small, settings), digits))
     for old, new in zip(found, again, strict=True):
@@ -63,7 +63,7 @@ def test_the_same_network_loses_nothing_but_the_price_of_the_pairs(small, digits
 
 
 @pytest.mark.parametrize(("share", "lost"), [(0.9, 0.02), (0.7, 0.2), (1.0, 0.0), (0.6, 0.01)])
-def test_a_false_bound_is_as_rare_as_alpha(share, lost):
+def test_paired_miscoverage_is_below_alpha(share, lost):
     """Every outcome of 40 votes and 30 pairs, where the other network loses as much as it can."""
     missed = sum(
         stats.binom.pmf(count, 40, share) * stats.binom.pmf(differing, 30, lost)
@@ -86,7 +86,7 @@ def test_other_certificates_are_refused(settings, message):
         recertification.settings_after(settings)
 
 
-def test_only_pairs_make_such_a_bound(small, digits):
+def test_paired_bound_needs_pairs(small, digits):
     settings = config.Paired(budget=1)
     assert (settings.num_pairs, settings.alpha_pairs, settings.num_audit) == (1000, 0.0001, None)
     with pytest.raises(ValueError, match="it is that of certificates made from those of another"):
@@ -108,14 +108,14 @@ def run(small, digits, found, tmp_path_factory):
     return path
 
 
-def test_they_verify_and_name_what_they_come_from(run):
+def test_paired_certificates_verify_and_name_source(run):
     checked = verification.verify(run)
     assert checked.differences == [] and checked.header["before"]["reference"]["budget"] == 4
     assert checked.header["reference"]["budget"] == 2
 
 
 @pytest.mark.parametrize("change", [{"lost": 0}, {"num_pairs": 600}, {"alpha_pairs": 0.01}, {"bound": "exact"}])
-def test_what_was_tampered_with_is_found(run, tmp_path, change):
+def test_changed_pairs_are_found(run, tmp_path, change):
     def tamper(header, records):
         for line in records:
             line |= change
@@ -125,7 +125,7 @@ def test_what_was_tampered_with_is_found(run, tmp_path, change):
     assert changed and len({difference.line for difference in found}) == len(changed)
 
 
-def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+def test_recertify_command_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     common = (
         "--num-estimation",

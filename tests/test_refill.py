@@ -41,7 +41,7 @@ def refilled(case, solver, images, num_lanes, model=None):
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", ["plain", "anderson", "broyden"])
 @pytest.mark.parametrize("num_lanes", [1, 5, pytest.param(16, marks=pytest.mark.slow), 64])
-def test_every_row_is_solved_as_if_it_were_alone(case, name, num_lanes):
+def test_row_is_solved_as_if_alone(case, name, num_lanes):
     solver = solvers.build(name, 25, 1e-4)
     found = refilled(case, solver, case.images, num_lanes)
     alone = jax.jit(
@@ -58,7 +58,7 @@ def test_every_row_is_solved_as_if_it_were_alone(case, name, num_lanes):
 
 
 @pytest.mark.usefixtures("optimised")
-def test_a_row_does_not_depend_on_those_before_it(case):
+def test_row_ignores_earlier_rows(case):
     solver = solvers.build("anderson", 25, 1e-4)
     order = np.random.default_rng(0).permutation(NUM_ROWS)
     one, other = (refilled(case, solver, images, 8) for images in (case.images, case.images[order]))
@@ -66,7 +66,7 @@ def test_a_row_does_not_depend_on_those_before_it(case):
 
 
 @pytest.mark.parametrize("name", ["plain", "anderson", "broyden"])
-def test_a_row_that_is_not_finite_spoils_no_row_after_it(case, name):
+def test_bad_row_spoils_no_later_row(case, name):
     solver = solvers.build(name, 25, 1e-4)
     bad = np.arange(NUM_ROWS) % 5 == 0
     spoilt = jnp.where(bad[:, None, None, None], jnp.nan, case.images)
@@ -76,7 +76,7 @@ def test_a_row_that_is_not_finite_spoils_no_row_after_it(case, name):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x)[~bad], np.asarray(y)[~bad]), one, other)
 
 
-def test_lanes_are_busy_until_the_queue_ends(case):
+def test_lanes_stay_busy_until_end(case):
     """The loop makes about as many evaluations as the mean solve asks for, not as the longest."""
     calls = []
 

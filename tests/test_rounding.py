@@ -3,12 +3,12 @@
 from deqsmooth.certificates import rounding
 
 
-def test_printed_numbers_never_state_more_than_the_value():
+def test_rounding_never_exceeds_the_value():
     assert rounding.down(0.99999, 3) == "0.999"
     assert rounding.down(1.0, 3) == "1.000"
 
 
-def test_percent_of_a_ratio_of_counts_is_exact_and_rounded_down_or_up():
+def test_percent_of_counts_is_exact():
     for total in (9, 40, 100, 120, 500):
         for count in range(total + 1):
             tenths = 1000 * count // total

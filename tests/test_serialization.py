@@ -39,7 +39,7 @@ def test_foreign_json_is_refused(change, message):
         serialization.from_json(config.Training, encoded)
 
 
-def test_a_later_setting_is_written_only_if_given():
+def test_later_setting_is_written_if_given():
     """The digest of what was recorded before it must stay."""
     independent = config.Smoothing(sampler="independent", looks=(5000, 10_000))
     assert "spending" not in serialization.to_json(independent)
@@ -48,7 +48,7 @@ def test_a_later_setting_is_written_only_if_given():
     assert serialization.to_json(config.Smoothing())["tolerance"] is None
 
 
-def test_what_an_older_version_did_not_write_takes_its_default():
+def test_missing_setting_takes_its_default():
     encoded = serialization.to_json(config.Training(epochs=7))
     del encoded["seed"]
     assert serialization.from_json(config.Training, encoded) == config.Training(epochs=7)

@@ -75,7 +75,7 @@ def test_scan_equals_python_loop(deq, setting, start):
     assert info.votes.shape == (STEPS, LANES)
 
 
-def test_a_lane_that_is_not_finite_never_votes_and_harms_no_other(deq, setting):
+def test_bad_lane_never_votes(deq, setting):
     images, keys, samples, _ = setting
     for start in ("zero", "previous", "first", "clean"):
         run = jax.jit(functools.partial(kernels.run, kernel_of(deq, start), sigma=SIGMA))
@@ -86,7 +86,7 @@ def test_a_lane_that_is_not_finite_never_votes_and_harms_no_other(deq, setting):
         np.testing.assert_array_equal(broken.votes[:, others], sound.votes[:, others])
 
 
-def test_a_chain_recovers_from_one_draw_that_is_not_finite():
+def test_chain_recovers_from_bad_draw():
     """A cell that overflows on one bright draw; the states after it are as good as before."""
 
     def classify(images, z):

@@ -38,13 +38,13 @@ def test_averages_by_hand():
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 3), (5, 1), (4, 4), (0, 0)])
-def test_the_sign_test_counts_outcomes_as_rare(wins, losses):
+def test_sign_test_equals_enumeration(wins, losses):
     tosses = [sum(toss) for toss in itertools.product([0, 1], repeat=wins + losses)]
     as_rare = [abs(sum_ - (wins + losses) / 2) >= abs(wins - losses) / 2 for sum_ in tosses]
     assert significance.sign_test(wins, losses) == pytest.approx(np.mean(as_rare))
 
 
-def test_runs_are_compared_on_the_images_that_both_have():
+def test_runs_are_compared_on_common_images():
     other = [line(3, True, 0.1), line(0, True, 0.6), line(2, True, 0.9), line(1, True, 0.3), line(9, True, 0.9)]
     found = statements.compare(LINES, other, 0.25)
     assert (found.num_images, found.only_first, found.only_second) == (4, 1, 2)
@@ -58,7 +58,7 @@ def test_runs_are_compared_on_the_images_that_both_have():
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.02), (0.1, 0.3), (0.0, 0.05)])
-def test_the_interval_of_a_difference_covers_it(lost, gained):
+def test_difference_interval_covers_the_truth(lost, gained):
     """Every outcome of 30 images, weighted by its probability."""
     missed = 0.0
     for a in range(31):
@@ -71,7 +71,7 @@ def test_the_interval_of_a_difference_covers_it(lost, gained):
     assert missed <= 0.1
 
 
-def test_radii_at_once_are_those_of_alpha_divided():
+def test_simultaneous_radii_divide_alpha():
     common = {"count": 960, "num_estimation": 1000, "sigma": 0.5, "alpha": 0.01, "label": 1}
     plain = certificate(
         0, sampler="independent", bound="clopper-pearson", looks=None, alpha_audit=0.0, alpha_count=0.01, **common

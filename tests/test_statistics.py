@@ -25,7 +25,7 @@ def test_clopper_pearson_is_that_of_scipy(k, n, alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.05])
-def test_clopper_pearson_misses_at_most_alpha_of_the_time(alpha):
+def test_clopper_pearson_miscoverage_is_below_alpha(alpha):
     n = 50
     lower = np.array([bounds.clopper_pearson_lower(k, n, alpha) for k in range(n + 1)])
     for p in np.linspace(0.01, 0.99, 99):
@@ -35,7 +35,7 @@ def test_clopper_pearson_misses_at_most_alpha_of_the_time(alpha):
 
 @pytest.mark.parametrize("alpha", [0.0005, 0.05])
 @pytest.mark.parametrize(("population", "drawn"), [(1, 1), (12, 5), (30, 30), (40, 1), (25, 0)])
-def test_hypergeometric_bound_is_the_largest_plausible_number(population, drawn, alpha):
+def test_hypergeometric_bound_is_largest_plausible_number(population, drawn, alpha):
     for marked in range(drawn + 1):
         plausible = [
             total
@@ -45,7 +45,7 @@ def test_hypergeometric_bound_is_the_largest_plausible_number(population, drawn,
         assert bounds.hypergeometric_upper(marked, drawn, population, alpha) == max(plausible)
 
 
-def test_hypergeometric_bound_misses_at_most_alpha_of_the_time():
+def test_hypergeometric_miscoverage_is_below_alpha():
     population, drawn, alpha = 40, 15, 0.05
     upper = [bounds.hypergeometric_upper(m, drawn, population, alpha) for m in range(drawn + 1)]
     for total in range(population + 1):
@@ -75,12 +75,12 @@ def miscoverage(bound, p, n, audited, alpha, wrongly):
 @pytest.mark.parametrize("p", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("wrongly", [lambda y: 0, lambda y: 2, lambda y: y % 5, lambda y: 30])
 @pytest.mark.parametrize("bound", ["exact", "paper"])
-def test_audited_bounds_hold_against_an_adversary_that_sees_every_label(bound, p, wrongly):
+def test_audited_bounds_hold_against_adversary(bound, p, wrongly):
     alpha = 0.1
     assert miscoverage(bound, p, 30, 8, alpha, wrongly) <= alpha
 
 
-def test_the_reference_codes_formula_does_not():
+def test_reference_code_formula_misses_often():
     # Some votes flipped towards A, and the audit sees only that a share of them is wrong: the proportion
     # that is bounded stays that of the flipped votes.
     assert miscoverage("reference-code", 0.6, 30, 8, 0.1, lambda y: 9) > 0.3
@@ -111,16 +111,16 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
 @pytest.mark.parametrize(
     ("audited", "expected"), [(400, 0.995), (800, 1.120), (1600, 1.231), (4000, 1.368), (8000, 1.477)]
 )
-def test_the_largest_radius_of_an_audited_run(audited, expected):
+def test_audited_cap_equals_published_table(audited, expected):
     lower = bounds.lower_bound(10_000, 10_000, 0.0005, audit=Audit(audited, 0, 0.0005))
     assert bounds.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
 
 
-def test_the_largest_radius_of_a_standard_run():
+def test_standard_cap_equals_published_value():
     assert bounds.radius(bounds.lower_bound(10_000, 10_000, 0.001), 0.5) == pytest.approx(1.6, abs=1e-3)
 
 
-def test_exact_is_a_little_tighter_than_the_papers_bound():
+def test_exact_bound_is_tighter_than_paper():
     for mismatches in (0, 3, 20):
         exact, paper = (
             bounds.audited_lower(7000, 10_000, Audit(400, mismatches, 0.0005, bound), 0.0005)
@@ -129,7 +129,7 @@ def test_exact_is_a_little_tighter_than_the_papers_bound():
         assert paper < exact < paper + 0.005
 
 
-def test_an_audit_of_everything_counts_exactly_and_one_of_nothing_certifies_nothing():
+def test_full_audit_counts_exactly():
     census = bounds.audited_lower(900, 1000, Audit(900, 50, 0.0005), 0.0005)
     assert census == bounds.clopper_pearson_lower(850, 1000, 0.0005)
     for bound in ("exact", "paper"):
@@ -137,7 +137,7 @@ def test_an_audit_of_everything_counts_exactly_and_one_of_nothing_certifies_noth
         assert bounds.audited_lower(0, 1000, Audit(0, 0, 0.0005, bound), 0.0005) == 0.0
 
 
-def test_radius_inverts_the_normal_distribution_and_is_zero_up_to_one_half():
+def test_radius_inverts_normal_distribution():
     assert bounds.radius(stats.norm.cdf(1.5), 0.25) == pytest.approx(0.375, rel=1e-12)
     assert bounds.radius(0.5, 1.0) == bounds.radius(0.2, 1.0) == 0.0
 

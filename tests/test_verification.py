@@ -23,7 +23,7 @@ def found_in(path):
     return [str(difference) for difference in verification.verify(path).differences]
 
 
-def test_what_was_written_holds(run, tmp_path):
+def test_written_run_verifies(run, tmp_path):
     checked = verification.verify(run)
     assert len(checked.found) == 9 and checked.differences == []
     assert (checked.header, checked.found) == jsonl.read(run)
@@ -32,7 +32,7 @@ def test_what_was_written_holds(run, tmp_path):
     assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
 
 
-def test_a_file_from_before_looks_had_their_own_parts_of_alpha_holds(small, tmp_path):
+def test_old_file_with_looks_verifies(small, tmp_path):
     settings = dataclasses.replace(INDEPENDENT, spending="equal")
     path = write_run(tmp_path / "run.jsonl", small, settings, stride=300)
 
@@ -75,7 +75,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("name", TAMPERED)
-def test_a_changed_value_is_found_even_where_the_chain_was_made_to_fit(run, tmp_path, name):
+def test_changed_value_is_found_despite_chain(run, tmp_path, name):
     def change(header, records):
         records[2][name] = TAMPERED[name](records[2])
 
@@ -89,7 +89,7 @@ def test_a_changed_value_is_found_even_where_the_chain_was_made_to_fit(run, tmp_
         )
 
 
-def test_a_part_of_alpha_may_be_missing_only_where_it_follows_from_the_looks(run, tmp_path):
+def test_alpha_count_may_be_missing_for_looks(run, tmp_path):
     def change(header, records):
         del records[2]["alpha_count"]
 
@@ -98,7 +98,7 @@ def test_a_part_of_alpha_may_be_missing_only_where_it_follows_from_the_looks(run
     assert [": alpha_count is None" in message for message in found] == [True] * has_looks
 
 
-def test_votes_moved_between_classes_move_the_radius(run, tmp_path):
+def test_moved_votes_change_the_radius(run, tmp_path):
     def change(header, records):
         line = max(records, key=lambda line: line["p_lower"])
         assert line["p_lower"] > 0
@@ -112,7 +112,7 @@ def test_votes_moved_between_classes_move_the_radius(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["duplicated", "moved", "taken out", "changed"])
-def test_a_line_out_of_its_place_breaks_the_chain(run, tmp_path, name):
+def test_line_out_of_place_breaks_chain(run, tmp_path, name):
     lines = run.read_text().splitlines(keepends=True)
     {
         "duplicated": lambda: lines.insert(4, lines[3]),
@@ -127,7 +127,7 @@ def test_a_line_out_of_its_place_breaks_the_chain(run, tmp_path, name):
         assert any("has a certificate already" in message for message in found_in(path))
 
 
-def test_a_truncated_line_is_no_certificate(run, tmp_path):
+def test_truncated_line_is_no_certificate(run, tmp_path):
     path = tmp_path / "cut.jsonl"
     path.write_text(run.read_text()[:-1])
     assert ["it was cut off" in message for message in found_in(path)] == [True]
@@ -147,7 +147,7 @@ def test_a_changed_header_is_found(run, tmp_path, name):
     assert ", line 1: sha256 is" in found[0] and len(found) > 1
 
 
-def test_a_run_goes_on_with_its_chain(run, tmp_path):
+def test_resumed_run_continues_its_chain(run, tmp_path):
     header, found = jsonl.read(run)
     path = tmp_path / "halves.jsonl"
     for part in (found[:4], found[4:]):
@@ -157,7 +157,7 @@ def test_a_run_goes_on_with_its_chain(run, tmp_path):
     assert path.read_bytes() == run.read_bytes()
 
 
-def test_files_of_the_first_schema_are_read_and_checked(run, tmp_path):
+def test_first_schema_is_read_and_checked(run, tmp_path):
     header, found = jsonl.read(run)
     header = {**header, "schema": 1}
     records = [dataclasses.asdict(c) for c in found]
@@ -221,7 +221,7 @@ def test_no_damage_ends_in_a_traceback(run, tmp_path):
     assert unharmed <= 5
 
 
-def test_replay_draws_the_same_votes_and_finds_those_made_up(run, small, tmp_path):
+def test_replay_finds_made_up_votes(run, small, tmp_path):
     dataset, rng = data.load("digits"), np.random.default_rng(0)
 
     def replayed(checked, checkpoint, num=3):
