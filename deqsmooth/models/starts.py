@@ -7,12 +7,38 @@ applies. If a start is taken from another sample, it is not, and certification n
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from deqsmooth import types
-from deqsmooth.models import base_classifier
+from deqsmooth import config, types
+from deqsmooth.models import base_classifier, start_network
+
+
+def build(
+    name: str, model: types.Model, training: config.StartTraining | None
+) -> Callable[[types.Variables], base_classifier.Start]:
+    """A start that is a function of the noisy input, by its name: the function variables -> start.
+
+    Args:
+      name: one of `config.INDEPENDENT_STARTS`.
+      model: the model.
+      training: settings of the training of the model's start; None if it has none.
+
+    Raises:
+      ValueError: the start has to be trained, and the model has none.
+    """
+    if name == "zero":
+        return lambda variables: zero(model)
+    if training is None:
+        raise ValueError(
+            f"start is {name!r}; the checkpoint has no trained start: train.py --phase start makes one"
+        )
+    if name == "constant":
+        return lambda variables: constant(model, variables["start"]["mean"])
+    network = start_network.start(training.network, model)
+    return lambda variables: learned(network, variables["start"]["network"])
 
 
 def zero(model: types.Model) -> base_classifier.Start:

@@ -20,8 +20,8 @@ from jax import lax
 
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.certificates import attempts, record
-from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import ascent, assembly, certification, inputs, noise, prediction, recertification
+from deqsmooth.models import checkpoints, starts
+from deqsmooth.smoothing import ascent, certification, inputs, noise, prediction, recertification
 from deqsmooth.solvers import gradients
 
 _IMAGES = 4
@@ -42,7 +42,7 @@ def classify_fn(
         return lambda variables, images: apply(variables, images, False)[0]
     model = models.with_cell_dtype(checkpoint.model, settings.dtype)
     solver = solvers.build(settings.solver, settings.budget or 1, settings.tolerance)
-    start = assembly.start_of(checkpoint._replace(model=model), str(settings.start))
+    start = starts.build(str(settings.start), model, checkpoint.start_training)
 
     def classify(variables: types.Variables, images: types.Images) -> types.Logits:
         params = model.bind(variables)
