@@ -92,9 +92,9 @@ def test_bfloat16_rounds_only_inside_cell(model, variables, images):
     assert models.with_cell_dtype(model, "float32") is model
     rounded = models.with_cell_dtype(model, "bfloat16")
     keys = jax.random.split(jax.random.key(1), 5)
-    u, renewed = jax.jit(rounded.inject)(variables, images, keys)
-    expected_u, expected_renewed = jax.jit(model.inject)(variables, images, keys)
-    jax.tree.map(np.testing.assert_array_equal, renewed, expected_renewed)
+    u, updated = jax.jit(rounded.inject)(variables, images, keys)
+    expected_u, expected_updated = jax.jit(model.inject)(variables, images, keys)
+    jax.tree.map(np.testing.assert_array_equal, updated, expected_updated)
     z = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), model.initial_state(expected_u))
 
     def evaluation(model, u):

@@ -68,8 +68,8 @@ def test_training_updates_only_batch_statistics():
     model = models.build(size)
     variables = model.init(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (4, *size.image_shape))
-    _, renewed = model.apply(variables, images, True)
-    jax.tree.map(np.testing.assert_array_equal, renewed["params"], variables["params"])
+    _, updated = model.apply(variables, images, True)
+    jax.tree.map(np.testing.assert_array_equal, updated["params"], variables["params"])
     # With PyTorch's momentum of 0.1, the running mean moves from 0 to a tenth of the batch mean.
     first = (images - np.array(size.mean)) / np.array(size.std)
     kernel = variables["params"]["conv"]["kernel"]
@@ -77,7 +77,7 @@ def test_training_updates_only_batch_statistics():
         first, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     np.testing.assert_allclose(
-        renewed["batch_stats"]["norm"]["mean"], 0.1 * features.mean((0, 1, 2)), rtol=1e-4, atol=1e-6
+        updated["batch_stats"]["norm"]["mean"], 0.1 * features.mean((0, 1, 2)), rtol=1e-4, atol=1e-6
     )
     assert model.apply(variables, images, False)[1] is variables
 
