@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
-from test_training import SETTINGS
 
 from deqsmooth import config
 from deqsmooth.training import losses
 
+SETTINGS = config.Training(sigma=0.25)
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 4, 5)).astype(np.float32)
 LABELS = np.arange(6, dtype=np.int32) % 5

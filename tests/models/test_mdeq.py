@@ -1,6 +1,5 @@
 """The multiscale DEQ against an independent implementation in numpy, and the conversion from PyTorch."""
 
-import pathlib
 import subprocess
 import sys
 
@@ -9,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import published
 import pytest
+from support import ROOT
 
 from deqsmooth import models
 from deqsmooth.config import architecture, presets
 from deqsmooth.models import checkpoints, parity, pytorch
 
-ROOT = pathlib.Path(__file__).parent.parent
 SIZES = [
     architecture.MdeqModel(channels=(8, 16), head_channels=(2, 3), final_channels=6, image_shape=(8, 8, 3)),
     architecture.MdeqModel(

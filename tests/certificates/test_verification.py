@@ -2,21 +2,18 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import INDEPENDENT
-from support import rewritten, write_run
+from support import ROOT, rewritten, write_run
 
 from deqsmooth import data
 from deqsmooth.certificates import jsonl, verification, writing
 from deqsmooth.config import serialization
 from deqsmooth.smoothing import replay
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def found_in(path):
