@@ -1,7 +1,8 @@
-"""What each way of certifying costs and what it certifies: starts, budgets, looks and audited chains in one run.
+"""Certified accuracy and cost of starts, budgets, looks and audited serial sampling, measured in one run.
 
-Certifies the same images once for every row, writes the certificates of each, and from these alone a table and,
-with matplotlib, a plot of certified accuracy against cost. The same command goes on where it stopped.
+Certifies the same images with the settings of every row and writes a file of certificates a row. From these files
+it makes a table and, if matplotlib is installed, a plot of certified accuracy against cost. The same command
+resumes an interrupted run.
 
     python benchmarks/certification.py --sigma 0.5
 """
@@ -21,33 +22,32 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import config, devices
-from deqsmooth.certificates import rounding
+from deqsmooth.certificates import rounding, statements
 from deqsmooth.config import checks
 from deqsmooth.models import checkpoints
-from deqsmooth.reports import terminal
-from deqsmooth.statistics import bounds
 
+# Smallest height of a panel of the plot, in percent.
 _LEAST_SPAN = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Certification by cost.
+    """Compare ways to certify by cost and certified accuracy.
 
     Attributes:
       dataset: name of the data set.
       data_dir: its TFDS data directory.
       checkpoint: folder of a model with a trained start; by default the shipped one.
       sigma: standard deviation of the noise.
-      stride: every how many test images.
-      num_estimation: samples of every row, at most.
-      num_audit: audited votes of the serial rows.
-      looks: of the rows with looks; the last one is `num_estimation`.
-      stop_gain: see `config.Smoothing`.
-      rows: names of the rows; all by default.
+      stride: every `stride`-th test image is certified.
+      num_estimation: largest number of samples of an image, in every row.
+      num_audit: number of audited votes in the serial rows.
+      looks: looks of the rows that have them; the last one is `num_estimation`.
+      stop_gain: see `config.Smoothing`; for the rows with looks.
+      rows: names of the rows to run; all by default.
       dtype: floating point type of the cell.
       block: see `config.Smoothing`.
-      out: folder that results are written to.
+      out: folder of the results.
     """
 
     dataset: str = "digits"
@@ -66,7 +66,7 @@ class Benchmark:
 
 
 def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
-    """Every row's settings; the first is what the others are compared with."""
+    """Returns the settings of every row by name; the first row is the baseline."""
     common = {
         "sigma": arguments.sigma,
         "num_estimation": arguments.num_estimation,
@@ -89,7 +89,7 @@ def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
 
 
 def table(rows, radii, title) -> rich.table.Table:
-    """One line a row: cost as a ratio to the first, and certified accuracy."""
+    """Returns a table with a line a row: cost, its ratio to the first row, and certified accuracy."""
     first = next(iter(rows.values()))
     shown = rich.table.Table(title=title)
     for heading in ("", "samples", "evaluations", "fewer", "s/image", "less", "mismatch %", "ACR"):
@@ -98,7 +98,6 @@ def table(rows, radii, title) -> rich.table.Table:
         shown.add_column(f"r {radius:g}", justify="right")
     for name, found in rows.items():
         audited = sum(c.num_audit for c in found)
-        correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
         shown.add_row(
             name,
             f"{mean(found, 'num_estimation'):,.0f}",
@@ -107,14 +106,17 @@ def table(rows, radii, title) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}x",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            rounding.down(bounds.average_certified_radius(correct, reached), 3),
-            *(rounding.percent(x) for x in accuracies(found, radii)),
+            rounding.down(statements.average_certified_radius(found), 3),
+            *(rounding.percent(statements.certified_accuracy(found, radius)) for radius in radii),
         )
     return shown
 
 
 def plot(rows, radii, path) -> None:
-    """Certified accuracy against evaluations, a panel for each radius; points have budgets, looks dashed lines."""
+    """Plots certified accuracy against evaluations, one panel a radius.
+
+    The number at a point is the budget. Rows with looks have dashed lines.
+    """
     from matplotlib import pyplot
 
     kinds: dict[str, list] = {}
@@ -125,7 +127,7 @@ def plot(rows, radii, path) -> None:
     for panel, radius in zip(panels[0], radii, strict=True):
         for kind, chosen in kinds.items():
             points = sorted(
-                (mean(found, "evaluations"), 100 * accuracies(found, [radius])[0], found[0].budget)
+                (mean(found, "evaluations"), 100 * statements.certified_accuracy(found, radius), found[0].budget)
                 for found in chosen
             )
             way = kind.removesuffix(", looks")
@@ -148,18 +150,12 @@ def plot(rows, radii, path) -> None:
 
 
 def mean(found, name) -> float:
-    """Mean of a field over images."""
+    """Returns the mean of a field over certificates."""
     return float(np.mean([getattr(c, name) for c in found]))
 
 
-def accuracies(found, radii) -> list[float]:
-    """Certified accuracy at each radius."""
-    correct, reached = [bool(c.correct) for c in found], [c.radius for c in found]
-    return [bounds.certified_accuracy(correct, reached, radius) for radius in radii]
-
-
 def main() -> None:
-    """Runs every row, then writes table and plot."""
+    """Runs every row, then writes the table and the plot."""
     arguments = tyro.cli(Benchmark)
     devices.start()
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
@@ -171,7 +167,7 @@ def main() -> None:
         row: record.certify(row, settings, selection, checkpoint, dataset, out)
         for row, settings in settings_by_row(arguments).items()
     }
-    radii = terminal.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
+    radii = statements.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
     console = rich.console.Console(record=True, width=160)
     console.print(table(rows, radii, f"{name}, {len(next(iter(rows.values())))} images"))
     (out / "table.txt").write_text(console.export_text())

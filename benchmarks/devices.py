@@ -1,8 +1,9 @@
-"""How work divides: the same images on 1, 2, 4, 8 simulated devices, and over 1, 2, 4 processes.
+"""Scaling of a certification over 1, 2, 4 and 8 simulated devices, and over 1, 2 and 4 processes.
 
-Simulated devices share the cores, so that seconds say little. What can be seen is whether work is repeated or
-filled up, and what part of the time the host spends between calls: strong scaling keeps the images, weak scaling
-the images a device. Every measurement has processes of its own, which share the images and know nothing more.
+Simulated devices share the CPU cores, so the seconds do not show a speed-up. The benchmark shows whether samples
+are computed twice or as padding, and which part of the time the host spends between calls. Strong scaling keeps
+the number of images, weak scaling the number of images a device. Every measurement starts new processes, each of
+which certifies its share of the images without communication.
 
     python benchmarks/devices.py
 """
@@ -25,19 +26,20 @@ import deqsmooth as ds
 from deqsmooth import devices
 from deqsmooth.smoothing import certification, sampler
 
+# Images a device or process in weak scaling.
 _WEAK = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Certification of digits on simulated devices.
+    """Certify digits on simulated devices.
 
     Attributes:
-      devices: numbers of devices of one process.
+      devices: numbers of devices of a single process.
       processes: numbers of processes with one device each.
-      images: images in all of strong scaling.
-      worker: measure in this process: how many images in all, and the share of it as `I/N`.
-      out: folder that results are written to.
+      images: total number of images in strong scaling.
+      worker: measure in this process only: the total number of images, and this process's share as `I/N`.
+      out: folder of the results.
     """
 
     devices: tuple[int, ...] = (1, 2, 4, 8)
@@ -48,7 +50,7 @@ class Benchmark:
 
 
 def main() -> None:
-    """Measures everything and writes lines and tables, or one thing and prints it."""
+    """Makes all measurements and writes lines and tables; as a worker, makes one measurement and prints it."""
     arguments = tyro.cli(Benchmark)
     if arguments.worker is not None:
         print(json.dumps(measure(*arguments.worker)))
@@ -71,24 +73,24 @@ def main() -> None:
 
 
 def measure(total: int, share: str) -> dict[str, float]:
-    """Certifies a share of the images, and says what was computed for it."""
+    """Certifies a share of the images; returns the samples and evaluations, the rows computed, and the seconds."""
     begun = time.perf_counter()
     devices.start()
     number, count = devices.share(share)
     calls = []
 
-    class Counted(sampler.Programs):
+    class Timed(sampler.Programs):
         def __call__(self, *arguments, **options):
             called = time.perf_counter()
             votes = super().__call__(*arguments, **options)
             calls.append(time.perf_counter() - called)
             return votes
 
-    sampler.Programs = Counted
     dataset, checkpoint = ds.load_dataset("digits"), ds.load_checkpoint("digits", 0.5)
     indices = range(0, 8 * total, 8)[number::count]
     settings = ds.Smoothing(sampler="independent", num_estimation=2000)
-    programs = certification.prepare(checkpoint, settings, dataset[0][0].shape, len(indices))
+    compiled = certification.prepare(checkpoint, settings, dataset[0][0].shape, len(indices))
+    programs = Timed(compiled.settings, compiled.assembly, compiled.compiled)
     ready = time.perf_counter()
     found = list(ds.certify_dataset(checkpoint, dataset, list(indices), settings, programs=programs))
     spent = time.perf_counter() - ready
@@ -115,7 +117,7 @@ def _start(total, share, num_devices):
 
 
 def _together(processes):
-    """What some processes did, added up, and what of it was needed."""
+    """Returns sums over processes, the needed share of computed samples, and the host's share of the seconds."""
     found = [json.loads(process.communicate()[0]) for process in processes]
     total = {name: sum(one[name] for one in found) for name in found[0]}
     return {

@@ -1,7 +1,7 @@
-"""How near a cell evaluation is to what the machine can do, and what stands around it.
+"""Speed of a cell evaluation against the peak of the machine, and the parts of a sample.
 
-Measures in one run: a large matrix product and a large copy; one evaluation of the cell, alone and in PyTorch if
-it is installed; and the parts of a sample of 30 evaluations. Writes a line a measurement, and tables.
+Measures in one run: a large matrix product and a large copy; one evaluation of the cell, and the same in PyTorch
+if it is installed; and the parts of a sample of 30 evaluations. Writes a line a measurement, and tables.
 
     python benchmarks/evaluation.py --models mdeq-small mdeq-large
 """
@@ -27,8 +27,7 @@ import deqsmooth as ds
 from deqsmooth import devices, models, solvers
 from deqsmooth.config import presets
 from deqsmooth.models import base_classifier, checkpoints, starts
-from deqsmooth.smoothing import certification, noise
-from deqsmooth.smoothing.kernels import noisy
+from deqsmooth.smoothing import certification, kernels, layout, noise
 
 _SIGMA = 0.5
 _SHORT, _LONG = 10, 30
@@ -37,21 +36,21 @@ _NUM_SELECTION = 100
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Cell evaluations against the machine's peak.
+    """Compare cell evaluations with the peak of the machine.
 
     Attributes:
-      models: names of models, with their first weights.
-      dtypes: of the cell.
-      lanes: samples that a device solves at a time.
-      rounds: how often every device does that in one program.
-      block: samples that a device solves at a time in that certification; by default the certification's own.
-      solvers: with which a sample is solved, as `--solver` of `certify.py`.
-      samples: noise samples of the certification whose parts are measured; 0 leaves it out.
-      repeats: timings of each program, of which the least counts.
-      matrix: side of the matrices of the product.
-      copy_mib: size of the array that is copied.
-      pytorch: whether to time PyTorch too.
-      out: folder that results are written to.
+      models: names of models; they are not trained.
+      dtypes: floating point types of the cell.
+      lanes: numbers of samples that a device evaluates at a time.
+      rounds: number of such blocks that a device evaluates in one program.
+      block: number of rows in one compiled evaluation of the certification, see `config.Smoothing`.
+      solvers: solvers of a sample, by their names for `--solver` of `certify.py`.
+      samples: number of noise samples of the certification whose parts are measured; 0 to skip it.
+      repeats: number of timings of each program; the least counts.
+      matrix: number of rows and columns of the multiplied matrices.
+      copy_mib: size of the copied array, in MiB.
+      pytorch: whether to time PyTorch, too.
+      out: folder of the results.
     """
 
     models: tuple[str, ...] = ("mdeq-small",)
@@ -69,7 +68,7 @@ class Benchmark:
 
 
 def main() -> None:
-    """Measures everything, and writes lines and tables."""
+    """Makes all measurements, and writes lines and tables."""
     arguments = tyro.cli(Benchmark)
     devices.start()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +100,7 @@ def main() -> None:
 
 
 def machine(arguments):
-    """Rates of a large matrix product, by dtype, and of a large copy."""
+    """Yields the rates of a large matrix product, for every dtype, and of a large copy."""
     mesh = devices.mesh()
     n = arguments.matrix
     kinds = {
@@ -111,7 +110,7 @@ def machine(arguments):
     }
     for name in arguments.dtypes:
         dtype, precision = kinds[name]
-        # Rows of the left matrix go over the devices, as lanes do.
+        # The rows of the left matrix are distributed over the devices, as lanes are.
         keys = jax.random.split(jax.random.key(0))
         left, right = (jax.random.normal(key, (n, n), jnp.float32).astype(dtype) for key in keys)
         with jax.default_matmul_precision(precision):
@@ -127,7 +126,7 @@ def machine(arguments):
 
 
 def cell(name, dtype, lanes, arguments):
-    """One evaluation of a cell in a loop of them: the difference of a long and a short loop."""
+    """Returns the time and rates of one evaluation of a cell, from the difference of a long and a short loop."""
     mesh = devices.mesh()
     model, variables, images = _model(name, dtype, lanes * mesh.size * arguments.rounds)
 
@@ -146,7 +145,7 @@ def cell(name, dtype, lanes, arguments):
 
 
 def sample(name, dtype, arguments):
-    """What a sample of a certification consists of, from programs that do more and more of it."""
+    """Yields the time of each part of a sample, from differences between programs with more and more parts."""
     mesh = devices.mesh()
     num = arguments.samples
     model, variables, images = _model(name, dtype, 1)
@@ -163,21 +162,22 @@ def sample(name, dtype, arguments):
         )
         for solver in arguments.solvers
     }
-    block = certification.resolve(settings[arguments.solvers[0]]).block
+    block = layout.resolve(settings[arguments.solvers[0]]).block
     rows = np.arange(-(-num // (block * mesh.size)) * block * mesh.size, dtype=np.int32)
 
     def program(classify):
         def on_block(shared, rows):
             variables, images = shared
             keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * block)
-            return classify(variables, noisy(images[jnp.zeros_like(rows)], keys, rows, _SIGMA))
+            return classify(variables, kernels.noisy(images[jnp.zeros_like(rows)], keys, rows, _SIGMA))
 
         run = _highest(lambda v, x: devices.map_blocks(on_block, (v, x), rows, block, mesh))
         return lambda: run(variables, images)
 
     def around(variables, images):
         u, _ = model.inject(variables, images, None)
-        # What nothing depends on is left out of a program, and a state that all images share is read out but once.
+        # The readout must depend on the injection of every image: XLA drops unused work, and reads out only once a
+        # state that all images share.
         level = jnp.mean(jax.tree.leaves(u)[0], (1, 2, 3), keepdims=True)
         z = jax.tree.map(lambda x: x + level, model.initial_state(u))
         return jnp.argmax(model.readout(variables, z, False)[0], -1)
@@ -242,7 +242,7 @@ def sample(name, dtype, arguments):
 
 
 def pytorch(name, lanes, arguments):
-    """The same cell with the same weights in PyTorch, eager and compiled, all lanes in one batch."""
+    """Yields the times of the same cell in PyTorch, eager and compiled, with all lanes in one batch."""
     try:
         import pytorch_cell
         import torch
@@ -265,7 +265,7 @@ def pytorch(name, lanes, arguments):
     with torch.no_grad():
         ours = model.cell(model.bind(variables), model.initial_state(u), u)
         for x, y in zip(ours, pytorch_cell.cell(params, z, features), strict=True):
-            # Where both multiply in 10 bits of mantissa they may differ by a percent.
+            # With a mantissa of 10 bits (TF32) they may differ by a percent.
             np.testing.assert_allclose(x, y.permute(0, 2, 3, 1).cpu(), atol=2e-2)
         for dtype in arguments.dtypes:
             torch.backends.cudnn.allow_tf32 = dtype == "tensorfloat32"
@@ -275,7 +275,7 @@ def pytorch(name, lanes, arguments):
 
 
 def table(title, rows) -> rich.table.Table:
-    """Rows as they are, one column a field."""
+    """Returns a table of the rows with a column for each field."""
     shown = rich.table.Table(title=title)
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "kind"))
     for column in columns:
@@ -303,7 +303,16 @@ def _highest(fn):
 
 
 def rates(name, lanes, total, spent) -> dict[str, float]:
-    """Time and rates of an evaluation of some lanes; a convolution's fewest bytes are its input and output."""
+    """Returns the time and rates of an evaluation.
+
+    The bytes of a convolution are those of its input and output.
+
+    Args:
+      name: of the model.
+      lanes: number of samples that a device evaluates at a time.
+      total: number of samples on all devices.
+      spent: seconds of the evaluation.
+    """
     model, variables, images = _model(name, "float32", 1)
     u, _ = model.inject(variables, images, None)
     jaxpr = jax.make_jaxpr(model.cell)(model.bind(variables), model.initial_state(u), u)
@@ -319,7 +328,7 @@ def rates(name, lanes, total, spent) -> dict[str, float]:
 
 
 def _convolutions(jaxpr) -> tuple[int, int]:
-    """Floating point operations and bytes in and out of all convolutions of a program."""
+    """Returns floating point operations, and bytes of inputs and outputs, of all convolutions of a program."""
     flops = num_bytes = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":

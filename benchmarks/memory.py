@@ -1,6 +1,7 @@
-"""Memory of serial against independent sampling: what XLA reserves for the paper's settings, on one device.
+"""Memory of serial and of independent sampling with the paper's settings, on one device.
 
-Compiles every program of a certification, for one block of lanes, without running it.
+Compiles every program of a certification for one block of lanes, without running it, and reports the temporary
+memory that XLA reserves.
 
     python benchmarks/memory.py --model mdeq-large --settings mdeq-30a srs-mdeq-3a srs-mdeq-1a
 """
@@ -17,20 +18,20 @@ import tyro
 from deqsmooth import devices, models
 from deqsmooth.config import presets
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import sampler
+from deqsmooth.smoothing import cost, layout, sampler
 
 _GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Memory of serial against independent sampling.
+    """Compare the memory of serial with that of independent sampling.
 
     Attributes:
-      model: name of the model, with its first weights.
-      settings: names of the settings that are compared.
-      solver: in place of theirs.
-      out: file that a line is appended to for each of them.
+      model: name of the model; it is not trained.
+      settings: names of the settings to compare.
+      solver: solver to use instead of the one in the settings.
+      out: file to which a line a settings name is appended.
     """
 
     model: str = "mdeq-large"
@@ -40,7 +41,7 @@ class Benchmark:
 
 
 def main() -> None:
-    """Compiles the programs and writes a line for each settings."""
+    """Compiles the programs and writes a line for each settings name."""
     arguments = tyro.cli(Benchmark)
     size = presets.MODELS[arguments.model]
     model = models.build(size)
@@ -55,7 +56,9 @@ def main() -> None:
         settings = dataclasses.replace(
             settings, images_per_batch=1, block=settings.lanes, solver=arguments.solver or settings.solver
         )
-        programs = sampler.Programs(checkpoint, settings, devices.mesh(dividing=1), size.image_shape)
+        programs = sampler.compile_programs(
+            checkpoint, layout.resolve(settings), size.image_shape, devices.mesh(num_rows=1)
+        )
         line = json.dumps(
             {
                 "model": arguments.model,
@@ -65,7 +68,7 @@ def main() -> None:
                 "jax": jax.__version__,
                 "lanes": settings.lanes,
                 "state_gib": settings.lanes * lane / _GIB,
-                **{f"{phase}_gib": size / _GIB for phase, size in programs.memory().items()},
+                **{f"{phase}_gib": num_bytes / _GIB for phase, num_bytes in cost.memory(programs).items()},
             }
         )
         with arguments.out.open("a") as file:

@@ -1,4 +1,4 @@
-"""The MDEQ cell in PyTorch, from the same weights: what `evaluation.py` compares with."""
+"""The MDEQ cell in PyTorch with the same weights, to which `evaluation.py` compares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NUM_GROUPS, _NUM_GROUPS_AFTER_FUSION = 8, 4
 
 
 def tensors(tree, device):
-    """Our arrays as tensors: kernels OIHW, activations NCHW in the channels-last format."""
+    """Converts parameters of the JAX model to tensors; kernels HWIO become OIHW."""
 
     def convert(x):
         x = torch.from_numpy(np.array(x)).to(device)
@@ -21,7 +21,7 @@ def tensors(tree, device):
 
 
 def activations(tree, device):
-    """Our activations NHWC as tensors NCHW in the channels-last format."""
+    """Converts activations NHWC of the JAX model to tensors NCHW in the channels-last format."""
 
     def convert(x):
         return torch.from_numpy(np.array(x)).to(device).permute(0, 3, 1, 2)
@@ -30,7 +30,16 @@ def activations(tree, device):
 
 
 def cell(params, z, features):
-    """One evaluation: bound parameters, branches of the state, and features of the image to the next branches."""
+    """Evaluates the cell once.
+
+    Args:
+      params: bound parameters.
+      z: branches of the state.
+      features: of the image, from the injection.
+
+    Returns:
+      The branches of the next state.
+    """
     blocks = [_block(params[f"block_{i}"], x, features if i == 0 else None) for i, x in enumerate(z)]
     after = []
     for i in range(len(z)):

@@ -1,15 +1,17 @@
-"""A row of a benchmark: certificates under one name, in a file that a second run goes on with."""
+"""Records of a benchmark: certificates of a row, made or resumed, and the files of a folder, loose or packed."""
 
 from __future__ import annotations
 
+import pathlib
 import sys
 
 import deqsmooth as ds
+from deqsmooth.certificates import jsonl
 from deqsmooth.smoothing import provenance
 
 
 def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Certificate]:
-    """Certificates of one row, from its file or made now."""
+    """Returns the certificates of a row; those that its file in `out` lacks are made and appended."""
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header) as writer:
         left = writer.left(selection.indices(len(dataset)))
@@ -18,3 +20,13 @@ def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Cert
             for certificate in ds.certify_dataset(checkpoint, dataset, left, settings):
                 writer.write(certificate)
         return writer.done
+
+
+def texts(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the texts of a folder's `.jsonl` files by their stems, sorted.
+
+    A file may be loose or in an archive `.tar.gz`; a loose file replaces an archived one with the same name.
+    """
+    paths = [*folder.glob("*.tar.gz"), *folder.glob("*.jsonl")]
+    found = {pathlib.PurePath(name).stem: text for path in paths for name, text in jsonl.texts(path)}
+    return dict(sorted(found.items()))

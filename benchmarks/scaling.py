@@ -1,7 +1,8 @@
-"""What a sample costs as samples, lanes, images side by side and resolution grow; compilation and memory apart.
+"""Cost of a sample against the number of samples, lanes, images per batch, block, resolution and budget.
 
-Untrained single-scale models certify noise: the cost of a solve of a fixed budget does not depend on what it
-solves. Varies one quantity at a time, writes a line a measurement and a table.
+An untrained single-scale model certifies random images, because the cost of a solve with a fixed budget does not
+depend on its input. Varies one quantity at a time. Measures compilation, memory and time a sample separately, and
+writes a line a measurement and a table.
 
     python benchmarks/scaling.py
 """
@@ -23,7 +24,7 @@ import tyro
 import deqsmooth as ds
 from deqsmooth import devices, models
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import certification
+from deqsmooth.smoothing import certification, cost
 
 _MIB = 2**20
 _VARIED = ("samples", "lanes", "side_by_side", "block", "resolution", "budget")
@@ -31,18 +32,20 @@ _VARIED = ("samples", "lanes", "side_by_side", "block", "resolution", "budget")
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Cost of a sample by size. The first value of each is the one from which the others vary.
+    """Measure the cost of a sample by size.
+
+    The first value of each quantity is its base value, which it keeps while another quantity varies.
 
     Attributes:
-      samples: values of N.
-      lanes: values of the lanes.
-      side_by_side: how many times `lanes` samples make one call; None is as many as keep every device busy.
-      block: rows in one compiled evaluation.
-      resolution: sides of the images.
-      budget: evaluations of a solve.
+      samples: values of the number of samples N.
+      lanes: values of the number of lanes.
+      side_by_side: values of `images_per_batch`, see `config.Smoothing`; None for its default.
+      block: values of the number of rows in one compiled evaluation.
+      resolution: values of height and width of the images.
+      budget: values of the number of evaluations of a solve.
       sampler: `independent` or `serial`.
-      num_images: images that are certified for each measurement, of which the quickest counts.
-      out: folder that results are written to.
+      num_images: number of images to certify for each measurement; the fastest one counts.
+      out: folder of the results.
     """
 
     samples: tuple[int, ...] = (1000, 4000, 16_000)
@@ -57,11 +60,11 @@ class Benchmark:
 
 
 def main() -> None:
-    """Measures every variation, and writes lines and a table."""
+    """Makes every measurement, and writes lines and a table."""
     arguments = tyro.cli(Benchmark)
     base = {varied: getattr(arguments, varied)[0] for varied in _VARIED}
     devices.start()
-    # What is read from the cache was not compiled.
+    # A program from the cache would not show the time of its compilation.
     jax.config.update("jax_enable_compilation_cache", False)
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = f"{arguments.sampler}-{jax.local_devices()[0].device_kind.replace(' ', '-').lower()}"
@@ -89,7 +92,7 @@ def main() -> None:
 
 
 def measure(size: dict[str, Any], arguments: Benchmark) -> dict[str, Any]:
-    """One measurement: seconds of compilation, temporary bytes on a device, and seconds a sample."""
+    """Returns one measurement: seconds of compilation, temporary bytes on a device, and seconds a sample."""
     shape = (size["resolution"], size["resolution"], 1)
     architecture = ds.ConvModel(image_shape=shape)
     model = models.build(architecture)
@@ -113,7 +116,7 @@ def measure(size: dict[str, Any], arguments: Benchmark) -> dict[str, Any]:
         **size,
         "devices": jax.local_device_count(),
         "compile_seconds": compiled,
-        "temporary_bytes": max(programs.memory().values()),
+        "temporary_bytes": max(cost.memory(programs).values()),
         "seconds_a_sample": least.seconds / (settings.num_selection + settings.num_estimation),
         "seconds_an_evaluation": least.seconds / least.evaluations,
     }

@@ -1,9 +1,9 @@
-"""Serial against independent sampling in one run: what the same accuracy costs, and what the same cost buys.
+"""Serial and independent sampling at equal numbers of samples and at equal cost, measured in one run.
 
-Certifies the same images with standard randomized smoothing (independent, cold start, reference budget), with
-serialized smoothing at a few evaluations a sample and a sound audit, and with standard smoothing of as few
-samples as each serial run could have paid for. Every row is a ratio against the first. Writes the table and the
-certificates behind it.
+Certifies the same images in three ways: standard randomized smoothing (independent samples, 30 evaluations each
+from zero); serialized randomized smoothing (SRS) with a few evaluations a sample and an audit; and standard
+smoothing with fewer samples, so that it costs as many evaluations as each serial row. Writes the certificates and
+a table with the cost as a ratio to the first row.
 
     python benchmarks/serial_against_independent.py --sigma 0.5
 """
@@ -21,25 +21,23 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import config, devices
-from deqsmooth.certificates import rounding
+from deqsmooth.certificates import rounding, statements
 from deqsmooth.models import checkpoints
-from deqsmooth.reports import terminal
-from deqsmooth.statistics import bounds
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Serial against independent sampling.
+    """Compare serial with independent sampling.
 
     Attributes:
-      dataset: name of the data set, with a shipped model.
+      dataset: name of a data set that has a shipped model.
       data_dir: its TFDS data directory.
       sigma: standard deviation of the noise.
-      stride: every how many test images.
-      num_estimation: samples of the baseline and of the serial runs.
-      num_audit: audited votes of the serial runs.
-      budgets: evaluations of a sample of the serial runs.
-      out: folder that table and certificates are written to; the same command resumes there.
+      stride: every `stride`-th test image is certified.
+      num_estimation: number of samples of the baseline and of the serial rows.
+      num_audit: number of audited votes in the serial rows.
+      budgets: evaluations a sample of the serial rows.
+      out: folder of the table and the certificates; the same command resumes an interrupted run.
     """
 
     dataset: str = "digits"
@@ -85,13 +83,13 @@ def main() -> None:
 
 
 def table(rows, arguments) -> rich.table.Table:
-    """One line a row: cost as a ratio to the first, mismatches, certified accuracy."""
+    """Returns a table with a line a row: cost, its ratio to the first row, mismatches, and certified accuracy."""
     baseline = next(iter(rows.values()))
     shown = rich.table.Table(
         title=f"{arguments.dataset}, sigma {arguments.sigma:g}, {len(baseline)} images, "
         f"alpha {baseline[0].alpha:g}, audit {arguments.num_audit:,}"
     )
-    radii = terminal.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
+    radii = statements.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
     for heading in ("", "N", "evaluations", "ratio", "s/image", "ratio", "mismatch %", "ACR"):
         shown.add_column(heading, justify="right" if heading else "left")
     for radius in radii:
@@ -101,7 +99,6 @@ def table(rows, arguments) -> rich.table.Table:
         return np.mean([getattr(c, name) for c in found])
 
     for name, found in rows.items():
-        correct, reached = [c.correct for c in found], [c.radius for c in found]
         audited = sum(c.num_audit for c in found)
         shown.add_row(
             name,
@@ -111,8 +108,8 @@ def table(rows, arguments) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(baseline, 'seconds') / mean(found, 'seconds'):.2f}",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            rounding.down(bounds.average_certified_radius(correct, reached), 3),
-            *(rounding.percent(bounds.certified_accuracy(correct, reached, radius)) for radius in radii),
+            rounding.down(statements.average_certified_radius(found), 3),
+            *(rounding.percent(statements.certified_accuracy(found, radius)) for radius in radii),
         )
     return shown
 

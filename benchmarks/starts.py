@@ -1,7 +1,8 @@
-"""Where a short solve should begin, and by which iteration it should go on.
+"""Agreement of short solves with long ones, by start, solver and budget.
 
-Solves the same noisy test images with a short budget from every start that is a function of the noisy input, and
-compares the classes with those of 30 Anderson evaluations from zero. Writes a line a combination, and a table.
+Solves the same noisy test images from every start that is a function of the noisy input, with every solver and
+budget, and compares the classes with those of 30 evaluations with Anderson mixing from zero. Writes a line a
+combination, and a table.
 
     python benchmarks/starts.py --sigma 0.5
 """
@@ -29,19 +30,19 @@ _BLOCK = 100
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Starts, solvers and budgets.
+    """Compare starts, solvers and budgets.
 
     Attributes:
       dataset: name of the data set.
       data_dir: its TFDS data directory.
       checkpoint: folder of a model with a trained start; by default the shipped one.
       sigma: standard deviation of the noise.
-      num_images: test images, evenly spaced.
-      num_draws: noise draws of each.
-      solvers: how the short solves go on, as `--solver` of `certify.py`.
-      budgets: their evaluations.
-      reference_budget: evaluations of the long one.
-      out: folder that results are written to.
+      num_images: approximate number of test images, evenly spaced.
+      num_draws: number of noise draws of each image.
+      solvers: solvers of the short solves, by their names for `--solver` of `certify.py`.
+      budgets: evaluations of the short solves.
+      reference_budget: evaluations of the long solve.
+      out: folder of the results.
     """
 
     dataset: str = "digits"
@@ -57,7 +58,7 @@ class Benchmark:
 
 
 def main() -> None:
-    """Measures every combination and writes lines and table."""
+    """Measures every combination and writes lines and a table."""
     arguments = tyro.cli(Benchmark)
     devices.start()
     folder = arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma)
@@ -102,9 +103,9 @@ def main() -> None:
 
 
 def labeller(checkpoint, arguments, images):
-    """Returns the function (start, solver, budget) -> classes of all noisy images, draw by draw."""
+    """Returns a function (start, solver, budget) -> classes of all noisy images [draws * images], int32."""
     model, variables = checkpoint.model, jax.tree.map(jnp.asarray, checkpoint.variables)
-    network = models.build_start(checkpoint.start.network, model)
+    network = models.build_start(checkpoint.start_training.network, model)
     begins = {
         "zero": lambda variables: starts.zero(model),
         "constant": lambda variables: starts.constant(model, variables["start"]["mean"]),

@@ -1,4 +1,4 @@
-"""How long calls take."""
+"""Timing of calls."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import jax
 
 
 def seconds(run: Callable[..., Any], *arguments: Any, repeats: int) -> float:
-    """Least wall seconds of a call, after one that compiles and one that warms up.
+    """Returns the least wall-clock seconds of `repeats` calls, after one call to compile and one to warm up.
 
-    The least, because whatever else the machine does only adds to a call.
+    Other work on the machine can only lengthen a call, so the least is the best estimate.
     """
     return seconds_in_turn({"": lambda: run(*arguments)}, repeats)[""]
 
 
 def seconds_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The same of several calls, made one after the other in every round, so that a slow moment spares none."""
+    """Returns the least seconds of each of several calls.
+
+    Every round makes each call once, so that a slow period of the machine affects all of them.
+    """
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 2):
         for name, run in runs.items():

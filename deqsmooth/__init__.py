@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from deqsmooth.certificates.jsonl import Writer as Writer
     from deqsmooth.certificates.jsonl import read as read
     from deqsmooth.certificates.record import Certificate as Certificate
+    from deqsmooth.certificates.writing import Writer as Writer
     from deqsmooth.config import Selection as Selection
     from deqsmooth.config import Smoothing as Smoothing
     from deqsmooth.config import Training as Training
@@ -53,7 +53,7 @@ _HOMES = {
     "Smoothing": "config.Smoothing",
     "Solution": "types.Solution",
     "Training": "config.Training",
-    "Writer": "certificates.jsonl.Writer",
+    "Writer": "certificates.writing.Writer",
     "build": "models.build",
     "certify": "smoothing.certification.certify",
     "certify_dataset": "smoothing.certification.certify_dataset",

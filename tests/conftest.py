@@ -1,29 +1,32 @@
 """Eight simulated devices, checked shapes, and models small enough to solve in a test."""
 
 import os
-import tempfile
+import pathlib
 
 import jax
 import jaxtyping
 
-# Workers inherit the environment of the process that starts them: what one compiles, all have.
-os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", tempfile.mkdtemp(prefix="deqsmooth-tests-"))
+# Compiled programs are kept from run to run, as users keep them. Workers inherit the environment.
+_CACHES = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+_CACHE = pathlib.Path(_CACHES) / "deqsmooth" / f"tests-{jax.__version__}"
+os.environ.setdefault("DEQSMOOTH_TESTS_CACHE", str(_CACHE))
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ["DEQSMOOTH_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Most of the time of these tests is that of compilation; see also the fixture `optimised`.
 jax.config.update("jax_disable_most_optimizations", True)
-jaxtyping.install_import_hook("deqsmooth", "beartype.beartype")
+# The rooms whose functions have arrays with named axes.
+_ARRAYS = ("devices", "solvers", "models", "smoothing", "training")
+jaxtyping.install_import_hook([f"deqsmooth.{room}" for room in _ARRAYS], "beartype.beartype")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from support import write_run  # noqa: E402
 
-from deqsmooth import config, data, devices, models  # noqa: E402
-from deqsmooth.certificates import jsonl  # noqa: E402
+from deqsmooth import config, devices, models  # noqa: E402
 from deqsmooth.config import architecture  # noqa: E402
 from deqsmooth.models import checkpoints  # noqa: E402
-from deqsmooth.smoothing import certification, provenance  # noqa: E402
 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
 INDEPENDENT = config.Smoothing(
@@ -44,18 +47,6 @@ def small():
     readout["kernel"] = readout["kernel"] * 3
     settings = config.Training(model=SMALL)
     return checkpoints.Checkpoint(model, variables, SMALL, settings, "0" * 64)
-
-
-def write_run(path, checkpoint, settings, stride):
-    """A file of certificates of digits, every so many."""
-    selection = config.Selection(dataset="digits", stride=stride)
-    dataset = data.load("digits")
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
-    indices = list(selection.indices(len(dataset)))
-    with jsonl.Writer(path, header) as writer:
-        for certificate in certification.certify_dataset(checkpoint, dataset, indices, settings):
-            writer.write(certificate)
-    return path
 
 
 @pytest.fixture(scope="session", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])

@@ -1,4 +1,4 @@
-"""A second implementation of the published networks: numpy, channels first, on PyTorch's names."""
+"""An independent implementation of the published networks: numpy, channels first, PyTorch's names."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from deqsmooth.models import pytorch
 
 
 def state_dict(size, seed=0):
-    """A random PyTorch state dict of a size: shapes from our table, in PyTorch's layout."""
+    """A random PyTorch state dict for a size, with the names and shapes of `pytorch.names`."""
     rng = np.random.default_rng(seed)
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
     state = {}
@@ -29,7 +29,7 @@ def state_dict(size, seed=0):
 
 
 class Network:
-    """Layers in float64: NCHW, loops over the window."""
+    """Layers in float64, NCHW, with loops over the window."""
 
     def __init__(self, state, size):
         self.state, self.size = {name: x.astype(np.float64) for name, x in state.items()}, size

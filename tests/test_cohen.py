@@ -1,7 +1,7 @@
 """Result files in the format of Cohen et al.: written files are read back, and malformed ones are refused."""
 
 import pytest
-from test_certificates import certificate
+from support import certificate
 
 from deqsmooth.certificates import cohen, statements
 

@@ -1,4 +1,4 @@
-"""Data: fixed splits, random access, batches that a resumed run sees again."""
+"""Data sets: fixed splits, random access, and reproducible batches."""
 
 import itertools
 import types
@@ -10,7 +10,7 @@ from sklearn import datasets
 from deqsmooth import data
 
 
-def test_digits_are_divided_once_and_for_all():
+def test_digits_split_is_fixed():
     train, test = data.load("digits", "train"), data.load("digits", "test")
     assert (len(train), len(test)) == (1437, 360)
     splits = [split.take(range(len(split))) for split in (train, test)]
@@ -21,21 +21,21 @@ def test_digits_are_divided_once_and_for_all():
         assert images.dtype == np.float32 and images.shape[1:] == (8, 8, 1)
         assert images.min() == 0 and images.max() == 1
         assert set(labels.tolist()) == set(range(10))
-    # A change of the split would change every published number.
+    # Recorded results depend on this split.
     assert splits[1][1][:12].tolist() == [2, 8, 2, 6, 6, 7, 1, 9, 8, 5, 2, 8]
     image, label = test[3]
     np.testing.assert_array_equal(image, splits[1][0][3])
     assert label == 6
 
 
-def test_names_are_checked():
+def test_unknown_names_raise():
     with pytest.raises(ValueError, match="did you mean 'digits'"):
         data.load("digit", "test")
     with pytest.raises(ValueError, match="split 'validation'"):
         data.load("digits", "validation")
 
 
-def test_batches_go_on_where_a_run_stopped():
+def test_batches_resume_at_any_update():
     train = data.load("digits", "train")
     whole = list(itertools.islice(data.batches(train, 128, seed=3), 30))
     resumed = list(itertools.islice(data.batches(train, 128, seed=3, first=17), 13))
@@ -46,7 +46,7 @@ def test_batches_go_on_where_a_run_stopped():
     assert not np.array_equal(whole[0][0], other[0])
 
 
-def test_the_shards_of_a_batch_are_the_batch():
+def test_shards_partition_each_batch():
     train = data.load("digits", "train")
     whole = list(itertools.islice(data.batches(train, 96, seed=1, first=2), 18))
     shards = [
@@ -60,7 +60,7 @@ def test_the_shards_of_a_batch_are_the_batch():
         next(data.batches(train, 96, seed=1, num_shards=5))
 
 
-def test_an_epoch_shows_every_image_once_and_the_next_in_another_order():
+def test_epochs_are_permutations_of_the_split():
     train = data.load("digits", "train")
     images, _ = train.take(range(len(train)))
     stream = data.batches(train, 479, seed=0)
@@ -71,7 +71,7 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order():
 
 
 class Photos:
-    """Stands for a TFDS source of ImageNet: records with images of any size."""
+    """A stand-in for a TFDS source of ImageNet: records with images of different sizes."""
 
     def __getitem__(self, index):
         image = np.random.default_rng(index).integers(0, 256, (300 + index, 500, 3), dtype=np.uint8)
@@ -93,7 +93,7 @@ def tfds_source(monkeypatch):
     return use
 
 
-def test_imagenet_is_resized_and_cropped_in_the_centre(tfds_source):
+def test_imagenet_is_resized_and_centre_cropped(tfds_source):
     source = Photos()
     tfds_source(source, 1000)
     photos = data.load("imagenet", "validation")
@@ -101,7 +101,7 @@ def test_imagenet_is_resized_and_cropped_in_the_centre(tfds_source):
     assert images.shape == (2, 224, 224, 3) and images.dtype == np.float32 and labels.tolist() == [0, 2]
     assert images.min() >= 0 and images.max() <= 1 and photos.num_classes == 1000
     assert photos.identity == "name/1.0.0/validation"
-    # A horizontal ramp keeps its centre: grey 0.5 in the middle column, whatever the aspect.
+    # The middle column of a horizontal ramp is grey 0.5 at any aspect ratio.
     ramp = np.tile(np.linspace(0, 255, 700).astype(np.uint8)[None, :, None], (400, 1, 3))
     assert photos.prepare(ramp)[:, 111:113].mean() == pytest.approx(0.5, abs=0.01)
     shown = next(data.batches(photos, 2, seed=0))[0]
@@ -116,13 +116,13 @@ class Squares:
         return 4
 
 
-def test_cifar10_is_cropped_with_black_padding_and_flipped(tfds_source):
+def test_cifar10_is_cropped_with_zero_padding(tfds_source):
     tfds_source(Squares(), 10)
     squares = data.load("cifar10", "train")
     np.testing.assert_allclose(squares[1][0], 101 / 255, rtol=1e-6)
     images = np.concatenate([x for x, _ in itertools.islice(data.batches(squares, 4, seed=0), 40)])
     bright = (images[..., 0] > 0).sum((1, 2))
-    # A crop moved by (a, b) pixels keeps (32 - |a|)(32 - |b|) of them; all nine moves along each axis occur.
+    # A crop shifted by (a, b) keeps (32 - |a|)(32 - |b|) pixels of the image; a and b are from -4 to 4.
     sides = [32 - abs(move) for move in range(-4, 5)]
     assert set(bright.tolist()) <= {a * b for a in sides for b in sides}
     assert bright.min() <= 29 * 29 and bright.max() == 32 * 32
@@ -130,8 +130,8 @@ def test_cifar10_is_cropped_with_black_padding_and_flipped(tfds_source):
     np.testing.assert_array_equal(one, two)
 
 
-def test_the_pipeline_reads_what_tfds_gives(caplog):
-    """TFDS's own stand-ins: random images with the features of the real data sets."""
+def test_pipeline_reads_tfds_sources(caplog):
+    """TFDS's mock data: random images with the features of the real data sets."""
     import tensorflow_datasets as tfds
 
     for name, shape in (("cifar10", (32, 32, 3)), ("imagenet", (224, 224, 3))):
@@ -144,12 +144,12 @@ def test_the_pipeline_reads_what_tfds_gives(caplog):
         assert labels.max() < dataset.num_classes
 
 
-def test_data_that_are_not_there_are_refused_with_the_cure(tmp_path):
+def test_missing_data_error_explains_preparation(tmp_path):
     with pytest.raises(ValueError, match=r"cifar10 is not prepared in .*\n.*tfds build cifar10"):
         data.load("cifar10", "test", str(tmp_path))
 
 
-def test_arrays_of_ones_own(tmp_path):
+def test_arrays_are_loaded_and_checked(tmp_path):
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     np.savez(tmp_path / "a.npz", images=images, labels=np.array([1, 0]))
     dataset = data.load("arrays", data_dir=str(tmp_path / "a.npz"))
@@ -169,8 +169,8 @@ def test_arrays_of_ones_own(tmp_path):
         data.load("arrays")
 
 
-def test_an_archive_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
-    """A few bytes can say that they are terabytes."""
+def test_archive_above_size_limit_raises(tmp_path, monkeypatch):
+    """A small archive can declare a very large size."""
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, images=np.zeros((1000, 32, 32, 3), np.uint8), labels=np.zeros(1000, int))
     assert path.stat().st_size < 50_000

@@ -89,8 +89,8 @@ def test_random_seed_becomes_a_number(monkeypatch):
 
 def test_second_writer_of_file_is_refused(tmp_path, monkeypatch, capsys):
     code = (
-        "import sys, time; from deqsmooth.certificates import jsonl\n"
-        "with jsonl.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
+        "import sys, time; from deqsmooth.certificates import writing\n"
+        "with writing.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
         "    print('open', flush=True); time.sleep(60)"
     )
     path = tmp_path / "run.jsonl"

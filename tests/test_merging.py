@@ -3,15 +3,15 @@
 import sys
 
 import pytest
-from test_verification import rewritten
+from support import rewritten
 
-from deqsmooth.certificates import jsonl, merging, verification
+from deqsmooth.certificates import jsonl, merging, verification, writing
 from deqsmooth.commands import merge
 from deqsmooth.config import serialization
 
 
 def write(path, header, found):
-    with jsonl.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         for certificate in found:
             writer.write(certificate)
     return path

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_verification import rewritten
+from support import rewritten
 
 from deqsmooth.certificates import cohen, verification
 from deqsmooth.commands import report

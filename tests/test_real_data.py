@@ -38,7 +38,7 @@ def test_a_published_model_trains_on_cifar10():
     assert np.isfinite(losses).all() and losses[-1] < 10
 
 
-def test_a_shipped_model_is_right_about_most_of_cifar10():
+def test_shipped_model_classifies_most_of_cifar10():
     test = data.load("cifar10", "test", DATA_DIR)
     settings = config.Smoothing(sampler="independent", budget=10, num_selection=20, num_estimation=50)
     checkpoint = checkpoints.load(checkpoints.shipped("cifar10", 0.5))
@@ -47,7 +47,7 @@ def test_a_shipped_model_is_right_about_most_of_cifar10():
     assert sum(c.selected == c.label for c in found) >= 5
 
 
-def test_a_photo_is_certified_with_a_model_of_imagenet_size():
+def test_imagenet_photo_is_certified():
     photos = data.load("imagenet", "validation", DATA_DIR)
     size = presets.MODELS["mdeq-small-imagenet"]
     model = models.build(size)

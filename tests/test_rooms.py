@@ -40,14 +40,14 @@ ROOMS = {
 # Library: the files that may name it.
 HOMES = {
     "jaxopt": {"solvers/gradients.py", "solvers/jaxopt_anderson.py"},
-    "orbax": {"models/checkpoints.py"},
+    "orbax": {"models/checkpoints.py", "training/states.py"},
     "grain": {"data.py"},
     "sklearn": {"data.py"},
     "tensorflow_datasets": {"data.py"},
     "torch": {"models/pytorch.py"},
     "matplotlib": {"reports/figures.py"},
     "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},
-    "scipy": {"statistics/bounds.py"},
+    "scipy": {"statistics/bounds.py", "statistics/significance.py"},
 }
 JAX_FREE = [room for room, (_, never) in ROOMS.items() if never >= JAX]
 COMMANDS = (

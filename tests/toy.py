@@ -1,7 +1,7 @@
-"""A model with everything that a family may need, in a few lines: the contract of `types.Model` at its widest.
+"""A small model that uses every feature of `types.Model`.
 
-Two resolutions in a tuple, batch statistics in injection and readout, one dropout mask for a whole solve,
-and weights that are normalised once per solve.
+Its state is a tuple of two resolutions. It has batch statistics in injection and readout, a dropout mask for a
+whole solve, and weights that are normalised once per solve.
 """
 
 import jax

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from deqsmooth.certificates import jsonl, record, verification
+from deqsmooth.certificates import jsonl, record, verification, writing
 
 
 def merge(paths: Sequence[jsonl.Path], out: jsonl.Path) -> int:
@@ -43,7 +43,7 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path) -> int:
             if dataclasses.replace(first, seconds=line.entry.seconds) != line.entry:
                 raise ValueError(f"{path} says of image {line.entry.index} what a file before it does not")
     lines = {**unreadable, **found}
-    with jsonl.Writer(out, files[0].header) as writer:
+    with writing.Writer(out, files[0].header) as writer:
         for index in sorted(lines):
             writer.write_values(lines[index].values)
     return len(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ Image = record.Certificate | cohen.Published
 """The result of one image."""
 
 
+@runtime_checkable
 class Result(Protocol):
     """Anything with a verdict and a radius: a certificate, a published line, an attack's certificate."""
 

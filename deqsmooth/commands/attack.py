@@ -48,7 +48,7 @@ def main() -> int:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Attacks the images, appends each result to the file, and prints the robust accuracy."""
     from deqsmooth import data
-    from deqsmooth.certificates import attempts, jsonl, statements, verification
+    from deqsmooth.certificates import attempts, statements, verification, writing
     from deqsmooth.commands import progress
     from deqsmooth.config import checks, serialization
     from deqsmooth.models import checkpoints
@@ -79,7 +79,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         "attack": serialization.to_json(arguments.attack),
         "radii": list(radii),
     }
-    with jsonl.Lines(out, header) as file, progress.bar(console) as shown:
+    with writing.Lines(out, header) as file, progress.bar(console) as shown:
         found = [attempts.Attempt(**record) for record in file.records]
         done = {(attempt.index, attempt.budget) for attempt in found}
         left = [c for c in chosen if any((c.index, radius) not in done for radius in radii)]

@@ -69,7 +69,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         return predict.run(arguments, console)
 
     from deqsmooth import data
-    from deqsmooth.certificates import jsonl, record, statements
+    from deqsmooth.certificates import record, statements, writing
     from deqsmooth.commands import progress, shares
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
@@ -97,7 +97,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
     out = share.file(out)
-    with jsonl.Writer(out, header) as writer:
+    with writing.Writer(out, header) as writer:
         left = writer.left(indices)
         console.print(
             f"{share.prefix()}{len(indices)} images of {selection.dataset}, {len(writer.done)} done, to {out}"

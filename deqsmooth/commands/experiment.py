@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import rich.console
 
 from deqsmooth import config, data
-from deqsmooth.certificates import jsonl
+from deqsmooth.certificates import writing
 from deqsmooth.commands import attack, progress, reproduce, train
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
@@ -156,7 +156,7 @@ def _subject(context: _Context, trained: results.Trained | None, folder: pathlib
     image, chosen = context.dataset[0][0], {}
     for row, settings in rows.items():
         name = row if trained is None else trained.name if len(rows) == 1 else f"{trained.name}, {row}"
-        if settings.start in ("constant", "learned") and checkpoint.start is None:
+        if settings.start in ("constant", "learned") and checkpoint.start_training is None:
             context.console.print(f"{name}, sigma {sigma:g}: left out, because the model has no trained start")
             continue
         chosen[name] = dataclasses.replace(settings, sigma=sigma)
@@ -183,7 +183,7 @@ def _certify(context: _Context, checkpoint: checkpoints.Checkpoint, settings: co
         context.arguments.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     )
     indices = selection.indices(len(dataset))
-    with jsonl.Writer(path, header) as writer:
+    with writing.Writer(path, header) as writer:
         left = writer.left(indices)
         if left:
             coming = certification.certify_dataset(checkpoint, dataset, left, settings)

@@ -47,7 +47,7 @@ def train_start(arguments: train.StartFlags, console: rich.console.Console) -> i
             f"{arguments.checkpoint} has an explicit classifier, which has no equilibrium and no start"
         )
     if settings.fine_tune is not None:
-        _check_start(settings, checkpoint.start)
+        _check_start(settings, checkpoint.start_training)
     training, test = _splits(arguments)
     kind = "start" if settings.fine_tune is None else "fine-tuned"
     workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
@@ -136,7 +136,7 @@ def _fit(
                 run.save(now.state)
                 console.print(f"after {update} updates: {metrics.describe(now.evaluation)}")
             progress.advance(shown, metrics.describe(now.metrics))
-            if update < now.total and interrupted.is_asked(update):
+            if update < now.total and interrupted.is_requested(update):
                 run.save(now.state)
                 run.wait()
                 console.print(f"saved after {update} updates; --resume continues from there")

@@ -9,7 +9,7 @@ from typing import Any
 import rich.console
 
 from deqsmooth import data
-from deqsmooth.certificates import jsonl
+from deqsmooth.certificates import writing
 from deqsmooth.commands import certify, progress, shares
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, prediction, provenance
@@ -31,7 +31,7 @@ def run(arguments: certify.Flags, console: rich.console.Console) -> int:
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
     out = arguments.out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)
-    with jsonl.Lines(out, header) as file, progress.bar(console) as shown:
+    with writing.Lines(out, header) as file, progress.bar(console) as shown:
         found = list(file.records)
         done = {record["index"] for record in found}
         left = [index for index in indices if index not in done]

@@ -13,7 +13,7 @@ import rich.console
 import rich.progress
 import rich.text
 
-from deqsmooth.certificates import jsonl, record
+from deqsmooth.certificates import record, writing
 from deqsmooth.reports import terminal
 
 
@@ -62,7 +62,7 @@ def advance(progress: rich.progress.Progress, description: str) -> None:
 
 
 def follow(
-    coming: Iterable[record.Certificate], writer: jsonl.Writer, total: int, console: rich.console.Console
+    coming: Iterable[record.Certificate], writer: writing.Writer, total: int, console: rich.console.Console
 ) -> None:
     """Writes certificates as they are computed, and shows the progress and the certified accuracy."""
     with bar(console) as shown:

@@ -54,7 +54,7 @@ def main() -> int:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Certifies the new network for the images that have no certificate in the file yet."""
     from deqsmooth import data
-    from deqsmooth.certificates import jsonl, statements, verification
+    from deqsmooth.certificates import statements, verification, writing
     from deqsmooth.commands import progress
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
@@ -74,7 +74,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     settings = recertification.settings_after(source.settings, **change, **pairs)
     header = provenance.header(after, selection, settings, dataset.identity, source.header)
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
-    with jsonl.Writer(out, header) as writer:
+    with writing.Writer(out, header) as writer:
         console.print(f"{len(source.found)} certificates, {len(writer.done)} done, to {out}")
         left = set(writer.left(certificate.index for certificate in source.found))
         chosen = [certificate for certificate in source.found if certificate.index in left]

@@ -1,4 +1,4 @@
-"""Model families, one a file; `build` makes the model that a configuration describes."""
+"""Model families, one per file: `build` takes a size and gives the model as data."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def build(size: architecture.ResnetModel, axis_name: str | None = None) -> types
 
 
 def build(size: architecture.Model, axis_name: str | None = None) -> types.Model | types.Explicit:
-    """Returns the model of a size. The family follows from the type of the size.
+    """Returns the model of a size; the type of the size determines the family.
 
     Args:
-      size: of the model.
-      axis_name: mapped axis of a training whose devices share a batch: its statistics are then those of the whole
-        batch, on however many devices.
+      size: size of the model.
+      axis_name: mapped axis of the devices that share a training batch. Batch statistics are then those of the
+        whole batch, on any number of devices.
     """
     if isinstance(size, architecture.ResnetModel):
         return resnet.resnet(size, axis_name)

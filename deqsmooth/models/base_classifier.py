@@ -1,4 +1,4 @@
-"""A model, a solver and a start make a classifier: takes images, gives logits and solves."""
+"""The base classifier: takes images, a model, a solver and a start; gives logits and the solution of the solve."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from deqsmooth import solvers, types
 from deqsmooth.solvers import per_lane
 
 Start = Callable[[types.Injection], types.State]
+"""injection -> initial state of the solve."""
 
 
 class Output(NamedTuple):
     """Classification of a block of lanes.
 
     Attributes:
-      logits: [lanes, classes]; NaN in lanes whose solve was not finite.
-      solution: the solve.
+      logits: logits [lanes, classes]; NaN in lanes whose residual is not finite.
+      solution: solution of the solve.
     """
 
     logits: types.Logits
@@ -34,17 +35,17 @@ def classify(
     *,
     measure_residual: bool = False,
 ) -> Output:
-    """Solves for the equilibria of images and reads them out.
+    """Classifies images by solving for their equilibria.
 
-    With a `start` that depends on nothing but the injection this is a function of each image alone,
-    which is what randomized smoothing asks of a base classifier.
+    If `start` depends only on the injection, each image is classified independently of all others, as randomized
+    smoothing requires of a base classifier.
 
     Args:
       model: the model.
-      variables: its variables.
-      solver: how the equilibrium is solved for.
-      images: [lanes, H, W, C].
-      start: injection -> state from which the solve begins; see `starts`.
+      variables: variables of the model.
+      solver: solver for the equilibrium.
+      images: images [lanes, H, W, C].
+      start: injection -> initial state of the solve; see `starts`.
       measure_residual: see `loop.Solver.solve`.
     """
     params = model.bind(variables)
@@ -54,18 +55,18 @@ def classify(
 
 
 def read(model: types.Model, variables: types.Variables, solution: types.Solution) -> Output:
-    """Reads solves out."""
+    """Returns the output of the model for a solution."""
     logits, _ = model.readout(variables, solution.value, False)
-    settled = per_lane.align(jnp.isfinite(solution.residual), logits)
-    return Output(jnp.where(settled, logits, jnp.nan), solution)
+    is_finite = per_lane.align(jnp.isfinite(solution.residual), logits)
+    return Output(jnp.where(is_finite, logits, jnp.nan), solution)
 
 
 def explicit(fn: Callable[[types.Images], types.Logits], images: types.Images) -> Output:
-    """The output of a classifier that solves nothing: one evaluation a lane, residual NaN.
+    """Returns the output of a classifier without an equilibrium: one evaluation per lane, residual NaN.
 
     Args:
-      fn: images [lanes, H, W, C] -> logits [lanes, classes], lanes independent.
-      images: [lanes, H, W, C].
+      fn: images [lanes, H, W, C] -> logits [lanes, classes]; lanes must not depend on each other.
+      images: images [lanes, H, W, C].
     """
     nothing = jnp.zeros(len(images), jnp.int32)
     return Output(fn(images), types.Solution((), nothing + jnp.nan, nothing + 1, nothing))

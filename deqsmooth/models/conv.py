@@ -1,10 +1,11 @@
-"""The single-scale convolutional DEQ: one state of one resolution, for small images.
+"""The single-scale convolutional DEQ for small images: takes a size, gives a `types.Model`.
 
-Takes a size, gives a `types.Model`. The cell is the residual block of multiscale DEQs (Bai et al. 2020,
-section 3.1) without its other resolutions.
+The cell is the residual block of multiscale DEQs (Bai et al. 2020, section 3.1) at a single resolution.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -49,8 +50,8 @@ class _Readout(nn.Module):
 def conv(size: architecture.ConvModel) -> types.Model:
     """Returns the single-scale convolutional DEQ of a size.
 
-    The injection and the state are one array [lanes, height, width, channels] each. The model keeps
-    no statistics and no dropout: training mode changes nothing.
+    The injection and the state are one array [lanes, height, width, channels] each. The model has no batch
+    statistics and no dropout, so training and evaluation are the same.
 
     Example:
       >>> import jax
@@ -62,7 +63,7 @@ def conv(size: architecture.ConvModel) -> types.Model:
     """
     inject, cell, readout = _Inject(size), _Cell(size), _Readout(size)
 
-    def init(key):
+    def init(key: types.RandomKey) -> types.Variables:
         inject_key, cell_key, readout_key = jax.random.split(key, 3)
         injected, inject_variables = inject.init_with_output(inject_key, jnp.zeros((1, *size.image_shape)))
         return {
@@ -73,14 +74,19 @@ def conv(size: architecture.ConvModel) -> types.Model:
             }
         }
 
-    def apply_inject(variables, images, keys=None):
+    def apply_inject(
+        variables: types.Variables, images: types.Images, keys: types.Keys | None = None
+    ) -> tuple[types.Injection, types.Variables]:
         return inject.apply({"params": variables["params"]["inject"]}, images), variables
 
-    def apply_cell(params, z, u):
+    def apply_cell(params: types.Parameters, z: types.State, u: types.Injection) -> types.State:
         return cell.apply({"params": params}, z, u)
 
-    def apply_readout(variables, z, train=False):
-        return readout.apply({"params": variables["params"]["readout"]}, z), variables
+    def apply_readout(
+        variables: types.Variables, z: types.State, train: bool = False
+    ) -> tuple[types.Logits, types.Variables]:
+        logits: Any = readout.apply({"params": variables["params"]["readout"]}, z)
+        return logits, variables
 
     return types.Model(
         image_shape=size.image_shape,

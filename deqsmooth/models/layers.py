@@ -1,7 +1,6 @@
-"""Layers whose backward pass stays fast inside XLA loops: convolution and group normalisation, channels last.
+"""Layers of which the model families are composed: convolution, group and batch normalisation, channels last.
 
-They are the arithmetic of every cell; the model families compose them. Shapes are NHWC for activations
-and HWIO for kernels.
+Their backward passes stay fast inside XLA loops. Activations are NHWC and kernels HWIO.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from jax import lax
 from jax.typing import ArrayLike
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros before and after each of the two spatial axes."""
 _EPSILON = 1e-5
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding) -> jax.Array:
-    """Two-dimensional convolution whose gradients are again such convolutions.
+    """Two-dimensional convolution whose derivatives are again calls of this function.
 
-    XLA's own derivative of a convolution is transposed into layouts that its CPU backend runs
-    5-120 times slower inside `scan`, `while_loop` and `cond`. Here the derivatives are written as
-    plain NHWC/HWIO convolutions, so they differentiate to any order at full speed. Reverse mode
-    only: `jax.jvp` raises.
+    JAX's own derivative of a convolution has layouts that XLA's CPU backend runs 5-120 times slower inside `scan`,
+    `while_loop` and `cond`. Here the derivatives are written as plain NHWC/HWIO convolutions, which keep their
+    speed at any order of differentiation. Reverse mode only: `jax.jvp` raises.
 
     Args:
       x: activations [lanes, height, width, in_channels].
@@ -41,13 +40,17 @@ def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding) -> 
     )
 
 
-def _convolve_forward(x, kernel, stride, padding):
+def _convolve_forward(
+    x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, ArrayLike]]:
     return convolve(x, kernel, stride, padding), (x, kernel)
 
 
-def _convolve_backward(stride, padding, residuals, cotangent):
+def _convolve_backward(
+    stride: int, padding: Padding, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    # The cotangent at the places that the stride skipped is zero: interior padding puts them back.
+    # Interior padding inserts a cotangent of zero at the positions that the stride skipped.
     spread = lax.pad(
         cotangent,
         jnp.zeros((), cotangent.dtype),
@@ -75,17 +78,17 @@ def group_norm(
     bias: ArrayLike | None,
     epsilon: float = _EPSILON,
 ) -> jax.Array:
-    """Group normalisation (Wu & He 2018) from one pass over the activations.
+    """Group normalisation (Wu & He 2018) in one pass over the activations.
 
-    Sums and sums of squares are taken by channel and combined on the small [lanes, channels] array,
-    so that the activations are read once and written by one fused multiply-add. The variance is
-    E[x^2] - E[x]^2 in float32: relative to the two-pass form it loses about 1e-7 (mean / std)^2.
+    Sums and sums of squares are computed by channel and combined on the small [lanes, channels] array. The
+    activations are thus read once and written by one fused multiply-add. The variance is E[x^2] - E[x]^2 in
+    float32; its relative error is about 1e-7 (mean / std)^2 larger than that of the two-pass form.
 
     Args:
       x: activations [lanes, height, width, channels].
       num_groups: number of groups; divides the channels.
-      scale: factor by channel [channels], or None for no affine map.
-      bias: offset by channel [channels], or None.
+      scale: factor by channel [channels], or None for a factor of 1.
+      bias: offset by channel [channels], or None for an offset of 0.
       epsilon: added to the variance.
 
     Returns:
@@ -107,12 +110,12 @@ def group_norm(
 
 
 class Conv(nn.Module):
-    """Square convolution with padding (size - 1) // 2 on every side, at any stride (PyTorch's alignment).
+    """Convolution with a square window and padding (size - 1) // 2 on every side at any stride, as in PyTorch.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
       size: side of the window.
-      stride: step of the window.
+      stride: step of the window along both axes.
       use_bias: whether to add a bias by channel.
       kernel_init: initialiser of the kernel.
     """
@@ -129,7 +132,7 @@ class Conv(nn.Module):
     ) -> jax.Array:
         """Maps [lanes, height, width, channels] to [lanes, out_height, out_width, features].
 
-        With factor and offset [features], the result times the one plus the other.
+        If factor and offset [features] are given, the result is multiplied by the factor and the offset is added.
         """
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
@@ -162,16 +165,16 @@ def conv_batch_norm(
 ) -> jax.Array:
     """Convolution, then batch normalisation with PyTorch's epsilon and momentum.
 
-    In evaluation its running statistics are a fixed affine map, which the convolution takes into its kernel (Jacob
-    et al. 2018, section 3.2): the same function in one pass over the activations, but for rounding.
+    In evaluation the normalisation is a fixed affine map, which is folded into the kernel (Jacob et al. 2018,
+    section 3.2). Up to rounding this is the same function, in one pass over the activations.
 
     Args:
       conv: the convolution.
-      x: its input [lanes, height, width, channels].
-      train: whether statistics are those of the batch.
-      name: of the normalisation.
-      affine: whether scale and bias are learned.
-      axis_name: mapped axis whose devices share the batch, so that its statistics are theirs together.
+      x: input of the convolution [lanes, height, width, channels].
+      train: whether to normalise by the statistics of the batch instead of the running statistics.
+      name: name of the normalisation in the variables.
+      affine: whether the normalisation has a learned scale and bias.
+      axis_name: mapped axis of the devices over which batch statistics are averaged.
 
     Returns:
       Activations [lanes, out_height, out_width, features].
@@ -191,12 +194,13 @@ def conv_batch_norm(
 
 
 class _RunningNorm(nn.Module):
-    """Batch normalisation by its running statistics, as factor and offset by channel; its variables are flax's."""
+    """Batch normalisation by running statistics, as factor and offset by channel; has the variables of flax's."""
 
     affine: bool
 
     @nn.compact
     def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        """Returns factor and offset [channels]."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels).value
         variance = self.variable("batch_stats", "var", jnp.ones, channels).value
         factor = lax.rsqrt(variance + _EPSILON)

@@ -1,4 +1,4 @@
-"""The multiscale DEQ (Bai, Koltun & Kolter 2020), as robustness certification uses it (Gao et al. 2024).
+"""The multiscale DEQ (Bai, Koltun & Kolter 2020) that Gao et al. (2024) certify.
 
 Takes a size, gives a `types.Model` whose state is a tuple of resolutions, the finest first.
 """
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from deqsmooth import types
@@ -24,13 +25,12 @@ _CELL_INIT = nn.initializers.normal(0.01)
 
 
 class Injection(NamedTuple):
-    """What the cell receives from the images.
+    """Input of the cell from the images.
 
     Attributes:
-      features: added in the block of the finest branch [lanes, height, width, channels]; the other
-        branches receive nothing.
-      masks: in training, a dropout mask for each branch [lanes, 1, 1, channels], the same for a whole
-        solve; else empty.
+      features: features that are added in the block of the finest branch [lanes, height, width, channels]; the
+        other branches have no such input.
+      masks: dropout masks of a training solve, one for each branch [lanes, 1, 1, channels]; empty in evaluation.
     """
 
     features: jax.Array
@@ -70,7 +70,12 @@ class _Block(nn.Module):
 
 
 class _Resample(nn.Module):
-    """Brings the state of one branch to the resolution and channels of another."""
+    """Resamples the state of one branch to the resolution and channels of another.
+
+    Attributes:
+      steps: number of halvings of the resolution; negative to double it.
+      channels: output channels.
+    """
 
     steps: int
     channels: int
@@ -134,13 +139,14 @@ class _Readout(nn.Module):
     @nn.compact
     def __call__(self, z: tuple[jax.Array, ...], train: bool) -> jax.Array:
         normalised = functools.partial(layers.conv_batch_norm, train=train, axis_name=self.axis_name)
-        y = None
-        for i, (x, channels) in enumerate(zip(z, self.size.head_channels, strict=True)):
-            branch = _Bottleneck(channels, self.axis_name, name=f"bottleneck_{i}")(x, train)
-            if y is not None:
-                down = layers.Conv(4 * channels, stride=2, use_bias=True, name=f"down_{i}")
-                branch = branch + nn.relu(normalised(down, y, name=f"down_norm_{i}"))
-            y = branch
+        branches = [
+            _Bottleneck(channels, self.axis_name, name=f"bottleneck_{i}")(x, train)
+            for i, (x, channels) in enumerate(zip(z, self.size.head_channels, strict=True))
+        ]
+        y = branches[0]
+        for i, branch in enumerate(branches[1:], 1):
+            down = layers.Conv(branch.shape[-1], stride=2, use_bias=True, name=f"down_{i}")
+            y = branch + nn.relu(normalised(down, y, name=f"down_norm_{i}"))
         final = layers.Conv(self.size.final_channels, size=1, use_bias=True, name="final")
         y = nn.relu(normalised(final, y, name="final_norm"))
         return nn.Dense(self.size.num_classes, name="classify")(jnp.mean(y, (1, 2)))
@@ -149,12 +155,12 @@ class _Readout(nn.Module):
 def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Model:
     """Returns the multiscale DEQ of a size.
 
-    The state is a tuple of branches [lanes, height / 2^i, width / 2^i, channels_i]. Weight normalisation
-    `w = direction * scale / |direction|` is applied once a solve, by `bind`. In training, dropout masks
-    are drawn once a solve, from the key of the lane.
+    The state is a tuple of branches [lanes, height / 2^i, width / 2^i, channels_i]. `bind` applies weight
+    normalisation `w = direction * scale / |direction|` once per solve. In training, `inject` draws dropout masks
+    once per solve, from the key of the lane.
 
     Args:
-      size: of the model.
+      size: size of the model.
       axis_name: see `models.build`.
     """
     inject, cell, readout = _Inject(size, axis_name), _Cell(size), _Readout(size, axis_name)
@@ -164,10 +170,10 @@ def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Mo
         for i, channels in enumerate(size.channels)
     ]
 
-    def zeros(num_lanes):
+    def zeros(num_lanes: int) -> types.State:
         return tuple(jnp.zeros((num_lanes, *shape)) for shape in shapes)
 
-    def init(key):
+    def init(key: types.RandomKey) -> types.Variables:
         inject_key, cell_key, readout_key = jax.random.split(key, 3)
         images = jnp.zeros((1, *size.image_shape))
         features, inject_variables = inject.init_with_output(inject_key, images, False)
@@ -185,21 +191,28 @@ def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Mo
             },
         }
 
-    def apply(module, name, variables, train, *arguments):
+    def apply(
+        module: nn.Module, name: str, variables: types.Variables, x: types.State, train: bool
+    ) -> tuple[jax.Array, types.Variables]:
         own = {collection: variables[collection][name] for collection in ("params", "batch_stats")}
         if not train:
-            return module.apply(own, *arguments, False), variables
-        output, renewed = module.apply(own, *arguments, True, mutable=["batch_stats"])
-        batch_stats = {**variables["batch_stats"], name: renewed["batch_stats"]}
+            output: Any = module.apply(own, x, False)
+            return output, variables
+        output, updated = module.apply(own, x, True, mutable=["batch_stats"])
+        batch_stats = {**variables["batch_stats"], name: updated["batch_stats"]}
         return output, {**variables, "batch_stats": batch_stats}
 
-    def apply_inject(variables, images, keys=None):
-        features, variables = apply(inject, "inject", variables, keys is not None, images)
+    def apply_inject(
+        variables: types.Variables, images: types.Images, keys: types.Keys | None = None
+    ) -> tuple[types.Injection, types.Variables]:
+        features, variables = apply(inject, "inject", variables, images, keys is not None)
         masks = () if keys is None else _masks(keys, size)
         return Injection(features, masks), variables
 
-    def apply_readout(variables, z, train=False):
-        return apply(readout, "readout", variables, train, z)
+    def apply_readout(
+        variables: types.Variables, z: types.State, train: bool = False
+    ) -> tuple[types.Logits, types.Variables]:
+        return apply(readout, "readout", variables, z, train)
 
     return types.Model(
         image_shape=size.image_shape,
@@ -213,11 +226,12 @@ def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Mo
     )
 
 
-def _masks(keys, size):
+def _masks(keys: types.Keys, size: architecture.MdeqModel) -> tuple[jax.Array, ...]:
+    """Returns a dropout mask for each branch [lanes, 1, 1, channels]."""
     keep = 1.0 - size.dropout
 
-    def mask(index, channels):
-        def lane(key):
+    def mask(index: int, channels: int) -> jax.Array:
+        def lane(key: types.RandomKey) -> jax.Array:
             return jax.random.bernoulli(jax.random.fold_in(key, index), keep, (1, 1, channels)) / keep
 
         return jax.vmap(lane)(keys)
@@ -226,12 +240,12 @@ def _masks(keys, size):
 
 
 def _is_normalised(name: str) -> bool:
-    """Whether a module of the cell has weight normalisation: the convolutions of blocks and mixing."""
+    """Whether a convolution of the cell has weight normalisation: those of the blocks and those after fusion."""
     return name in ("conv_1", "conv_2") or name.startswith("mix_")
 
 
-def _unbind(params: Any, name: str = "") -> Any:
-    """Kernels of the normalised convolutions as direction and scale."""
+def _unbind(params: types.Parameters, name: str = "") -> types.Parameters:
+    """Replaces the kernels of weight-normalised convolutions by direction and scale; the inverse of `_bind`."""
     if set(params) == {"kernel"}:
         kernel = params["kernel"]
         return {"direction": kernel, "scale": _length(kernel)} if _is_normalised(name) else params
@@ -240,13 +254,14 @@ def _unbind(params: Any, name: str = "") -> Any:
     return {key: _unbind(x, key) if isinstance(x, dict) else x for key, x in params.items()}
 
 
-def _bind(params: Any) -> Any:
-    """Directions and scales as kernels."""
+def _bind(params: types.Parameters) -> types.Parameters:
+    """Replaces directions and scales by kernels."""
     if set(params) == {"direction", "scale"}:
         direction = params["direction"]
         return {"kernel": direction * (params["scale"] / _length(direction))}
     return {key: _bind(x) if isinstance(x, dict) else x for key, x in params.items()}
 
 
-def _length(kernel):
+def _length(kernel: jax.Array | np.ndarray) -> jax.Array:
+    """Returns the norm of the kernel of every output channel [channels]."""
     return lax.sqrt(jnp.sum(kernel * kernel, (0, 1, 2)))

@@ -1,6 +1,6 @@
-"""Whether a converted model computes what the PyTorch model does: comparison with recorded outputs.
+"""Comparison of a converted model with recorded outputs of the PyTorch model.
 
-Takes variables and a file of vectors (NCHW arrays of one batch), gives the largest error of each quantity.
+Takes variables and recorded arrays (NCHW, one batch), gives the largest error of each quantity.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LOGITS_LIMIT = 1e-4
 
 
 class Comparison(NamedTuple):
-    """One quantity.
+    """Comparison of one quantity.
 
     Attributes:
-      quantity: its name in the file.
-      error: largest absolute difference, divided by the rms of the recorded values for quantities of
-        the cell; of the labels, how many differ.
+      quantity: name of the quantity in the recorded arrays.
+      error: largest absolute difference, for quantities of the cell divided by the root mean square of the
+        recorded values; for labels, the number of differences.
       limit: largest error that passes.
     """
 
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the limit; one that is not finite is not."""
+        """Whether the error is finite and at most the limit."""
         return bool(self.error <= self.limit)
 
 
@@ -48,17 +48,17 @@ def compare(
     size: architecture.MdeqModel | architecture.ResnetModel,
     vectors: Mapping[str, np.ndarray],
 ) -> list[Comparison]:
-    """Compares what a model computes with what was recorded.
+    """Compares outputs of a model with recorded outputs.
 
     Args:
-      variables: of the model.
-      size: the model.
-      vectors: arrays by name. Multiscale DEQ: `x`, `x1`, `x2` images; `injection_0`; `zrand_i` a state with
-        `f_i`, one evaluation of it, and `head_logits_zrand`; `logits_RUN` of solver runs. Residual network:
-        `x` images and their `logits`.
+      variables: variables of the model.
+      size: size of the model.
+      vectors: recorded arrays by name. Multiscale DEQ: images `x`, `x1` and `x2`; the injection `injection_0` of
+        `x`; a state `zrand_i`, one cell evaluation `f_i` of it, and its logits `head_logits_zrand`; logits
+        `logits_RUN` of solver runs. Residual network: images `x` and their `logits`.
 
     Raises:
-      ValueError: an array is missing, or has another shape than the model gives.
+      ValueError: if an array is missing, or does not have the shape that the model computes.
     """
     if isinstance(size, architecture.ResnetModel):
         apply = jax.jit(models.build(size).apply, static_argnums=2)
@@ -66,8 +66,10 @@ def compare(
     return _compare_mdeq(variables, size, vectors)
 
 
-def _compare_mdeq(variables, size, vectors):
-    """Injection, one cell evaluation, readout and every recorded solver run."""
+def _compare_mdeq(
+    variables: types.Variables, size: architecture.MdeqModel, vectors: Mapping[str, np.ndarray]
+) -> list[Comparison]:
+    """Compares the injection, one cell evaluation, the readout and every recorded solver run."""
     model = models.build(size)
     images = {name: jnp.asarray(_nhwc(_get(vectors, name))) for name in ("x", "x1", "x2")}
     state = tuple(jnp.asarray(_nhwc(_get(vectors, f"zrand_{i}"))) for i in range(len(size.channels)))
@@ -77,7 +79,9 @@ def _compare_mdeq(variables, size, vectors):
     found += [_relative(f"f_{i}", x, vectors) for i, x in enumerate(after)]
     found += _logits("head_logits_zrand", jax.jit(model.readout)(variables, state)[0], vectors)
 
-    def run(images, method, budget, start):
+    def run(
+        images: types.Images, method: str, budget: int, start: base_classifier.Start
+    ) -> base_classifier.Output:
         solver = solvers.build({"naive": "plain"}.get(method, method), budget)
         solve = jax.jit(
             lambda variables, images: base_classifier.classify(model, variables, solver, images, start)
@@ -100,7 +104,7 @@ def _compare_mdeq(variables, size, vectors):
 
 def _get(vectors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in vectors:
-        raise ValueError(f"the vectors have no array {name!r}")
+        raise ValueError(f"the recorded outputs have no array {name!r}")
     return vectors[name]
 
 
@@ -110,7 +114,7 @@ def _nhwc(x: np.ndarray) -> np.ndarray:
 
 def _difference(name: str, ours: jax.Array, theirs: np.ndarray) -> np.ndarray:
     if ours.shape != theirs.shape:
-        raise ValueError(f"{name} has shape {theirs.shape} in the vectors; the model gives {ours.shape}")
+        raise ValueError(f"{name} has shape {theirs.shape}; it must have shape {ours.shape}")
     return np.abs(np.asarray(ours, np.float64) - theirs)
 
 

@@ -1,8 +1,6 @@
-"""The cell of a model in another floating point type: what mixed-precision training and certification run."""
+"""Mixed precision: takes a model, gives the same model with its cell computed in another floating point type."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +9,26 @@ from deqsmooth import types
 
 
 def with_cell_dtype(model: types.Model, dtype: str) -> types.Model:
-    """Returns the model with its cell computed in a type, and everything between two evaluations in float32.
+    """Returns the model with its cell computed in a dtype, and everything outside the cell in float32.
 
-    With `bfloat16`, parameters stay float32 and are cast once a solve, and so is the injection. States
-    enter and leave the cell in float32, in which the solver mixes them and the readout reads them: what is
-    rounded is the inside of f, so the result is another f with its own equilibrium. Standardisation, noise,
-    batch and group statistics, and gradients of the parameters are float32. With `tensorfloat32` nothing
-    is cast: where the device can, the cell's convolutions round their operands to 10 bits of mantissa.
+    With `bfloat16`, parameters and injection are cast once per solve. States enter and leave the cell in float32,
+    so the solver and the readout work in float32. Only the inside of f is rounded: the result is a different f
+    with a different equilibrium. Standardisation, noise, batch and group statistics, and gradients of the
+    parameters are float32. With `tensorfloat32` nothing is cast: on devices that support it, the convolutions of
+    the cell round their operands to 10 bits of mantissa.
 
     Args:
       model: float32 model.
-      dtype: `float32`, which changes nothing, `tensorfloat32` or `bfloat16`.
+      dtype: `float32` (the model itself is returned), `tensorfloat32` or `bfloat16`.
     """
     if dtype == "float32":
         return model
     if dtype == "tensorfloat32":
         return model._replace(cell=jax.default_matmul_precision(dtype)(model.cell))
 
-    def inject(variables, images, keys):
+    def inject(
+        variables: types.Variables, images: types.Images, keys: types.Keys | None
+    ) -> tuple[types.Injection, types.Variables]:
         u, variables = model.inject(variables, images, keys)
         return _cast(u, dtype), variables
 
@@ -40,5 +40,6 @@ def with_cell_dtype(model: types.Model, dtype: str) -> types.Model:
     )
 
 
-def _cast(tree: Any, dtype: str) -> Any:
+def _cast(tree: types.State, dtype: str) -> types.State:
+    """Casts the floating point leaves of a pytree."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

@@ -1,6 +1,6 @@
-"""PyTorch checkpoints as variables: a table of names, made by rule from the size of the model.
+"""Conversion of PyTorch checkpoints: takes a state dict as numpy arrays, gives variables of `models.build(size)`.
 
-Takes a state dict as numpy arrays, gives variables of `models.build(size)`. PyTorch is not needed here.
+The names of the arrays follow from the size of the model. Only `read` needs PyTorch, for PyTorch files.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from deqsmooth.models import checkpoints
 
 _Path = tuple[str, ...]
 _UNUSED = "num_batches_tracked"
-# Of DataParallel, and of a network behind a normalisation layer without weights, as in Cohen et al.'s code.
+# `module.` comes from DataParallel, and `1.` from a normalisation layer in front of the network (Cohen et al.'s
+# code).
 _PREFIX = re.compile(r"(module\.)?(1\.)?(module\.)?")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Arrays of an `.npz` file, or of a PyTorch file: a state dict, alone or under `state_dict`.
+    """Reads the arrays of an `.npz` file, or of a PyTorch file with a state dict, alone or under `state_dict`.
 
-    PyTorch files are loaded with weights only: no code in them is run.
+    PyTorch files are loaded with `weights_only=True`, so that no code in them is run.
 
     Raises:
-      ValueError: the file cannot be read, or PyTorch is needed and missing.
+      ValueError: if the file cannot be read, or PyTorch is needed and not installed.
     """
     if not pathlib.Path(path).is_file():
-        raise ValueError(f"{path} does not exist; it must be a file of arrays")
+        raise ValueError(f"{path} does not exist; it must be a .npz file or a PyTorch file")
     if pathlib.Path(path).suffix == ".npz":
         try:
             checks.unpacks_to(path, checkpoints.LARGEST)
@@ -54,20 +55,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     arrays = {name: x.numpy() for name, x in state.items() if isinstance(x, torch.Tensor)}
     if not arrays:
-        raise ValueError(f"{path} holds no state dict, neither alone nor under 'state_dict'")
+        raise ValueError(f"{path} holds no state dict; it must be the file's content or its entry 'state_dict'")
     return arrays
 
 
 def convert(state: Mapping[str, np.ndarray], size: architecture.Model) -> types.Variables:
-    """Variables of a model from a PyTorch state dict.
+    """Converts a PyTorch state dict to variables of a model.
 
     Args:
-      state: arrays by name; names may carry the prefix `module.` of DataParallel, and `1.` of a network that
-        a normalisation layer precedes.
-      size: the model.
+      state: arrays by name; names may have the prefix `module.` of DataParallel, and `1.` of a network behind a
+        normalisation layer.
+      size: size of the model.
 
     Raises:
-      ValueError: names are missing or unexpected, or an array has another shape than the model asks for.
+      ValueError: if names are missing or unexpected, or the shape of an array is not that of the model.
     """
     found = {
         _PREFIX.sub("", name, count=1): np.asarray(x) for name, x in state.items() if not name.endswith(_UNUSED)
@@ -85,7 +86,7 @@ def convert(state: Mapping[str, np.ndarray], size: architecture.Model) -> types.
     for kind, entries in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shapes)):
         if entries:
             listed = ", ".join(entries[:20]) + (", ..." if len(entries) > 20 else "")
-            raise ValueError(f"the state dict is not that of the model: {len(entries)} {kind}: {listed}")
+            raise ValueError(f"the state dict does not match the model: {len(entries)} {kind}: {listed}")
     variables: dict[str, Any] = {}
     for path, x in converted.items():
         inner = variables
@@ -96,20 +97,20 @@ def convert(state: Mapping[str, np.ndarray], size: architecture.Model) -> types.
 
 
 def names(size: architecture.Model) -> dict[str, _Path]:
-    """PyTorch names of a model's arrays, with their paths in our variables.
+    """Returns the PyTorch names of a model's arrays, with their paths in the variables.
 
     Raises:
-      ValueError: the family has no PyTorch counterpart.
+      ValueError: if the model family has no PyTorch counterpart.
     """
     if isinstance(size, architecture.MdeqModel):
         return _mdeq(size)
     if isinstance(size, architecture.ResnetModel):
         return _resnet(size)
-    raise ValueError(f"{type(size).__name__} has no PyTorch counterpart to convert from")
+    raise ValueError(f"{type(size).__name__} has no PyTorch counterpart to convert")
 
 
 class _Table(dict[str, _Path]):
-    """Names with their paths, entered layer by layer."""
+    """Names with their paths; every method adds the arrays of one layer."""
 
     def conv(self, name: str, *path: str, bias: bool = False) -> None:
         self[f"{name}.weight"] = ("params", *path, "kernel")
@@ -187,7 +188,7 @@ def _resnet(size: architecture.ResnetModel) -> dict[str, _Path]:
 
 
 def _to_jax(name: str, x: np.ndarray) -> np.ndarray:
-    """An array in our layout: HWIO kernels, [in, out] matrices, scales of weight normalisation as vectors."""
+    """Converts an array to our layout: kernels HWIO, matrices [in, out], weight normalisation scales [out]."""
     if name.endswith("weight_g"):
         x = x.reshape(-1)
     elif x.ndim == 4:
@@ -197,5 +198,5 @@ def _to_jax(name: str, x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x, np.float32)
 
 
-def _path(key: tuple[Any, ...]) -> _Path:
+def _path(key: tuple[jax.tree_util.DictKey, ...]) -> _Path:
     return tuple(entry.key for entry in key)

@@ -1,12 +1,12 @@
-"""Residual networks (He et al. 2016): the explicit classifiers that randomized smoothing was published with.
+"""Residual networks (He et al. 2016): takes a size, gives a `types.Explicit`.
 
-Takes a size, gives a `types.Explicit`: ResNet-110 for CIFAR-10 and ResNet-50 for ImageNet, as Cohen et al. (2019)
-trained them.
+Cohen et al. (2019) introduced randomized smoothing with ResNet-110 for CIFAR-10 and ResNet-50 for ImageNet.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -64,21 +64,24 @@ class _Resnet(nn.Module):
 
 
 def resnet(size: architecture.ResnetModel, axis_name: str | None = None) -> types.Explicit:
-    """Returns the residual network of a size. Its shortcuts are projections where the shape changes.
+    """Returns the residual network of a size; a shortcut is a projection if its block changes the shape.
 
     Args:
-      size: of the network.
+      size: size of the network.
       axis_name: see `models.build`.
     """
     module = _Resnet(size, axis_name)
 
-    def init(key):
-        return module.init(key, jnp.zeros((1, *size.image_shape)), False)
+    def init(key: types.RandomKey) -> types.Variables:
+        return dict(module.init(key, jnp.zeros((1, *size.image_shape)), False))
 
-    def apply(variables, images, train=False):
+    def apply(
+        variables: types.Variables, images: types.Images, train: bool = False
+    ) -> tuple[types.Logits, types.Variables]:
         if not train:
-            return module.apply(variables, images, False), variables
-        logits, renewed = module.apply(variables, images, True, mutable=["batch_stats"])
-        return logits, {**variables, **renewed}
+            logits: Any = module.apply(variables, images, False)
+            return logits, variables
+        logits, updated = module.apply(variables, images, True, mutable=["batch_stats"])
+        return logits, {**variables, **updated}
 
     return types.Explicit(size.image_shape, size.num_classes, jax.jit(init), apply)

@@ -1,7 +1,7 @@
-"""A network of the noisy input's own injection that predicts the equilibrium: where a short solve may begin.
+"""Start networks: takes a size and a model, gives a `types.StartNetwork` that predicts equilibria of the model.
 
-Takes a size and the model it serves, gives a `types.StartNetwork`. Local convolutions see a neighbourhood, a
-pooled path sees the whole image, and every resolution of the state has an output of its own.
+The input is the injection of the noisy image; a short solve can start from the prediction. Every layer combines a
+convolution with features that are pooled over the whole image. Every resolution of the state has its own output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUM_GROUPS = 8
 
 
 class _Layer(nn.Module):
-    """Convolution, a bias by channel from the pooled image, normalisation."""
+    """Convolution with a bias by channel computed from the pooled input, then group normalisation."""
 
     width: int
     stride: int = 1
@@ -51,11 +51,12 @@ class _Network(nn.Module):
 def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwork:
     """Returns the network of a size that predicts the equilibria of a model.
 
-    It reads the first leaf of the injection, the features of the image [lanes, height, width, channels]; the
-    leaves of the state must be ordered from fine to coarse, each as fine as that leaf or coarser by powers of two.
+    Its input is the first leaf of the injection, features of the image [lanes, height, width, channels]. The
+    leaves of the state must be ordered from fine to coarse. Their resolutions must be that of the input, divided
+    by powers of 2.
     """
 
-    def injection(key):
+    def injection(key: types.RandomKey) -> types.Injection:
         images = jnp.zeros((1, *model.image_shape))
         return model.inject(model.init(key), images, None)[0]
 
@@ -64,10 +65,10 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     features = jax.tree.leaves(u)[0]
     network = _Network(size.width, tuple(x.shape[1:] for x in jax.tree.leaves(state)))
 
-    def init(key):
+    def init(key: types.RandomKey) -> types.Parameters:
         return network.init(key, jnp.zeros(features.shape))["params"]
 
-    def apply(params, u):
+    def apply(params: types.Parameters, u: types.Injection) -> types.State:
         features = jax.tree.leaves(u)[0].astype(jnp.float32)
         return jax.tree.unflatten(jax.tree.structure(state), network.apply({"params": params}, features))
 

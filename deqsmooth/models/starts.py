@@ -1,18 +1,44 @@
-"""Where a solve begins: functions from the injection to the first state.
+"""Starts: functions from the injection to the initial state of a solve.
 
-A start that depends on nothing but the noisy input makes the solve a function of that input, which
-standard certification covers. A state taken from another sample does not, and calls for the audit.
+If a start depends only on the noisy input, the solve is a function of that input, and standard certification
+applies. If a start is taken from another sample, it is not, and certification needs the audit.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from deqsmooth import types
-from deqsmooth.models import base_classifier
+from deqsmooth import config, types
+from deqsmooth.models import base_classifier, start_network
+
+
+def build(
+    name: str, model: types.Model, training: config.StartTraining | None
+) -> Callable[[types.Variables], base_classifier.Start]:
+    """A start that is a function of the noisy input, by its name: the function variables -> start.
+
+    Args:
+      name: one of `config.INDEPENDENT_STARTS`.
+      model: the model.
+      training: settings of the training of the model's start; None if it has none.
+
+    Raises:
+      ValueError: the start has to be trained, and the model has none.
+    """
+    if name == "zero":
+        return lambda variables: zero(model)
+    if training is None:
+        raise ValueError(
+            f"start is {name!r}; the checkpoint has no trained start: train.py --phase start makes one"
+        )
+    if name == "constant":
+        return lambda variables: constant(model, variables["start"]["mean"])
+    network = start_network.start(training.network, model)
+    return lambda variables: learned(network, variables["start"]["network"])
 
 
 def zero(model: types.Model) -> base_classifier.Start:
@@ -21,15 +47,15 @@ def zero(model: types.Model) -> base_classifier.Start:
 
 
 def constant(model: types.Model, z: types.State) -> base_classifier.Start:
-    """One stored state [1, ...] for every input."""
+    """The same stored state, leaves [1, ...], for every input."""
     return lambda u: jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), model.initial_state(u), z)
 
 
 def learned(network: types.StartNetwork, params: types.Parameters) -> base_classifier.Start:
-    """What a network predicts from the input's own injection."""
+    """The prediction of a start network from the injection of the input."""
     return functools.partial(network.apply, params)
 
 
 def state(z: types.State) -> base_classifier.Start:
-    """A state that was found before, lane by lane."""
+    """A given state of the same lanes, such as the solution of another sample."""
     return lambda u: z

@@ -1,7 +1,6 @@
-"""Images changed within an L2 ball so that a loss grows: projected gradient ascent.
+"""Projected gradient ascent: takes images and a loss of images, gives images near them with a larger loss.
 
-Takes a loss of images, gives the images; what the loss is of, a classifier that is attacked or one that is trained
-against attacks, is not known here.
+Attacks use it on a certified classifier, and adversarial training on the model that is trained.
 """
 
 from __future__ import annotations
@@ -18,31 +17,34 @@ from deqsmooth.solvers import per_lane
 _INSIDE = 1 - 1e-5
 
 Loss = Callable[[types.Images], types.PerLane]
+"""images [lanes, H, W, C] -> loss [lanes]; lanes do not depend on each other."""
+_Best = tuple[jax.Array, jax.Array]
+_Carry = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def ascend(
     loss: Loss, images: types.Images, radii: types.PerLane, keys: types.Keys, settings: config.Attack
 ) -> types.Images:
-    """Images in [0, 1] near others, with a large loss.
+    """Images in [0, 1] within L2 balls around given images, with a large loss.
 
     Args:
       loss: images [lanes, H, W, C] -> loss [lanes], lanes independent.
-      images: where to start [lanes, H, W, C].
-      radii: L2 distance from them that is allowed [lanes].
-      keys: of where ascents begin [lanes].
+      images: centres of the balls, in [0, 1] [lanes, H, W, C].
+      radii: of the balls [lanes].
+      keys: of the random first points of the restarts [lanes].
       settings: of the attack.
 
     Returns:
-      The images of the largest loss that any step of any ascent came to; the image itself if none was larger.
+      The images of the largest loss over all steps and restarts; the given image if no loss was larger.
     """
 
-    def project(changed):
+    def project(changed: jax.Array) -> jax.Array:
         change = jnp.clip(changed, 0, 1) - images
-        # Clipping to [0, 1] only shortens a change, and scaling it down stays there.
+        # Clipping to [0, 1] shortens the change, and scaling it down stays in [0, 1].
         scale = jnp.minimum(1.0, _INSIDE * radii / jnp.maximum(per_lane.norm(change), 1e-12))
         return images + per_lane.align(scale, change) * change
 
-    def step(carry, _):
+    def step(carry: _Carry, _: None) -> tuple[_Carry, None]:
         now, best, highest = carry
         value, pull_back = jax.vjp(loss, now)
         (gradient,) = pull_back(jnp.ones_like(value))
@@ -52,12 +54,11 @@ def ascend(
         now = project(now + per_lane.align(settings.relative_step * radii / length, gradient) * gradient)
         return (now, best, highest), None
 
-    def ascent(carry, restart):
+    def ascent(so_far: _Best, restart: jax.Array) -> tuple[_Best, None]:
         draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, restart), images.shape[1:]))(keys)
         away = per_lane.align(radii / per_lane.norm(draw), draw) * draw
         begin = project(images + jnp.where(restart == 0, 0.0, 1.0) * away)
-        carry, _ = lax.scan(step, (begin, *carry), length=settings.steps)
-        now, best, highest = carry
+        (now, best, highest), _ = lax.scan(step, (begin, *so_far), length=settings.steps)
         value = loss(now)
         return (per_lane.select(value > highest, now, best), jnp.maximum(value, highest)), None
 
@@ -69,15 +70,15 @@ def ascend(
 def smoothed_loss(
     classify: Callable[[types.Images], types.Logits], labels: types.Labels, draws: jax.Array
 ) -> Loss:
-    """The negative logarithm of a class's mean probability over noise draws.
+    """The loss of a smoothed classifier: minus the logarithm of the label's mean probability over noise draws.
 
     Args:
       classify: images [rows, H, W, C] -> logits [rows, classes].
       labels: classes [lanes].
-      draws: what is added to each image [lanes, draws, H, W, C].
+      draws: noise that is added to each image [lanes, draws, H, W, C].
     """
 
-    def loss(images):
+    def loss(images: types.Images) -> types.PerLane:
         noisy = images[:, None] + draws
         logits = classify(noisy.reshape(-1, *images.shape[1:]))
         own = jnp.take_along_axis(

@@ -68,24 +68,6 @@ def solves(classifier: Classifier) -> bool:
     return isinstance(classifier, checkpoints.Checkpoint) and isinstance(classifier.model, types.Model)
 
 
-def start_of(checkpoint: checkpoints.Checkpoint, name: str) -> Callable[[types.Variables], base_classifier.Start]:
-    """A start that is a function of the noisy input, by its name: the function variables -> start.
-
-    Args:
-      checkpoint: of an equilibrium model.
-      name: `zero`, `constant` or `learned`.
-    """
-    model, training = checkpoint.model, checkpoint.start
-    assert isinstance(model, types.Model)
-    if name == "zero":
-        return lambda variables: starts.zero(model)
-    if name == "constant":
-        return lambda variables: starts.constant(model, variables["start"]["mean"])
-    assert training is not None
-    network = models.build_start(training.network, model)
-    return lambda variables: starts.learned(network, variables["start"]["network"])
-
-
 def _serial(model: types.Model, variables: types.Variables, settings: config.Serial) -> Assembly:
     model = models.with_cell_dtype(model, settings.dtype)
     first, following, reference = (
@@ -123,9 +105,9 @@ def _independent(
     settings: config.Independent,
 ) -> Assembly:
     model = models.with_cell_dtype(model, settings.dtype)
+    start = starts.build(settings.start, model, checkpoint.start_training)
     solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
     continuous = solver if settings.continuous and isinstance(solver, loop.Solver) else None
-    start = start_of(checkpoint._replace(model=model), settings.start)
 
     def samples(variables: types.Variables) -> kernels.Kernel:
         classify = functools.partial(base_classifier.classify, model, variables, solver, start=start(variables))

@@ -1,9 +1,9 @@
-"""Attacks: images changed within an L2 ball so that they are classified otherwise, and what came of it.
+"""Attacks on certified images: projected gradient ascent within L2 balls, and the prediction of the result.
 
-Projected gradient ascent (Madry et al. 2018) on the loss of the classifier that a certificate is about, through
-the implicit gradient of its equilibrium; for the smoothed classifier on the loss of its mean probabilities over a
-few noise draws (Salman et al. 2019). An attack that fails proves nothing. One that succeeds within a certified
-radius refutes the certificate.
+The ascent (Madry et al. 2018) increases the loss of the base classifier through the implicit gradient of its
+equilibrium, or that of the smoothed classifier by its mean probabilities over a few noise draws (Salman et al.
+2019). An attack that fails proves nothing. An attack that changes the smoothed class within a certified radius
+refutes the certificate.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ from jax import lax
 
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.certificates import attempts, record
-from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import ascent, assembly, certification, inputs, noise, prediction, recertification
+from deqsmooth.models import checkpoints, starts
+from deqsmooth.smoothing import ascent, certification, inputs, noise, prediction, recertification
 from deqsmooth.solvers import gradients
 
 _IMAGES = 4
@@ -41,9 +42,9 @@ def classify_fn(
         return lambda variables, images: apply(variables, images, False)[0]
     model = models.with_cell_dtype(checkpoint.model, settings.dtype)
     solver = solvers.build(settings.solver, settings.budget or 1, settings.tolerance)
-    start = assembly.start_of(checkpoint._replace(model=model), str(settings.start))
+    start = starts.build(str(settings.start), model, checkpoint.start_training)
 
-    def classify(variables, images):
+    def classify(variables: types.Variables, images: types.Images) -> types.Logits:
         params = model.bind(variables)
         u, _ = model.inject(variables, images, None)
         fixed = lax.stop_gradient(u)
@@ -62,21 +63,21 @@ def attack(
     radii: Sequence[float],
     how: config.Attack,
 ) -> Iterator[attempts.Attempt]:
-    """Attacks the images of certificates at every radius, from the least.
+    """Attacks the images of certificates at every radius, from the smallest.
 
-    The smoothed class of an attacked image is predicted from noise that the attack has not seen. If it is not the
-    image's own, the attack stands for those within the larger radii, too.
+    The smoothed class of an attacked image is predicted from noise that the attack did not use. If the class
+    changed, the attack also counts for the larger radii.
 
     Args:
       checkpoint: the model that the certificates are about.
       found: certificates of images whose class is known.
       settings: of the certificates, of the independent sampler.
       dataset: the images.
-      radii: within which the attacks are to stay.
+      radii: largest L2 distances of the attacked images.
       how: settings of the attack.
 
     Yields:
-      What came of each attack; those on an image in the order of the radii.
+      The result of each attack; those on an image in the order of the radii.
 
     Raises:
       ValueError: the certificates are not those of independent sampling, or a class is not known.
@@ -95,24 +96,25 @@ def attack(
     shape = checkpoint.model.image_shape
     programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
     num_images = _IMAGES * devices.mesh().size
-    ascend_all, classify_all = _programs(checkpoint, settings, how, num_images)
+    ascend = _ascend_fn(checkpoint, settings, how, num_images)
+    predict_base = _predict_fn(checkpoint, settings, how, num_images)
     waiting = collections.deque((certificate, sorted(radii)) for certificate in found)
     while waiting:
         turn = [waiting.popleft() for _ in range(min(num_images, len(waiting)))]
         indices = np.array([certificate.index for certificate, _ in turn])
         images = inputs.images(checkpoint, dataset.take(indices.tolist())[0], voting)
-        rows = {
-            "images": images,
-            "index": indices.astype(np.uint32),
-            "labels": np.array([certificate.label for certificate, _ in turn], np.int32),
-            "radii": np.array([left[0] for _, left in turn], np.float32),
-        }
-        changed = ascend_all(rows)
+        rows = _Rows(
+            jnp.asarray(images),
+            jnp.asarray(indices, jnp.uint32),
+            jnp.asarray([certificate.label for certificate, _ in turn], jnp.int32),
+            jnp.asarray([left[0] for _, left in turn], jnp.float32),
+        )
+        changed = ascend(rows)
         if smoothed:
             votes = prediction.predict(checkpoint, changed, voting, indices=indices, programs=programs)
             predicted = [one.label for one in votes]
         else:
-            predicted = classify_all(changed).tolist()
+            predicted = predict_base(jnp.asarray(changed)).tolist()
         distances = np.linalg.norm((changed.astype(float) - images).reshape(len(turn), -1), axis=1).tolist()
         going_on = []
         for (certificate, left), distance, label in zip(turn, distances, predicted, strict=True):
@@ -124,41 +126,68 @@ def attack(
         waiting.extendleft(reversed(going_on))
 
 
-def _programs(checkpoint, settings, how, num_images):
-    """Functions: rows -> attacked images, images -> classes of the base classifier.
+class _Rows(NamedTuple):
+    """Images to attack: pixels [rows, H, W, C], index in the data set, label and allowed distance [rows]."""
 
-    Each is compiled once, for a number of images, up to which it takes any.
-    """
+    images: jax.Array
+    places: jax.Array
+    labels: jax.Array
+    radii: jax.Array
+
+
+def _ascend_fn(
+    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, how: config.Attack, num_images: int
+) -> Callable[[_Rows], np.ndarray]:
+    """The function from rows to attacked images, for up to a number of images."""
     classify = classify_fn(checkpoint, settings, how.gradient_budget)
     num_draws = how.draws if how.target == "smoothed" else 1
     sigma = settings.sigma if how.target == "smoothed" else 0.0
 
-    def attack_block(variables, rows):
-        shape = rows["images"].shape[1:]
-        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows["index"])
+    def on_block(variables: types.Variables, rows: _Rows) -> jax.Array:
+        shape = rows.images.shape[1:]
+        keys = jax.vmap(lambda index: noise.phase_key(how.seed, index, noise.ATTACK))(rows.places)
         samples = jnp.arange(num_draws, dtype=jnp.int32)
         draws = jax.vmap(lambda key: noise.gaussian(jnp.broadcast_to(key, samples.shape), samples, shape))(keys)
-        loss = ascent.smoothed_loss(functools.partial(classify, variables), rows["labels"], sigma * draws)
-        beginnings = jax.vmap(jax.random.fold_in, (0, None))(keys, num_draws)
-        return ascent.ascend(loss, rows["images"], rows["radii"], beginnings, how)
+        loss = ascent.smoothed_loss(functools.partial(classify, variables), rows.labels, sigma * draws)
+        first_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, num_draws)
+        return ascent.ascend(loss, rows.images, rows.radii, first_keys, how)
 
-    def classify_block(variables, images):
+    return _compiled(on_block, checkpoint, num_images)
+
+
+def _predict_fn(
+    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, how: config.Attack, num_images: int
+) -> Callable[[jax.Array], np.ndarray]:
+    """The function from images to classes of the base classifier, for up to a number of images."""
+    classify = classify_fn(checkpoint, settings, how.gradient_budget)
+
+    def on_block(variables: types.Variables, images: jax.Array) -> jax.Array:
         return jnp.argmax(classify(variables, images), -1)
 
-    def compiled(on_block):
-        on_rows = functools.partial(devices.map_blocks, on_block, block=_IMAGES, mesh=devices.mesh())
-        run = jax.jit(jax.default_matmul_precision("highest")(on_rows))
-
-        def call(rows):
-            num_rows = len(jax.tree.leaves(rows)[0])
-            return np.asarray(run(checkpoint.variables, devices.pad(rows, num_images)))[:num_rows]
-
-        return call
-
-    return compiled(attack_block), compiled(classify_block)
+    return _compiled(on_block, checkpoint, num_images)
 
 
-def _attempt(budget, target, certificate, distance, predicted) -> attempts.Attempt:
+Rows = TypeVar("Rows")
+
+
+def _compiled(
+    on_block: Callable[[types.Variables, Rows], jax.Array], checkpoint: checkpoints.Checkpoint, num_images: int
+) -> Callable[[Rows], np.ndarray]:
+    """A function of rows over all devices, compiled once, for up to a number of rows."""
+    on_rows = functools.partial(devices.map_blocks, on_block, block=_IMAGES, mesh=devices.mesh())
+    run = jax.jit(jax.default_matmul_precision("highest")(on_rows))
+
+    def call(rows: Rows) -> np.ndarray:
+        num_rows = len(jax.tree.leaves(rows)[0])
+        return np.asarray(run(checkpoint.variables, devices.pad(rows, num_images)))[:num_rows]
+
+    return call
+
+
+def _attempt(
+    budget: float, target: str, certificate: record.Certificate, distance: float, predicted: int | None
+) -> attempts.Attempt:
+    assert certificate.label is not None
     refutes = attempts.refutes(target, distance, predicted, certificate.prediction, certificate.radius)
     return attempts.Attempt(
         certificate.index,

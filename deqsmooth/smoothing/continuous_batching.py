@@ -1,8 +1,8 @@
-"""Sampling with solves that stop by themselves: a lane whose solve has ended takes the next sample at once.
+"""Continuous batching: a lane whose solve has stopped takes the next sample at once.
 
-Takes a queue of rows, one sample each, gives what is known of every row. The lanes stay busy, so that a sample
-costs as many evaluations as its own solve makes, not as many as the longest beside it. A row's solve knows
-nothing of its lane or of the time at which it entered.
+Takes a queue of rows, one sample each; gives what is recorded of every row. The lanes stay busy, so that a sample
+costs as many evaluations as its own solve makes, not as many as the longest solve beside it. A row's solve depends
+neither on its lane nor on the time at which it entered.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import kernels
 from deqsmooth.solvers import loop
 
-_TURNS = 8
+# Lanes are refilled an eighth of the block at a time: reading out and injecting a few rows costs as much as many.
+_GROUPS = 8
 
 
 class _Block(NamedTuple):
-    """A block of lanes at work.
+    """The state of a block of lanes.
 
     Attributes:
-      row: number of the row that a lane solves, or of rows if it has none [lanes].
+      row: number of the row that a lane solves, or the number of rows if it has none [lanes].
       u: injection of the rows.
       progress: of their solves.
-      coming: number of the next row to enter.
-      found: what is known of the rows that have left, leaves [rows].
+      next_row: number of the next row to enter.
+      found: what is recorded of the rows that have left, leaves [rows].
     """
 
     row: jax.Array
     u: types.Injection
     progress: loop.Progress
-    coming: jax.Array
+    next_row: jax.Array
     found: kernels.Info
 
 
@@ -51,8 +52,7 @@ def run(
 ) -> kernels.Info:
     """Classifies every row of a queue.
 
-    An eighth of the lanes turns over together: they wait until so many have ended, are read out in one piece, and
-    receive the next rows.
+    When an eighth of the lanes has stopped, these lanes are read out in one piece and receive the next rows.
 
     Args:
       model: the model.
@@ -67,45 +67,44 @@ def run(
       Info with leaves [rows].
     """
     params = model.bind(variables)
-    num_turning = max(1, num_lanes // _TURNS)
+    group = max(1, num_lanes // _GROUPS)
 
-    def enter(rows):
+    def enter(rows: jax.Array) -> tuple[jax.Array, types.Injection, loop.Progress]:
         u, _ = model.inject(variables, noisy(jnp.minimum(rows, num_rows - 1)), None)
         progress = solver.begin(start(u))
         return rows, u, progress._replace(active=rows < num_rows)
 
-    def leave(solution):
+    def leave(solution: types.Solution) -> kernels.Info:
         return kernels.info(base_classifier.read(model, variables, solution))
 
-    def is_waiting(block):
-        return ~block.progress.active & ((block.row < num_rows) | (block.coming < num_rows))
+    def is_waiting(block: _Block) -> jax.Array:
+        return ~block.progress.active & ((block.row < num_rows) | (block.next_row < num_rows))
 
-    def turn_over(block):
-        waiting = is_waiting(block)
-        (chosen,) = jnp.nonzero(waiting, size=num_turning, fill_value=num_lanes)
+    def refill(block: _Block) -> _Block:
+        (chosen,) = jnp.nonzero(is_waiting(block), size=group, fill_value=num_lanes)
         left = jax.tree.map(lambda x: x[chosen], block.progress.best)
         row = jnp.where(chosen < num_lanes, block.row[chosen], num_rows)
         found = jax.tree.map(lambda all, x: all.at[row].set(x, mode="drop"), block.found, leave(left))
-        entered = enter(block.coming + jnp.arange(num_turning, dtype=jnp.int32))
+        entered = enter(block.next_row + jnp.arange(group, dtype=jnp.int32))
         row, u, progress = jax.tree.map(
             lambda all, x: all.at[chosen].set(x, mode="drop"), (block.row, block.u, block.progress), entered
         )
-        return _Block(row, u, progress, block.coming + jnp.sum(chosen < num_lanes, dtype=jnp.int32), found)
+        return _Block(row, u, progress, block.next_row + jnp.sum(chosen < num_lanes, dtype=jnp.int32), found)
 
-    def is_full(block):
-        return jnp.any(block.progress.active) & (jnp.sum(is_waiting(block)) < num_turning)
+    def is_busy(block: _Block) -> jax.Array:
+        return jnp.any(block.progress.active) & (jnp.sum(is_waiting(block)) < group)
 
-    def evaluate(block):
+    def evaluate(block: _Block) -> _Block:
         progress = solver.advance(lambda z: model.cell(params, z, block.u), block.progress)
         return block._replace(progress=progress)
 
-    def is_unfinished(block):
-        return (block.coming < num_rows) | jnp.any(block.row < num_rows)
+    def is_unfinished(block: _Block) -> jax.Array:
+        return (block.next_row < num_rows) | jnp.any(block.row < num_rows)
 
-    nobody = jnp.full(num_lanes, num_rows, jnp.int32)
-    _, u, progress = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(enter, nobody))
+    no_row = jnp.full(num_lanes, num_rows, jnp.int32)
+    _, u, progress = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(enter, no_row))
     found = jax.tree.map(lambda x: jnp.zeros(num_rows, x.dtype), jax.eval_shape(leave, progress.best))
-    block = _Block(nobody, u, progress, jnp.int32(0), found)
+    block = _Block(no_row, u, progress, jnp.int32(0), found)
     return lax.while_loop(
-        is_unfinished, lambda block: lax.while_loop(is_full, evaluate, turn_over(block)), block
+        is_unfinished, lambda block: lax.while_loop(is_busy, evaluate, refill(block)), block
     ).found

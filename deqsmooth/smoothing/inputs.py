@@ -94,7 +94,7 @@ def _check_settings(classifier: assembly.Classifier, settings: config.Smoothing)
         raise ValueError(
             f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
         )
-    if settings.start in ("constant", "learned") and getattr(classifier, "start", None) is None:
+    if settings.start in ("constant", "learned") and getattr(classifier, "start_training", None) is None:
         raise ValueError(
             f"start is {settings.start!r}; the checkpoint has no trained start: train.py --phase start makes one"
         )

@@ -1,8 +1,8 @@
-"""Sampling the votes of one block of lanes: the scan over noise steps, serial (SRS) or independent (RS).
+"""Kernels: the scan that draws the votes of one block of lanes, serial (SRS) or independent (standard smoothing).
 
-Takes images, one a lane, and a classifier; gives the votes and the solve statistics of every sample.
-A kernel is a pair of pure functions: `init` builds the state that lanes carry from sample to sample,
-`step` takes it through one sample (Gao et al. 2024, section 4.2; Cohen et al. 2019, section 3.2).
+Takes images, one a lane, and a classifier; gives the vote and the solve statistics of every sample. A kernel is a
+pair of pure functions: `init` builds the state that lanes carry from sample to sample, `step` classifies one
+sample of every lane (Gao et al. 2024, section 4.2; Cohen et al. 2019, section 3.2).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from deqsmooth.solvers import per_lane
 
 
 class Info(NamedTuple):
-    """What is known of one sample in every lane.
+    """What is recorded of one sample in every lane.
 
     Attributes:
-      votes: class, or the number of classes where the logits were not finite: that bin never wins.
+      votes: class, or the number of classes if the logits are not finite: that bin never wins.
       residual: see `types.Solution`; NaN for a classifier that solves nothing.
-      num_evaluations: evaluations of the cell (of the classifier, if explicit).
+      num_evaluations: evaluations of the cell, or of the classifier if it is explicit.
       num_fallbacks: see `types.Solution`.
     """
 
@@ -37,7 +37,7 @@ class Info(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """A sampler.
+    """A sampler of one block of lanes.
 
     Attributes:
       init: (clean images, images with the first sample's noise) -> (state, evaluations spent [lanes]).
@@ -49,7 +49,7 @@ class Kernel(NamedTuple):
 
 
 def info(output: base_classifier.Output) -> Info:
-    """What is known of a sample from its classification."""
+    """The vote and the solve statistics of a classified sample. Of equal logits the lowest class gets the vote."""
     num_classes = output.logits.shape[-1]
     finite = jnp.all(jnp.isfinite(output.logits), -1)
     votes = jnp.where(finite, jnp.argmax(output.logits, -1), num_classes).astype(jnp.int32)
@@ -59,10 +59,10 @@ def info(output: base_classifier.Output) -> Info:
 def independent(classify: Callable[[types.Images], base_classifier.Output]) -> Kernel:
     """Standard randomized smoothing: every sample is classified by itself, and lanes carry nothing."""
 
-    def init(images, noisy):
+    def init(images: types.Images, noisy: types.Images) -> tuple[types.State, types.Counts]:
         return (), jnp.zeros(len(images), jnp.int32)
 
-    def step(state, noisy):
+    def step(state: types.State, noisy: types.Images) -> tuple[types.State, Info]:
         return state, info(classify(noisy))
 
     return Kernel(init, step)
@@ -75,21 +75,22 @@ def serial(
 ) -> Kernel:
     """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
 
-    Its votes are neither independent nor those of a function of the input. Only an audit makes a
-    bound of them; see `bounds.audited_lower`.
+    Its votes are not independent, and the classifier is no function of its input. They give a bound only together
+    with an audit; see `bounds.audited_lower`.
 
     Args:
-      warm_up: classifies images from a start of their own, with a budget for the first equilibrium.
-      classify: classifies images from the states of their lanes.
-      start: `previous`: the lane's sample before; `first`: always the lane's first sample; `clean`:
-        always the image without noise.
+      warm_up: classifies images from a start that is a function of the image, with a budget for the first
+        equilibrium.
+      classify: classifies images from given states.
+      start: `previous`: the state of the lane's previous sample; `first`: always that of its first sample;
+        `clean`: always that of the image without noise.
     """
 
-    def init(images, noisy):
+    def init(images: types.Images, noisy: types.Images) -> tuple[types.State, types.Counts]:
         solution = warm_up(images if start == "clean" else noisy).solution
         return solution.value, solution.num_evaluations
 
-    def step(state, noisy):
+    def step(state: types.State, noisy: types.Images) -> tuple[types.State, Info]:
         output = classify(noisy, state)
         if start == "previous":
             found = output.solution.value
@@ -102,7 +103,7 @@ def serial(
 def run(
     kernel: Kernel, images: types.Images, keys: types.Keys, samples: jax.Array, sigma: float
 ) -> tuple[Info, types.Counts]:
-    """Samples the votes of a block of lanes.
+    """Draws the votes of a block of lanes.
 
     Args:
       kernel: sampler.
@@ -115,7 +116,7 @@ def run(
       Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
     """
 
-    def step(state, index):
+    def step(state: types.State, index: jax.Array) -> tuple[types.State, Info]:
         return kernel.step(state, noisy(images, keys, index, sigma))
 
     state, evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))

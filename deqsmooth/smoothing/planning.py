@@ -1,13 +1,13 @@
-"""The cheapest way to certify a radius: a pilot of every classifier of a model, and what its votes foretell.
+"""Planning: finds the cheapest settings that certify a radius, from pilot runs on a few images.
 
-Takes a model and a wanted radius, gives plans with their expected cost and certified accuracy. A plan promises
-nothing: the bounds of the certificates that are made by it hold whether or not the pilot was lucky.
+Takes a model and a radius; gives plans with their expected cost and certified accuracy. These are estimates. The
+bounds of certificates made by a plan hold whether or not the estimates are right.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +31,16 @@ _AS_BY_DEFAULT: dict[str, Any] = {"seed": 0, "images_per_batch": None, "block": 
 
 
 class Pilot(NamedTuple):
-    """What a few samples say of a classifier.
+    """The result of a pilot run of one classifier.
 
     Attributes:
-      settings: with which they were drawn.
+      settings: of the pilot.
       correct: whether the selected class is the image's [images].
-      counts: votes for it [images], of `settings.num_estimation`.
-      mismatches: audited votes that the reference does not give [images], of `audited`.
+      counts: votes for it, of `settings.num_estimation` [images].
+      mismatches: audited votes that the reference does not confirm, of `audited` [images].
       audited: votes audited [images].
-      evaluations: of the cell, by sample.
-      seconds: by evaluation.
+      evaluations: cell evaluations a sample.
+      seconds: seconds an evaluation.
     """
 
     settings: config.Smoothing
@@ -54,11 +54,11 @@ class Pilot(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Settings, and what is expected of them.
+    """Settings of certificates, with their expected result and cost.
 
     Attributes:
       settings: of the certificates.
-      reached: expected share of runs that give an image of the pilot its class and the wanted radius [images].
+      reached: probability that an image of the pilot is certified as its label to the radius [images].
       evaluations: expected cell evaluations an image.
       seconds: expected seconds an image, on the pilot's machine.
     """
@@ -92,7 +92,7 @@ def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -
         for solver, budgets in _ZERO_BUDGETS.items()
         for k in budgets
     ]
-    if checkpoint.start is not None:
+    if checkpoint.start_training is not None:
         chosen += [config.Smoothing(**independent, start="learned", budget=k) for k in _LEARNED_BUDGETS]
     common["num_audit"] = settings.pilot_audit
     return chosen + [config.Smoothing(**common, budget=k) for k in _SERIAL_BUDGETS]
@@ -141,15 +141,15 @@ def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
 
 
 def choose(found: Iterable[Iterable[Plan]], slack: float) -> Plan | None:
-    """The plan of least seconds among those nearly as good as the best; None if none is expected to certify.
+    """The fastest plan among those nearly as good as the best; None if no plan is expected to certify anything.
 
-    A pilot has few images, and one of them must not decide between classifiers: one whose best plan is behind by
-    no more than slack and the standard error of the difference is as good as the best classifier (the rule of one
-    standard error, Breiman et al. 1984). Between plans of one classifier nothing but the slack is forgiven.
+    A pilot has few images, and a single image must not decide between classifiers. So a classifier counts as good
+    as the best one if its best plan is behind by at most the slack plus the standard error of the difference (the
+    rule of one standard error, Breiman et al. 1984). Plans of one classifier are compared with the slack alone.
 
     Args:
       found: plans of every classifier, from pilots of the same images.
-      slack: difference of expected certified accuracy that is forgiven.
+      slack: difference of expected certified accuracy that is tolerated.
     """
     groups = [own for own in map(list, found) if own]
     tops = [max(own, key=lambda plan: plan.certified) for own in groups]
@@ -165,17 +165,17 @@ def choose(found: Iterable[Iterable[Plan]], slack: float) -> Plan | None:
     return min(good, key=lambda plan: plan.seconds)
 
 
-def _plan(found, settings, reached, evaluations) -> Plan:
+def _plan(found: Pilot, settings: config.Smoothing, reached: np.ndarray, evaluations: float) -> Plan:
     return Plan(settings, reached, float(evaluations), evaluations * found.seconds)
 
 
-def _shares(rng, counts, trials):
-    """Draws of unknown shares [paths, images] after counts in some trials, by Jeffreys' prior."""
+def _shares(rng: np.random.Generator, counts: np.ndarray, trials: int | np.ndarray) -> np.ndarray:
+    """Posterior draws of binomial probabilities [paths, images], by Jeffreys' prior."""
     return rng.beta(counts + 0.5, trials - counts + 0.5, (_NUM_PATHS, len(counts)))
 
 
-def _simulate(found, chosen, settings) -> tuple[np.ndarray, float]:
-    """Expected share of runs that reach the radius [images], and samples of the estimation."""
+def _simulate(found: Pilot, chosen: config.Smoothing, settings: config.Planning) -> tuple[np.ndarray, float]:
+    """Probability that an image reaches the radius [images], and the mean number of estimation samples."""
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     asked = bounds.probability(settings.radius, settings.sigma)
@@ -191,8 +191,8 @@ def _simulate(found, chosen, settings) -> tuple[np.ndarray, float]:
     return np.mean(reached * found.correct, 0), float(np.mean(spent))
 
 
-def _serial_plans(found, settings, sizes) -> Iterator[Plan]:
-    """Plans of audited sampling; wrong votes are bounded as in the bound `paper`, a little looser than `exact`."""
+def _serial_plans(found: Pilot, settings: config.Planning, sizes: Sequence[int]) -> Iterator[Plan]:
+    """Plans of audited sampling, whose wrong votes are bounded as by the formula `paper`."""
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     wrong = _shares(rng, found.mismatches, found.audited)

@@ -1,4 +1,4 @@
-"""The smoothed classifier's class of an image, for those who use it (Cohen et al. 2019, PREDICT)."""
+"""Prediction: images become classes of the smoothed classifier, without a radius (Cohen et al. 2019, PREDICT)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deqsmooth.statistics import significance
 
 
 class Prediction(NamedTuple):
-    """The class of an image.
+    """The prediction of one image.
 
     Attributes:
       label: class of the smoothed classifier, with probability at least 1 - alpha; None if it abstains.
@@ -33,7 +33,7 @@ def predict(
     indices: npt.ArrayLike | None = None,
     programs: sampler.Programs | None = None,
 ) -> Iterator[Prediction]:
-    """Classifies images by the vote of their noisy copies, in order.
+    """Predicts the smoothed classifier's class of images, in order.
 
     Args:
       classifier: see `certification.certify`.
@@ -67,7 +67,7 @@ def predict(
 
 
 def check(settings: config.Smoothing) -> None:
-    """Raises `ValueError` unless the votes of these settings can be those of a prediction."""
+    """Raises `ValueError` unless predictions can be made with these settings."""
     if settings.sampler != "independent" or settings.looks:
         raise ValueError(
             f"sampler is {settings.sampler!r} and looks is {settings.looks}; "

@@ -1,4 +1,4 @@
-"""Where certificates come from: code, device, data, model and settings, as the header of their file."""
+"""Provenance: code, device, data, model and settings of certificates, as the header of their file."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def header(
     data_identity: str,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a file of certificates begins with: everything that its lines have in common.
+    """The header of a file of certificates: everything that its lines have in common.
 
-    Two runs with equal headers make equal certificates, but for the seconds. `sha256` is the digest of
-    the other entries.
+    Two runs with equal headers make equal certificates, except for the seconds. `sha256` is the digest of the
+    other entries.
 
     Args:
       checkpoint: the model.
@@ -44,7 +44,7 @@ def header(
     """
     settings = layout.fill(settings)
     serial = settings.sampler == "serial"
-    # How many images are solved side by side follows from the machine and changes no result.
+    # The number of images side by side follows from the machine and changes no result.
     smoothing_settings = serialization.to_json(settings)
     del smoothing_settings["images_per_batch"]
     solve = {
@@ -71,7 +71,7 @@ def header(
         },
         "model": serialization.to_json(checkpoint.size),
         "training": checkpoint.training and serialization.to_json(checkpoint.training),
-        "start": checkpoint.start and serialization.to_json(checkpoint.start),
+        "start_training": checkpoint.start_training and serialization.to_json(checkpoint.start_training),
     }
     if before is not None:
         entries["before"] = {name: before[name] for name in ("sha256", "versions", "device", "reference")}

@@ -1,4 +1,4 @@
-"""Certificates drawn again: the same noise through the same model must give the same votes."""
+"""Replay: certificates are sampled again; the same noise through the same model must give the same votes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deqsmooth.smoothing import certification, provenance
 
 _COMPARED = ("label", "selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
 TOLERANCE = 0.001
-"""Share of an image's samples that another kind of device or version may label otherwise, by rounding."""
+"""Largest share of an image's samples whose class may differ on another kind of device, by rounding."""
 
 
 def replay(
@@ -27,10 +27,10 @@ def replay(
     num: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Draws some certificates of a file again, chosen at random.
+    """Samples some certificates of a file again, chosen at random.
 
-    On the kind of device and with the versions that the header names, all votes must be equal; elsewhere all but a
-    thousandth of them.
+    On the kind of device and with the versions that the header names, all votes must be equal. Elsewhere a
+    thousandth of them may differ.
 
     Args:
       header: of the file.
@@ -38,7 +38,7 @@ def replay(
       settings: of the header.
       checkpoint: the model that the header names.
       dataset: the images that it names.
-      num: how many; all, if there are fewer.
+      num: number of certificates; all if there are fewer.
       rng: of the choice.
 
     Returns:
@@ -50,14 +50,14 @@ def replay(
     provenance.agree(header, checkpoint, dataset)
     chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
     if settings.bound == "paired":
-        raise ValueError("the certificates were made from others; it is those that can be drawn again")
+        raise ValueError("the certificates were made from others; only those can be sampled again")
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
     exact = header["device"] == jax.local_devices()[0].device_kind and header["versions"] == provenance.versions()
     return [message for one in chosen for message in _differences(one, again[one.index], exact)]
 
 
-def _differences(one, other, exact) -> list[str]:
+def _differences(one: record.Certificate, other: record.Certificate, exact: bool) -> list[str]:
     if not exact:
         moved = np.abs(np.subtract(one.counts, other.counts)).sum() / 2
         if one.num_estimation == other.num_estimation and moved <= TOLERANCE * one.num_estimation:

@@ -47,8 +47,8 @@ def _batch(programs: sampler.Programs, settings: config.Serial, batch: list[Imag
     selected = [bound.selected_class(one) for one in counts_selection]
 
     tables = [
-        _draw(settings, index, votes == chosen)
-        for index, votes, chosen in zip(indices, estimation.votes, selected, strict=True)
+        _draw(settings, image.index, votes == chosen)
+        for image, votes, chosen in zip(batch, estimation.votes, selected, strict=True)
     ]
     padded = np.stack([np.pad(drawn, (0, settings.num_audit - len(drawn))) for drawn in tables])
     again = programs(pixels, indices, np.full(len(batch), noise.ESTIMATION), padded, reference=True)
@@ -75,6 +75,6 @@ def _draw(settings: config.Serial, index: int, is_for_class: np.ndarray) -> np.n
 
     The key of the draw has its own phase, so that it is independent of the noise; see `bounds.exact_lower`.
     """
-    key = noise.phase_key(settings.seed, int(index), noise.AUDIT)
+    key = noise.phase_key(settings.seed, index, noise.AUDIT)
     order = np.asarray(noise.audit_order(key, len(is_for_class)))
     return order[is_for_class[order]][: settings.num_audit]

@@ -80,12 +80,12 @@ class Broyden:
         following = jnp.where(slots == size - 1, 0.0, jnp.roll(row, -1, -1))
         known = jnp.sum(following[..., None] * inverse, 1)
         known = jnp.where(square > 0, ((slots == step) + known) / square, 0.0)
-        renewed = Memory(
+        updated = Memory(
             jax.tree.map(lambda all, x: all.at[:, step].set(x, mode="drop"), steps, taken),
             gram.at[:, step].set(row, mode="drop").at[:, :, step].set(row, mode="drop"),
             inverse.at[:, step].set(known, mode="drop"),
         )
-        return after, renewed, ~usable
+        return after, updated, ~usable
 
 
 # Sums over the steps are written as batched matrix-vector products. XLA's CPU backend would fuse any other form

@@ -1,1 +1,1 @@
-"""Training under Gaussian noise: of a model, and of the start of its solves."""
+"""Training under Gaussian noise: of a model, and of the initial state (start) of its solves."""

@@ -1,4 +1,4 @@
-"""How a model does on a test split while it is trained: accuracy with and without noise, and convergence."""
+"""Evaluation of a model during training: takes variables, gives accuracy and convergence on a test split."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from deqsmooth.smoothing import noise
 from deqsmooth.solvers import gradients
 
 _KEY = 2
-_BLOCK = 100
+BLOCK = 100
+"""Rows in one compiled evaluation."""
 _NUM_IMAGES = 500
 _NUM_SAMPLES = 1500
 _SPECTRAL_LANES = 64
 
 
 class Evaluation(NamedTuple):
-    """How a model does on a test split, solved with Anderson at the reference budget.
+    """Results of a model on a test split, solved with Anderson mixing at the reference budget.
 
     Attributes:
-      clean_accuracy: without noise.
-      noisy_accuracy: under noise, over a few draws an image.
-      median_residual: median relative residual of the returned states under noise; None of an explicit model.
-      spectral_radius: median estimate for the cell's Jacobian at these states; None of an explicit model.
+      clean_accuracy: accuracy without noise.
+      noisy_accuracy: accuracy under noise, over a few draws per image.
+      median_residual: median relative residual of the returned states under noise; None for an explicit model.
+      spectral_radius: median estimate of the spectral radius of the cell's Jacobian at these states; None for an
+        explicit model.
     """
 
     clean_accuracy: float
@@ -39,20 +41,27 @@ class Evaluation(NamedTuple):
     spectral_radius: float | None = None
 
 
+def sample(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images and labels that an evaluation uses, up to 500 evenly spaced ones, and the noise draws of each."""
+    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
+    return images, labels, max(1, _NUM_SAMPLES // len(images))
+
+
 def evaluator(
     model: types.Model | types.Explicit, settings: config.Training, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
-    """Returns the function from variables to their evaluation on up to 500 images, evenly spaced."""
+    """Returns a function that evaluates variables on up to 500 evenly spaced images of a test split."""
     solver = solvers.build("anderson", settings.reference_budget)
-    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
-    num_draws = max(1, _NUM_SAMPLES // len(images))
+    images, labels, num_draws = sample(dataset)
     rows = {
         "image": np.tile(np.arange(len(images)), num_draws + 1).astype(np.int32),
         "draw": np.repeat(np.arange(num_draws + 1), len(images)).astype(np.int32),
     }
     noisy_rows = rows["draw"] > 0
 
-    def solve(shared, rows):
+    def solve(
+        shared: tuple[types.Variables, jax.Array], rows: devices.Rows
+    ) -> tuple[types.Images, types.Keys, base_classifier.Output]:
         variables, images = shared
         key = jax.random.fold_in(jax.random.key(settings.seed), _KEY)
         keys = jax.vmap(lambda image: jax.random.fold_in(key, image))(rows["image"])
@@ -61,30 +70,32 @@ def evaluator(
         noisy = images[rows["image"]] + scale[:, None, None, None] * draw
         return noisy, keys, classify(variables, noisy)
 
-    def classify(variables, noisy):
+    def classify(variables: types.Variables, noisy: types.Images) -> base_classifier.Output:
         if isinstance(model, types.Explicit):
             return base_classifier.explicit(lambda x: model.apply(variables, x, False)[0], noisy)
         return base_classifier.classify(model, variables, solver, noisy, starts.zero(model), measure_residual=True)
 
-    def on_block(shared, rows):
+    def on_block(
+        shared: tuple[types.Variables, jax.Array], rows: devices.Rows
+    ) -> tuple[types.Labels, types.PerLane]:
         _, _, output = solve(shared, rows)
         return jnp.argmax(output.logits, -1), output.solution.residual
 
     @jax.jit
-    def run(variables, images):
-        return devices.map_blocks(on_block, (variables, images), rows, _BLOCK, mesh)
+    def run(variables: types.Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return devices.map_blocks(on_block, (variables, images), rows, BLOCK, mesh)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def spectral_radius(model: types.Model, variables, images):
+    def spectral_radius(model: types.Model, variables: types.Variables, images: jax.Array) -> types.PerLane:
         few = {name: jnp.asarray(x[noisy_rows][:_SPECTRAL_LANES]) for name, x in rows.items()}
         noisy, keys, output = solve((variables, images), few)
         u, _ = model.inject(variables, noisy, None)
         return gradients.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)
 
-    def evaluate(variables):
+    def evaluate(variables: types.Variables) -> Evaluation:
         predicted, residual = jax.device_get(run(variables, images))
-        right = predicted == labels[rows["image"]]
-        accuracies = float(right[~noisy_rows].mean()), float(right[noisy_rows].mean())
+        correct = predicted == labels[rows["image"]]
+        accuracies = float(correct[~noisy_rows].mean()), float(correct[noisy_rows].mean())
         if isinstance(model, types.Explicit):
             return Evaluation(*accuracies)
         return Evaluation(

@@ -1,6 +1,6 @@
-"""The loop of every training: batches, gradients over devices, the optimiser, and evaluations in between.
+"""The loop of every training: takes a loss and the task of every update, gives the progress after every update.
 
-Takes a loss and what each update is to do, gives the progress after every update.
+It reads batches, computes gradients over all devices, applies the optimiser, and evaluates at intervals.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,52 +23,68 @@ from deqsmooth.config import checks
 _KEY = 1
 _MOMENTUM = 0.9
 
-Loss = Callable[..., tuple[jax.Array, tuple[types.Variables, Any]]]
+Shared = Any
+"""Pytree that the loss of an update gets whole on every device."""
+Task = Any
+"""Hashable description of an update; every task is compiled."""
+
+
+@runtime_checkable
+class Values(Protocol):
+    """A NamedTuple of scalars: metrics of an update, or an evaluation."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+Loss = Callable[
+    [types.Parameters, types.Variables, types.Images, types.Labels, types.Keys, Shared, Task],
+    tuple[jax.Array, tuple[types.Variables, Values]],
+]
 """(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (loss, (variables
-with renewed statistics, metrics))."""
+with updated batch statistics, metrics))."""
 
 
 class State(NamedTuple):
-    """Everything that a resumed run needs.
+    """State of a training, from which it can resume.
 
     Attributes:
-      variables: what is trained stands under `params`; float32.
-      optimiser: optax state.
-      update: number of updates done, int32.
+      variables: variables, float32; the collection `params` is trained.
+      optimiser: state of the optimiser.
+      update: number of finished updates, int32.
     """
 
     variables: types.Variables
-    optimiser: Any
+    optimiser: optax.OptState
     update: jax.Array
 
 
 class Progress(NamedTuple):
-    """Where a training stands after an update.
+    """Progress of a training after an update.
 
     Attributes:
-      state: after the update.
-      metrics: of the update.
-      evaluation: after it, every `evaluation_interval` epochs and at the end, else None.
+      state: state after the update.
+      metrics: metrics of the update.
+      evaluation: evaluation after the update, every `evaluation_interval` epochs and at the end; otherwise None.
       waited: seconds that the update waited for its images.
-      total: updates of the whole training.
+      total: number of updates of the whole training.
     """
 
     state: State
-    metrics: Any
-    evaluation: Any | None
+    metrics: Values
+    evaluation: Values | None
     waited: float
     total: int
 
 
 def num_updates(settings: config.Descent, num_images: int, epochs: int | float | None = None) -> int:
-    """Updates of some epochs, by default of all, rounded up."""
+    """Returns the number of updates in a number of epochs, by default all epochs, rounded up."""
     epochs = settings.epochs if epochs is None else epochs
-    # Rounded before the ceiling, so that 30.72 epochs of 50,000 / 96 updates are 16,000 and no more.
+    # Rounding first removes floating point errors: 30.72 epochs of 50,000 / 96 updates are exactly 16,000.
     return math.ceil(round(epochs * num_images / settings.batch_size, 6))
 
 
 def optimiser(settings: config.Descent, total: int) -> optax.GradientTransformation:
-    """The optimiser with clipped gradients; the rate rises linearly and falls as a cosine."""
+    """Returns the optimiser with gradient clipping, linear warm-up and a cosine schedule of the learning rate."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if settings.warmup else settings.learning_rate,
         peak_value=settings.learning_rate,
@@ -84,7 +100,7 @@ def optimiser(settings: config.Descent, total: int) -> optax.GradientTransformat
 
 
 def init(variables: types.Variables, settings: config.Descent, total: int) -> State:
-    """The state before the first of some updates."""
+    """Returns the state before the first update of a training with `total` updates."""
     return State(variables, optimiser(settings, total).init(variables["params"]), jnp.int32(0))
 
 
@@ -92,48 +108,58 @@ def update(
     state: State,
     images: types.Images,
     labels: types.Labels,
-    shared: Any,
+    shared: Shared,
     *,
     loss: Loss,
     seed: int,
     transformation: optax.GradientTransformation,
     mesh: Mesh,
-    task: Hashable,
+    task: Task,
     accumulation: int = 1,
-) -> tuple[State, Any]:
-    """One update, the batch divided over the devices of the mesh.
+) -> tuple[State, Values]:
+    """Makes one update, with the batch divided over the devices of the mesh.
 
-    Noise, masks and random vectors are keyed by (seed, update, place in the batch): they do not
-    depend on the devices.
+    The key of an image depends on the seed, the update and the position of the image in the batch. Noise, masks
+    and random vectors therefore do not depend on the devices.
 
     Args:
-      state: before the update.
+      state: state before the update.
       images: clean images [batch, H, W, C].
       labels: classes [batch].
-      shared: pytree that the loss sees whole on every device.
+      shared: argument of the loss.
       loss: the loss.
-      seed: of the training.
-      transformation: of the gradients.
+      seed: seed of the training.
+      transformation: the optimiser.
       mesh: devices.
-      task: passed to the loss; another task is another program.
-      accumulation: parts in which a device takes its share of the batch, one after the other.
+      task: static argument of the loss.
+      accumulation: number of parts into which a device splits its share of the batch, to process one after
+        another.
 
     Returns:
-      The state after the update and the metrics of the loss, averaged over the devices.
+      The state after the update, and the metrics of the loss, averaged over the devices.
     """
     base = jax.random.fold_in(jax.random.key(seed), _KEY)
     key = jax.random.fold_in(base, state.update)
 
-    def gradients(variables, key, shared, places, images, labels):
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.wrap_key_data(key)))(places)
+    def gradients(
+        variables: types.Variables,
+        key: jax.Array,
+        shared: Shared,
+        positions: jax.Array,
+        images: types.Images,
+        labels: types.Labels,
+    ) -> tuple[types.Parameters, Values, types.Variables]:
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.wrap_key_data(key)))(positions)
 
-        def of_part(variables, part):
+        def gradient_of_part(
+            variables: types.Variables, part: tuple[types.Images, types.Labels, types.Keys]
+        ) -> tuple[types.Variables, tuple[types.Parameters, Values]]:
             gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
                 variables["params"], variables, *part, shared, task
             )
             return variables, (gradient, metrics)
 
-        variables, found = _mean_over_parts(of_part, variables, (images, labels, keys), accumulation)
+        variables, found = _mean_over_parts(gradient_of_part, variables, (images, labels, keys), accumulation)
         return lax.pmean((*found, variables), mesh.axis_names)
 
     whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
@@ -145,15 +171,20 @@ def update(
     return State(variables, transformed, state.update + 1), metrics
 
 
-def _mean_over_parts(fn, variables, batch, num):
-    """Applies (variables, part) -> (variables, result) to equal parts of a batch in turn; the mean result."""
+def _mean_over_parts(
+    fn: Callable[[types.Variables, devices.Rows], tuple[types.Variables, Any]],
+    variables: types.Variables,
+    batch: devices.Rows,
+    num: int,
+) -> tuple[types.Variables, Any]:
+    """Applies `fn` to equal parts of a batch, one after another; returns the variables and the mean result."""
     if num == 1:
         return fn(variables, batch)
     parts = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), batch)
     first = jax.tree.map(lambda x: x[0], parts)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn, variables, first)[1])
 
-    def step(carry, part):
+    def step(carry: tuple[types.Variables, Any], part: devices.Rows) -> tuple[tuple[types.Variables, Any], None]:
         variables, total = carry
         variables, found = fn(variables, part)
         return (variables, jax.tree.map(jnp.add, total, found)), None
@@ -167,24 +198,24 @@ def run(
     settings: config.Descent,
     train: data.Dataset,
     loss: Loss,
-    tasks: Iterator[tuple[Hashable, Any]],
-    evaluate: Callable[[types.Variables], Any],
+    tasks: Iterator[tuple[Task, Shared]],
+    evaluate: Callable[[types.Variables], Values],
 ) -> Iterator[Progress]:
-    """Makes the updates that are left after a state; each is a function of the settings and its number.
+    """Makes the remaining updates after a state; each update is a function of its number and the settings.
 
     Args:
-      state: where to begin.
-      settings: of the training.
+      state: state to start from.
+      settings: settings of the training.
       train: training split.
       loss: the loss.
-      tasks: task and shared pytree of every update from there on.
-      evaluate: variables -> evaluation; every process evaluates for itself.
+      tasks: task and shared pytree of every remaining update.
+      evaluate: variables -> evaluation; every process evaluates by itself.
 
     Yields:
       The progress after every update.
 
     Raises:
-      ValueError: the batch does not divide by the processes, or a device's share of it by the accumulation.
+      ValueError: if the number of processes does not divide the batch, or the accumulation a device's share of it.
     """
     total = num_updates(settings, len(train))
     mesh = devices.mesh_of_all(settings.batch_size)
@@ -204,18 +235,18 @@ def run(
     )
     interval = math.ceil(settings.evaluation_interval * len(train) / settings.batch_size)
     begin = int(state.update)
-    # The sharding that an update returns its state with: the update is compiled once.
+    # An update returns its state with the same sharding, so that it is compiled only once per task.
     state = jax.device_put(state, devices.replicated(mesh))
     shard, num_shards = devices.share(None)
     stream = data.batches(
         train, settings.batch_size, seed=settings.seed, first=begin, shard=shard, num_shards=num_shards
     )
     for number, (task, shared) in zip(range(begin + 1, total + 1), tasks, strict=True):
-        asked = time.perf_counter()
+        begun = time.perf_counter()
         images, labels = devices.to_global(next(stream), mesh)
-        waited = time.perf_counter() - asked
+        waited = time.perf_counter() - begun
         state, metrics = step(state, images, labels, shared, task=task)
-        # One program at a time: two that wait for each other's threads deadlock XLA's CPU collectives.
+        # Waits for the update: two programs that run at the same time can deadlock XLA's CPU collectives.
         metrics = jax.device_get(metrics)
         due = number % interval == 0 or number == total
         found = evaluate(jax.device_get(state.variables)) if due else None
@@ -223,11 +254,11 @@ def run(
 
 
 def check_accumulation(settings: config.Descent, mesh: Mesh) -> None:
-    """Raises `ValueError` unless each device can divide its share of the batch as it is to."""
+    """Raises `ValueError` unless the accumulation divides each device's share of the batch."""
     share = settings.batch_size // mesh.size
     checks.holds(
         share % settings.accumulation == 0,
         "accumulation",
         settings.accumulation,
-        f"a divisor of the {share} images that each of {mesh.size} devices has of a batch",
+        f"a divisor of the {share} images of a batch that each of {mesh.size} devices has",
     )

@@ -1,7 +1,7 @@
-"""Losses of training under noise: from the logits of several noise draws of each image, a loss an image.
+"""Losses of training under noise: takes the logits of several noise draws of each image, gives a loss per image.
 
-One function a method, each with its paper. Whether images were changed before noise was added to them (SmoothAdv,
-Salman et al. 2019) is not known here.
+Each function is the loss of one paper. Adversarial perturbation of the images (SmoothAdv, Salman et al. 2019) is
+separate; see `model_training`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SMALLEST = 1e-6
 
 
 def build(settings: config.Training) -> Loss:
-    """The loss that settings name: (logits [images, draws, classes], labels, a key an image) -> loss [images]."""
+    """Returns the loss of settings: (logits [images, draws, classes], labels, keys [images]) -> loss [images]."""
     weight = settings.loss_weight
     known: dict[str, Loss] = {
         "cross-entropy": cross_entropy,
@@ -36,21 +36,21 @@ def build(settings: config.Training) -> Loss:
 
 
 def cross_entropy(logits: DrawnLogits, labels: types.Labels, keys: types.Keys) -> types.PerLane:
-    """Mean cross-entropy of the draws (Cohen et al. 2019); needs no key."""
+    """Mean cross-entropy of the draws (Cohen et al. 2019); does not use the keys."""
     return jnp.mean(_cross_entropies(logits, labels), -1)
 
 
 def consistency(
     logits: DrawnLogits, labels: types.Labels, keys: types.Keys, *, weight: float, entropy_weight: float = 0.5
 ) -> types.PerLane:
-    """Cross-entropy, and draws that agree: consistency regularisation (Jeong & Shin 2020).
+    """Cross-entropy with consistency regularisation (Jeong & Shin 2020).
 
     Args:
-      logits: at least two draws.
+      logits: logits of at least two draws.
       labels: classes.
-      keys: not needed.
-      weight: of the mean divergence KL(mean prediction || prediction) of the draws, lambda.
-      entropy_weight: of the entropy of the mean prediction, eta.
+      keys: not used.
+      weight: weight lambda of the mean divergence KL(mean prediction || prediction) of the draws.
+      entropy_weight: weight eta of the entropy of the mean prediction.
     """
     predictions = jax.nn.log_softmax(logits)
     mean = jnp.mean(jnp.exp(predictions), 1)
@@ -70,17 +70,18 @@ def macer(
     margin: float = 8.0,
     temperature: float = 16.0,
 ) -> types.PerLane:
-    """Cross-entropy of the mean prediction, and a certified radius that grows: MACER (Zhai et al. 2020).
+    """Cross-entropy of the mean prediction and a hinge loss of the certified radius: MACER (Zhai et al. 2020).
+
+    The hinge loss is 0 for images that the mean prediction misclassifies.
 
     Args:
-      logits: draws.
+      logits: logits of the draws.
       labels: classes.
-      keys: not needed.
-      weight: of the hinge on the radius, lambda.
-      sigma: of the noise.
-      margin: up to which the soft radius, in sigma, is pushed, gamma; images beyond it have no gradient, nor those
-        that the mean prediction gets wrong.
-      temperature: by which logits are multiplied before the mean that the radius is taken of, beta.
+      keys: not used.
+      weight: weight lambda of the hinge loss.
+      sigma: standard deviation of the noise.
+      margin: gamma; the hinge loss is 0 for a soft radius, in units of sigma, of at least this.
+      temperature: beta; logits are multiplied by it before the mean prediction for the soft radius.
     """
     own = jax.nn.one_hot(labels, logits.shape[-1])
     sharp = jnp.mean(jax.nn.softmax(temperature * logits), 1)
@@ -95,16 +96,18 @@ def macer(
 
 
 def cat_rs(logits: DrawnLogits, labels: types.Labels, keys: types.Keys, *, weight: float) -> types.PerLane:
-    """The least errors of unsure images, the worst of sure ones: CAT-RS (Jeong, Kim & Shin 2023).
+    """Confidence-aware training, CAT-RS (Jeong, Kim & Shin 2023).
 
-    Of M draws only the K with the smallest cross-entropy count, K ~ Binomial(M, share of draws that are right) and
-    at least 1. Where K is M the largest divergence of a changed draw from the mean prediction is added.
+    K is drawn from Binomial(M, fraction of correct draws) and is at least 1. Of the M draws, only the K with the
+    smallest cross-entropy count. If the drawn K is M, the largest divergence of a perturbed draw from the mean
+    prediction is added.
 
     Args:
-      logits: M draws, then the same with a change for each that makes its prediction differ most from the mean.
+      logits: logits of M draws, followed by those of the same draws, each perturbed to increase its divergence
+        from the mean prediction.
       labels: classes.
-      keys: of K.
-      weight: of the largest divergence, lambda.
+      keys: one key per image, for K.
+      weight: weight lambda of the largest divergence.
     """
     drawn, changed = jnp.split(logits, 2, axis=1)
     num_draws = drawn.shape[1]
@@ -119,16 +122,16 @@ def cat_rs(logits: DrawnLogits, labels: types.Labels, keys: types.Keys, *, weigh
 
 
 def mean_prediction(logits: DrawnLogits) -> Float[Array, "images classes"]:
-    """Mean probabilities of the draws, as a target: without a gradient."""
+    """Returns the mean probabilities of the draws, without a gradient."""
     return jax.lax.stop_gradient(jnp.mean(jax.nn.softmax(logits), 1))
 
 
 def divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """KL(target || prediction) of logits [..., classes] and probabilities that broadcast with them."""
+    """Returns KL(target || softmax(logits)) [...] of logits and target probabilities [..., classes]."""
     return optax.kl_divergence(jax.nn.log_softmax(logits), target)
 
 
-def _cross_entropies(logits, labels):
-    """Of every draw [images, draws]."""
+def _cross_entropies(logits: DrawnLogits, labels: types.Labels) -> Float[Array, "images draws"]:
+    """Returns the cross-entropy of every draw."""
     labels = jnp.broadcast_to(labels[:, None], logits.shape[:-1])
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

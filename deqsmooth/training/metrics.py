@@ -1,4 +1,4 @@
-"""Metrics of a training run as JSONL: one line every few updates, and one for each evaluation."""
+"""Metrics of a training run as JSONL: a line every 10 updates, and a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import os
 import pathlib
-from typing import IO, Any
+from typing import IO
 
 from deqsmooth.training import loop
 
@@ -16,19 +16,18 @@ _INTERVAL = 10
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
-    Args:
-      path: the file; None keeps the log in memory, for processes that are not to write it.
-
     A line has `update` and either the metrics of that update or an evaluation after it.
 
+    Args:
+      path: the file; None for a log in memory that is discarded.
+
     Raises:
-      ValueError: the file cannot be written.
+      ValueError: if the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None):
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._file: IO[str]
         try:
-            # A process that is not to write has a log that nobody reads.
             self._file = io.StringIO() if path is None else pathlib.Path(path).open("a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"cannot write {path}: {error.strerror}") from None
@@ -40,14 +39,14 @@ class Log:
         self._file.close()
 
     def cut(self, update: int) -> None:
-        """Drops what was written after an update, from which a killed run goes on."""
+        """Removes the lines after an update, from which a killed run resumes."""
         self._file.seek(0)
         lines = [line for line in self._file if line.endswith("\n") and json.loads(line)["update"] <= update]
         self._file.truncate(0)
         self._file.writelines(lines)
 
     def write(self, progress: loop.Progress) -> None:
-        """Writes what is due after an update."""
+        """Writes the lines that are due after an update."""
         update = int(progress.state.update)
         if update % _INTERVAL == 0:
             self._append(update, {name: float(x) for name, x in progress.metrics._asdict().items()})
@@ -59,7 +58,7 @@ class Log:
         self._file.flush()
 
 
-def describe(values: Any) -> str:
-    """Metrics of an update, or an evaluation, a NamedTuple of numbers or None, in a few words."""
+def describe(values: loop.Values) -> str:
+    """Formats metrics of an update, or an evaluation, for the screen; leaves out values that are None."""
     given = {name: x for name, x in values._asdict().items() if x is not None}
     return ", ".join(f"{name.replace('_', ' ')} {float(x):.3g}" for name, x in given.items())

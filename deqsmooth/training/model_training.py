@@ -1,21 +1,22 @@
-"""Training under Gaussian noise: takes settings and a training split, gives variables that certify.
+"""Training of a model under Gaussian noise: takes settings and a training split, gives variables.
 
-Shallow pre-training unrolls the cell and differentiates through it; then the equilibrium is solved for
-and its gradient attached, with a penalty on the Jacobian that keeps the solve convergent
-(Bai et al. 2021; Gao et al. 2024, appendix). With an adversarial radius the noise is added to images that were
-first changed so that the smoothed classifier errs (SmoothAdv, Salman et al. 2019). Explicit models, the baselines,
-have neither pre-training nor penalty.
+Pre-training unrolls a few evaluations of the cell and differentiates through them. After that, the forward pass
+solves for the equilibrium and the gradient is attached to it. A penalty on the Jacobian keeps the solve convergent
+(Bai et al. 2021; Gao et al. 2024, appendix). With an adversarial radius, noise is added to images that were first
+perturbed against the smoothed classifier (SmoothAdv, Salman et al. 2019). Explicit models have neither
+pre-training nor penalty.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Key
 
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.models import starts
@@ -24,16 +25,17 @@ from deqsmooth.solvers import gradients
 from deqsmooth.training import evaluation, loop, losses, schedules
 
 _KEY = 0
+_RowKeys = Key[Array, "rows"]
 
 
 class Metrics(NamedTuple):
-    """Means over the batch of one update, before it.
+    """Metrics of the batch of an update, with the parameters before the update.
 
     Attributes:
-      loss: that of the settings plus weighted penalty.
-      accuracy: share of noisy images classified rightly.
-      penalty: Hutchinson's estimate of |J|_F^2 / dim(z); 0 where it was not computed.
-      residual: median relative residual of the forward solve.
+      loss: loss of the settings plus the weighted penalty.
+      accuracy: accuracy on noisy images.
+      penalty: Hutchinson's estimate of |J|_F^2 / dim(z); 0 if it was not computed.
+      residual: median relative residual of the forward solve; 0 if nothing was solved.
     """
 
     loss: jax.Array
@@ -43,13 +45,13 @@ class Metrics(NamedTuple):
 
 
 def init(model: types.Model | types.Explicit, settings: config.Training, num_images: int) -> loop.State:
-    """The state before the first update on a training split of some size."""
+    """Returns the state before the first update on a training split of `num_images` images."""
     variables = model.init(jax.random.fold_in(jax.random.key(settings.seed), _KEY))
     return loop.init(variables, settings, loop.num_updates(settings, num_images))
 
 
 def attach_fn(settings: config.Training, cell: gradients.Cell) -> gradients.Attach:
-    """How gradients pass the equilibrium, by the name in the settings."""
+    """Returns the gradient that settings name."""
     budget = settings.gradient_budget
     return {
         "one-step": lambda: gradients.one_step(cell),
@@ -71,22 +73,22 @@ def loss_fn(
     model: types.Model | types.Explicit,
     settings: config.Training,
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
-    """Loss of a batch, with the renewed variables and the metrics.
+    """Computes the loss of a batch, the variables with updated batch statistics, and the metrics.
 
     Args:
-      params: trainable collection of the variables.
+      params: trained collection of the variables.
       variables: all variables.
       images: clean images [lanes, H, W, C].
       labels: classes [lanes].
-      keys: one key a lane, for its noise, its masks, its Hutchinson vectors, its ascents and its loss.
-      weights: of the update.
-      task: what the update does.
+      keys: one key a lane, for its noise, dropout masks, Hutchinson vectors, perturbation and loss.
+      weights: weights of the update.
+      task: task of the update.
       model: the model.
-      settings: of the training.
+      settings: settings of the training.
     """
     num = 1 if task.pretraining else settings.draws
     noise_keys, mask_keys, penalty_keys = (
-        _several(x, num) for x in jax.vmap(functools.partial(jax.random.split, num=3), out_axes=1)(keys)
+        _split_keys(x, num) for x in jax.vmap(functools.partial(jax.random.split, num=3), out_axes=1)(keys)
     )
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
     draws = settings.sigma * draw(noise_keys).reshape(len(images), num, *images.shape[1:])
@@ -94,9 +96,9 @@ def loss_fn(
     noisy = images[:, None] + draws
     if task.adversarial:
         classify = functools.partial(_classify, model, settings, task, lax.stop_gradient(variables))
-        noisy = _changed(settings, classify, images, labels, draws, weights.radius, keys)
-    several = noisy.shape[1] // num
-    row_keys = _several(mask_keys, several), _several(penalty_keys, several)
+        noisy = _perturb(settings, classify, images, labels, draws, weights.radius, keys)
+    copies = noisy.shape[1] // num
+    row_keys = _split_keys(mask_keys, copies), _split_keys(penalty_keys, copies)
     found = forward(model, settings, task, variables, noisy.reshape(-1, *images.shape[1:]), row_keys)
     logits = found.logits.reshape(*noisy.shape[:2], -1)
     loss_of = losses.cross_entropy if task.pretraining else losses.build(settings)
@@ -106,13 +108,13 @@ def loss_fn(
 
 
 class Pass(NamedTuple):
-    """What comes of images in an update.
+    """Result of a forward pass.
 
     Attributes:
-      logits: [rows, classes].
-      variables: with renewed statistics.
-      residual: relative residuals of the forward solve [rows]; 0 where nothing was solved.
-      penalty: mean Jacobian penalty; 0 where it was not computed.
+      logits: logits [rows, classes].
+      variables: variables with updated batch statistics.
+      residual: relative residuals of the forward solve [rows]; 0 if nothing was solved.
+      penalty: mean Jacobian penalty; 0 if it was not computed.
     """
 
     logits: types.Logits
@@ -129,9 +131,15 @@ def forward(
     images: types.Images,
     keys: tuple[types.Keys, types.Keys] | None,
 ) -> Pass:
-    """Classifies images so that all can be differentiated; in training with keys, of masks and Hutchinson vectors.
+    """Classifies images differentiably.
 
-    They are classified as in an evaluation if there are none.
+    Args:
+      model: the model.
+      settings: settings of the training.
+      task: task of the update.
+      variables: variables of the model.
+      images: noisy images [rows, H, W, C].
+      keys: keys of dropout masks and of Hutchinson vectors, [rows] each; None to classify as in evaluation.
     """
     residual, penalty = jnp.zeros(len(images)), jnp.float32(0)
     if isinstance(model, types.Explicit):
@@ -152,49 +160,72 @@ def forward(
     return Pass(*model.readout(variables, z, keys is not None), residual, penalty)
 
 
-def _classify(model, settings, task, variables, images):
-    """Logits of the model as it stands, to be differentiated in the images."""
+def _classify(
+    model: types.Model | types.Explicit,
+    settings: config.Training,
+    task: schedules.Task,
+    variables: types.Variables,
+    images: types.Images,
+) -> types.Logits:
+    """Returns logits as in evaluation, differentiable in the images."""
     return forward(model, settings, task, variables, images, None).logits
 
 
-def _changed(settings, classify, images, labels, draws, radius, keys):
-    """Noisy images to train on [images, draws, H, W, C]: noise on changed images.
+def _perturb(
+    settings: config.Training,
+    classify: Callable[[types.Images], types.Logits],
+    images: types.Images,
+    labels: types.Labels,
+    draws: jax.Array,
+    radius: float | jax.Array,
+    keys: types.Keys,
+) -> jax.Array:
+    """Returns noisy images to train on [images, draws, H, W, C], with noise added to perturbed images.
 
-    With `cat-rs` the draws on the images themselves, and then the same on images that were changed for each draw.
+    With `cat-rs` the first half has the draws added to the images themselves, and the second half the same draws
+    added to images that were perturbed for each draw.
     """
     lanes, num, *shape = draws.shape
     attack = config.Attack(steps=settings.adversarial_steps)
     if settings.loss != "cat-rs":
         loss = ascent.smoothed_loss(classify, labels, draws)
-        changed = ascent.ascend(loss, images, jnp.full(lanes, radius), keys, attack)
-        return lax.stop_gradient(changed)[:, None] + draws
+        perturbed = ascent.ascend(loss, images, jnp.full(lanes, radius), keys, attack)
+        return lax.stop_gradient(perturbed)[:, None] + draws
     noisy = images[:, None] + draws
     flat = draws.reshape(-1, *shape)
     target = losses.mean_prediction(classify(noisy.reshape(-1, *shape)).reshape(lanes, num, -1))
     target = jnp.repeat(target, num, 0)
-    changed = ascent.ascend(
-        lambda changed: losses.divergence(classify(changed + flat), target),
+    perturbed = ascent.ascend(
+        lambda perturbed: losses.divergence(classify(perturbed + flat), target),
         jnp.repeat(images, num, 0),
         jnp.full(len(flat), radius),
-        _several(keys, num),
+        _split_keys(keys, num),
         attack,
     )
-    return jnp.concatenate([noisy, lax.stop_gradient(changed + flat).reshape(noisy.shape)], 1)
+    return jnp.concatenate([noisy, lax.stop_gradient(perturbed + flat).reshape(noisy.shape)], 1)
 
 
-def _several(keys, num):
-    """Some keys for each of [lanes] keys [lanes * num]; for one its own."""
+def _split_keys(keys: types.Keys, num: int) -> _RowKeys:
+    """Splits every key [lanes] into `num` keys [rows = lanes * num]; returns the keys themselves if `num` is 1."""
     return keys if num == 1 else jax.vmap(lambda key: jax.random.split(key, num))(keys).reshape(-1)
 
 
-def _unrolled(cell, bound, z, u, budget, *, rematerialise):
-    """Evaluations of the cell to differentiate through."""
+def _unrolled(
+    cell: gradients.Cell,
+    params: types.Parameters,
+    z: types.State,
+    u: types.Injection,
+    budget: int,
+    *,
+    rematerialise: bool,
+) -> types.State:
+    """Applies the cell `budget` times."""
     if not rematerialise:
         for _ in range(budget):
-            z = cell(bound, z, u)
+            z = cell(params, z, u)
         return z
-    # Only in a loop does XLA's CPU backend leave what is computed again where it is.
-    step = jax.checkpoint(lambda z, _: (cell(bound, z, u), None), prevent_cse=False)
+    # In a loop XLA's CPU backend keeps the recomputation in the backward pass; in unrolled code it does not.
+    step = jax.checkpoint(lambda z, _: (cell(params, z, u), None), prevent_cse=False)
     return lax.scan(step, z, length=budget)[0]
 
 
@@ -205,14 +236,14 @@ def fit(
     test: data.Dataset,
     state: loop.State | None = None,
 ) -> Iterator[loop.Progress]:
-    """Trains a model; update t is a function of settings and t, so that any state can be resumed.
+    """Trains a model; update t is a function of settings and t, so that a training can resume from any state.
 
     Args:
-      model: the model, built with `axis_name=distributed.AXIS` if batch statistics are to be those of all devices.
-      settings: of the training.
+      model: the model, built with `axis_name=devices.AXIS` if batch statistics should be those of all devices.
+      settings: settings of the training.
       train: training split.
       test: split to evaluate on.
-      state: where to go on; by default at the beginning.
+      state: state to resume from; by default the training starts at the beginning.
 
     Yields:
       The progress after every update.

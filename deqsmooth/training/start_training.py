@@ -1,8 +1,9 @@
-"""Learning where solves begin: a network is trained so that a short solve from it gives what a long one gives.
+"""Training of a start: takes a trained model, gives it the starts `learned` and `constant`.
 
-Takes a trained model, and gives it the starts `learned` and `constant`. Both depend on the noisy input alone, so
-that the short solve from them is a classifier that standard smoothing certifies. The model stays as it is, or is
-fine-tuned for the short solve together with the start that it has; what it was before remains the teacher.
+A start network is trained so that a short solve from its prediction gives the result of a long solve from zero.
+Both starts depend only on the noisy input, so standard smoothing certifies the classifier with the short solve.
+The model does not change, or it is fine-tuned for the short solve together with its start. The teacher, which
+makes the long solves, is the model before this training.
 """
 
 from __future__ import annotations
@@ -23,22 +24,19 @@ from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.models import base_classifier, starts
 from deqsmooth.smoothing import noise
 from deqsmooth.solvers import per_lane
-from deqsmooth.training import loop
+from deqsmooth.training import evaluation, loop
 
 _INIT, _EVALUATION, _MEAN = 3, 4, 5
-_BLOCK = 100
-_NUM_IMAGES = 500
-_NUM_SAMPLES = 1500
 _NUM_MEAN = 2000
 
 
 class Metrics(NamedTuple):
-    """Means over the batch of one update, before it.
+    """Means over the batch of an update, with the parameters before the update.
 
     Attributes:
       loss: see `loss_fn`.
-      agreement: share of noisy images to which short and long solve give the same class.
-      distance: |z - z*|^2 / |z*|^2 after the short solve.
+      agreement: fraction of noisy images for which short and long solve give the same class.
+      distance: |z - z*|^2 / |z*|^2 of the states z of the short and z* of the long solve.
     """
 
     loss: jax.Array
@@ -47,12 +45,12 @@ class Metrics(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """How the short solve from the learned start does on noisy test images.
+    """Results of the short solve from the learned start on noisy test images.
 
     Attributes:
-      agreement: share of images to which it gives the class of the teacher's long solve.
-      accuracy: share that it classifies rightly.
-      reference_accuracy: share that the long solve classifies rightly.
+      agreement: fraction of images for which it gives the class of the teacher's long solve.
+      accuracy: accuracy of the short solve.
+      reference_accuracy: accuracy of the teacher's long solve.
     """
 
     agreement: float
@@ -63,28 +61,28 @@ class Evaluation(NamedTuple):
 def init(
     model: types.Model, variables: types.Variables, settings: config.StartTraining, num_images: int
 ) -> loop.State:
-    """The state before the first update on a training split of some size.
+    """Returns the state before the first update.
 
     Args:
       model: the model.
-      variables: its variables; with `fine_tune` also those of its start.
-      settings: of the training.
-      num_images: of the training split.
+      variables: variables of the model; with `fine_tune` also those of its start.
+      settings: settings of the training.
+      num_images: number of images in the training split.
 
     Returns:
-      A state with the parameters of the `network`, and with `fine_tune` of the `model`.
+      A state whose `params` are the parameters of the `network`, and with `fine_tune` also of the `model`.
     """
     if settings.fine_tune is None:
         network = models.build_start(settings.network, model)
         params = {"network": network.init(jax.random.fold_in(jax.random.key(settings.seed), _INIT))}
     else:
-        # A copy: the first update takes the memory of its state.
+        # A copy: the first update donates the buffers of its state.
         params = jax.tree.map(jnp.array, {"network": variables["start"]["network"], "model": variables["params"]})
     return loop.init({"params": params}, settings, loop.num_updates(settings, num_images))
 
 
 def trained(teacher: types.Variables, params: types.Parameters) -> types.Variables:
-    """Variables of the model after some updates: those of the teacher, but for what was fine-tuned."""
+    """Returns the variables of the model: those of the teacher, with the parameters that were fine-tuned."""
     return {**teacher, "params": params.get("model", teacher["params"])}
 
 
@@ -100,22 +98,22 @@ def loss_fn(
     model: types.Model,
     settings: config.StartTraining,
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
-    """Loss of a batch.
+    """Computes the loss of a batch.
 
-    The Kullback-Leibler divergence of the short solve's classes from those of the teacher's long solve, plus the
-    weighted distance of their states; with `fine_tune` also the weighted cross-entropy of the labels (Hinton et
-    al. 2015).
+    The loss is the Kullback-Leibler divergence of the class probabilities of the short solve from those of the
+    teacher's long solve, plus the weighted distance of their states. With `fine_tune`, the weighted cross-entropy
+    of the labels is added (distillation, Hinton et al. 2015).
 
     Args:
-      params: see `init`.
-      variables: of the state, returned as they are.
+      params: parameters; see `init`.
+      variables: variables of the state, which are returned unchanged.
       images: clean images [lanes, H, W, C].
       labels: classes [lanes].
       keys: one key a lane, for its noise.
       teacher: variables of the model before the first update.
-      task: not used: all updates are alike.
+      task: not used, because all updates have the same task.
       model: the model.
-      settings: of the training.
+      settings: settings of the training.
     """
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
     noisy = images + settings.sigma * draw(keys)
@@ -137,15 +135,17 @@ def loss_fn(
 def evaluator(
     model: types.Model, teacher: types.Variables, settings: config.StartTraining, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
-    """Returns the function from a state's variables to their evaluation on up to 500 images, evenly spaced."""
-    images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
-    place = np.tile(np.arange(len(images), dtype=np.int32), max(1, _NUM_SAMPLES // len(images)))
+    """Returns a function that evaluates variables of a state on up to 500 evenly spaced images of a test split."""
+    images, labels, num_draws = evaluation.sample(dataset)
+    place = np.tile(np.arange(len(images), dtype=np.int32), num_draws)
     rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
 
-    def on_block(shared, rows):
+    def on_block(
+        shared: tuple[types.Variables, types.Parameters, jax.Array], rows: devices.Rows
+    ) -> tuple[jax.Array, ...]:
         teacher, params, images = shared
         key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
-        draw = noise.gaussian(jnp.stack([key] * _BLOCK), rows["draw"], images.shape[1:])
+        draw = noise.gaussian(jnp.stack([key] * evaluation.BLOCK), rows["draw"], images.shape[1:])
         noisy = images[rows["place"]] + settings.sigma * draw
         found = (
             _short_solve(model, teacher, settings, params, noisy),
@@ -154,14 +154,16 @@ def evaluator(
         return tuple(jnp.argmax(output.logits, -1) for output in found)
 
     @jax.jit
-    def run(teacher, params, images):
-        return devices.map_blocks(on_block, (teacher, params, images), rows, _BLOCK, mesh)
+    def run(
+        teacher: types.Variables, params: types.Parameters, images: types.Images
+    ) -> tuple[jax.Array, jax.Array]:
+        return devices.map_blocks(on_block, (teacher, params, images), rows, evaluation.BLOCK, mesh)
 
-    def evaluate(variables):
+    def evaluate(variables: types.Variables) -> Evaluation:
         short, long = jax.device_get(run(teacher, variables["params"], images))
-        right = labels[place]
-        shares = [(a == b).mean() for a, b in ((short, long), (short, right), (long, right))]
-        return Evaluation(*map(float, shares))
+        correct = labels[place]
+        fractions = [(a == b).mean() for a, b in ((short, long), (short, correct), (long, correct))]
+        return Evaluation(*map(float, fractions))
 
     return evaluate
 
@@ -174,15 +176,15 @@ def fit(
     test: data.Dataset,
     state: loop.State | None = None,
 ) -> Iterator[loop.Progress]:
-    """Trains the network of a model's start, and with `fine_tune` the model.
+    """Trains the start network of a model, and with `fine_tune` also the model.
 
     Args:
       model: the model.
-      teacher: its variables.
-      settings: of the training.
+      teacher: variables of the model before the training.
+      settings: settings of the training.
       train: training split.
       test: split to evaluate on.
-      state: where to go on; by default at the beginning.
+      state: state to resume from; by default the training starts at the beginning.
 
     Yields:
       The progress after every update.
@@ -190,14 +192,14 @@ def fit(
     state = init(model, teacher, settings, len(train)) if state is None else state
     model = models.with_cell_dtype(model, settings.dtype)
     mesh = devices.mesh_of_all(settings.batch_size)
-    placed = jax.device_put(teacher, devices.replicated(mesh))
-    left = loop.num_updates(settings, len(train)) - int(state.update)
+    shared = jax.device_put(teacher, devices.replicated(mesh))
+    num_remaining = loop.num_updates(settings, len(train)) - int(state.update)
     yield from loop.run(
         state,
         settings,
         train,
         functools.partial(loss_fn, model=model, settings=settings),
-        itertools.repeat((None, placed), left),
+        itertools.repeat((None, shared), num_remaining),
         evaluator(model, teacher, settings, test, devices.mesh()),
     )
 
@@ -205,30 +207,39 @@ def fit(
 def mean_equilibrium(
     model: types.Model, variables: types.Variables, settings: config.StartTraining, train: data.Dataset
 ) -> types.State:
-    """Mean of the equilibria of 2,000 noisy training images, leaves [1, ...]: the start `constant`."""
+    """Returns the mean equilibrium of 2,000 noisy training images, leaves [1, ...]: the start `constant`."""
     model = models.with_cell_dtype(model, settings.dtype)
     key = jax.random.fold_in(jax.random.key(settings.seed), _MEAN)
 
     @jax.jit
-    def mean(variables, key, images):
+    def mean(variables: types.Variables, key: types.RandomKey, images: types.Images) -> types.State:
         noisy = images + settings.sigma * jax.random.normal(key, images.shape, jnp.float32)
         equilibria = _long_solve(model, variables, settings, noisy).solution.value
         return jax.tree.map(lambda x: jnp.mean(x, 0, keepdims=True), equilibria)
 
-    stream = data.batches(train, _BLOCK, seed=settings.seed)
-    keys = jax.random.split(key, _NUM_MEAN // _BLOCK)
+    stream = data.batches(train, evaluation.BLOCK, seed=settings.seed)
+    keys = jax.random.split(key, _NUM_MEAN // evaluation.BLOCK)
     means = [mean(variables, key, images) for key, (images, _) in zip(keys, stream, strict=False)]
     return jax.tree.map(lambda *leaves: np.mean(jax.device_get(leaves), 0), *means)
 
 
-def _short_solve(model, teacher, settings, params, images) -> base_classifier.Output:
-    """The solve from the learned start, which is trained to give what the long one gives."""
+def _short_solve(
+    model: types.Model,
+    teacher: types.Variables,
+    settings: config.StartTraining,
+    params: types.Parameters,
+    images: types.Images,
+) -> base_classifier.Output:
+    """Classifies images by the short solve from the learned start, which is trained."""
     network = models.build_start(settings.network, model)
     solver = solvers.build(settings.solver, settings.budget)
     start = starts.learned(network, params["network"])
     return base_classifier.classify(model, trained(teacher, params), solver, images, start)
 
 
-def _long_solve(model, variables, settings, images) -> base_classifier.Output:
+def _long_solve(
+    model: types.Model, variables: types.Variables, settings: config.StartTraining, images: types.Images
+) -> base_classifier.Output:
+    """Classifies images by the long solve from zero, which is the target."""
     solver = solvers.build("anderson", settings.reference_budget)
     return base_classifier.classify(model, variables, solver, images, starts.zero(model))

@@ -1,0 +1,111 @@
+"""Checkpoints: saving, loading, and errors for invalid files."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL
+
+from deqsmooth import config, models
+from deqsmooth.config import architecture
+from deqsmooth.models import checkpoints
+
+SETTINGS = config.Training(model=SMALL, sigma=0.25)
+
+
+@pytest.fixture
+def variables():
+    return models.build(SMALL).init(jax.random.key(0))
+
+
+def test_saved_checkpoint_is_loaded(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
+    for folder in (tmp_path / "model", tmp_path):
+        found = checkpoints.load(folder)
+        jax.tree.map(np.testing.assert_array_equal, found.variables, variables)
+        assert found.training == SETTINGS and found.size == SMALL
+        assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
+
+
+def test_data_directory_is_not_saved(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL, dataclasses.replace(SETTINGS, data_dir="/a/folder"))
+    assert checkpoints.load(tmp_path / "model").training == SETTINGS
+
+
+def test_digest_depends_only_on_variables(tmp_path, variables):
+    checkpoints.save(tmp_path / "a", variables, SMALL, SETTINGS)
+    checkpoints.save(tmp_path / "b", variables, SMALL, dataclasses.replace(SETTINGS, seed=3))
+    changed = jax.tree.map(np.array, variables)
+    changed["params"]["readout"]["Dense_0"]["bias"][0] += 1e-7
+    checkpoints.save(tmp_path / "c", changed, SMALL, SETTINGS)
+    a, b, c = (checkpoints.load(tmp_path / name).sha256 for name in "abc")
+    assert a == b != c
+
+
+def test_loading_invalid_checkpoint_raises(tmp_path, variables):
+    with pytest.raises(ValueError, match="does not exist"):
+        checkpoints.load(tmp_path / "missing")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="must be a folder"):
+        checkpoints.load(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no checkpoint of this project"):
+        checkpoints.load(tmp_path / "empty")
+    checkpoints.save(tmp_path / "wide", variables, architecture.ConvModel())
+    with pytest.raises(ValueError, match=r"shape|checkpoint"):
+        checkpoints.load(tmp_path / "wide")
+    (tmp_path / "wide" / "config" / "metadata").write_text('{"model": {"name": "conv", "sugar": 1}}')
+    with pytest.raises(ValueError, match="sugar"):
+        checkpoints.load(tmp_path / "wide")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sigma"), [("digits", 0.25), ("digits", 0.5), ("cifar10", 0.25), ("cifar10", 0.5)]
+)
+def test_shipped_models_load(dataset, sigma):
+    folder = checkpoints.shipped(dataset, sigma)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4_000_000
+    found = checkpoints.load(folder)
+    assert found.training.sigma == sigma and found.training.dataset == dataset
+    assert found.start is not None and found.start.sigma == sigma
+
+
+def test_retired_settings_are_dropped_or_refused(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
+    metadata = tmp_path / "model" / "config" / "metadata"
+    written = metadata.read_text()
+    for value in ("false", "true"):
+        metadata.write_text(written.replace('"accumulation": 1', f'"accumulation": 1, "divide_state": {value}'))
+        if value == "false":
+            assert checkpoints.load(tmp_path / "model").training == SETTINGS
+        else:
+            with pytest.raises(ValueError, match="divide_state is True; this version no longer has that setting"):
+                checkpoints.load(tmp_path / "model")
+
+
+def test_missing_shipped_model_raises():
+    with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
+        checkpoints.shipped("digits", 1.0)
+
+
+def test_saving_replaces_only_models(tmp_path, variables):
+    """`--out .` must not delete the content of the current folder."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="exists and is no model"):
+        checkpoints.save(tmp_path, variables, SMALL)
+    with pytest.raises(ValueError, match="exists and is no model"):
+        checkpoints.save(tmp_path / "thesis.tex", variables, SMALL)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "model").mkdir()
+    for _ in range(2):
+        checkpoints.save(tmp_path / "model", variables, SMALL)
+    assert checkpoints.load(tmp_path / "model").size == SMALL
+
+
+def test_too_large_model_is_not_built(tmp_path, variables):
+    checkpoints.save(tmp_path / "model", variables, SMALL)
+    described = tmp_path / "model" / "config" / "metadata"
+    described.write_text(described.read_text().replace('"channels": 8', '"channels": 800000'))
+    with pytest.raises(ValueError, match=r"size of the model is [0-9,]+ bytes; it must be at most 8,589,934,592"):
+        checkpoints.load(tmp_path / "model")

@@ -1,0 +1,147 @@
+"""Independent sampling with looks: the same counts whatever the schedule, and images that stop make room."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from deqsmooth import config, data
+from deqsmooth.models import checkpoints
+from deqsmooth.smoothing import certification, sampler
+from deqsmooth.statistics import bounds, looks
+
+LOOKS = config.Smoothing(
+    sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
+    lanes=16, block=16,
+)  # fmt: skip
+GAIN = 0.25
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The shipped model: surer of some images than of others."""
+    return checkpoints.load(checkpoints.shipped("digits", 0.5))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("digits", "test").take(range(12))[0]
+
+
+def certify(model, images, settings, **change):
+    found = list(certification.certify(model, images, dataclasses.replace(settings, **change)))
+    return {c.index: {name: x for name, x in vars(c).items() if name != "seconds"} for c in found}
+
+
+@pytest.mark.usefixtures("optimised")
+def test_image_stops_at_the_named_look(model, images):
+    stopped = certify(model, images, LOOKS, stop_gain=GAIN)
+    whole = {
+        look: certify(model, images, LOOKS, num_estimation=look, looks=None, alpha=0.01) for look in LOOKS.looks
+    }
+    for index, found in stopped.items():
+        for look in LOOKS.looks:
+            count = whole[look][index]["counts"][found["selected"]]
+            if looks.is_last(count, look, LOOKS.look_alphas, sigma=0.5, stop_gain=GAIN):
+                break
+        assert found["num_estimation"] == look
+        assert found["counts"] == whole[look][index]["counts"]
+        assert found["counts_selection"] == whole[look][index]["counts_selection"]
+        assert found["p_lower"] == bounds.clopper_pearson_lower(count, look, 0.01 * look / 550)
+        assert found["evaluations"] == 2 * (20 + look)
+        assert found["looks"] == LOOKS.looks and found["alpha_count"] == LOOKS.look_alphas[look]
+    assert {found["num_estimation"] for found in stopped.values()} == {50, 100, 400}
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("change", [{"images_per_batch": 3}, {"images_per_batch": 40}, {"lanes": 48}])
+def test_certificates_ignore_the_schedule(model, images, change):
+    one, other = (certify(model, images, LOOKS, stop_gain=GAIN, **x) for x in ({}, change))
+    assert one.keys() == other.keys() == set(range(12))
+    for index, found in one.items():
+        assert {**found, "lanes": None} == {**other[index], "lanes": None}
+
+
+def test_calls_are_full_until_the_end(model, images, monkeypatch):
+    """What images that stop leave free is used by those that come."""
+    calls = []
+    call = sampler.Programs.__call__
+
+    def counted(self, pixels, *arguments, **options):
+        calls.append(len(pixels))
+        return call(self, pixels, *arguments, **options)
+
+    monkeypatch.setattr(sampler.Programs, "__call__", counted)
+    found = certify(model, images, LOOKS, stop_gain=GAIN, images_per_batch=4)
+    units = sum(
+        2 + 4 + (look > 50) * 4 + (look > 100) * 19 for look in (c["num_estimation"] for c in found.values())
+    )
+    assert sum(calls) == units
+    # Only at the end, when no image is left to enter, can a call be short.
+    short = [number for number, size in enumerate(calls) if size < 4]
+    assert not short or short[0] > len(calls) - 25
+
+
+def test_settings_of_looks_are_checked():
+    for change, message in (
+        ({"looks": (100, 50, 400)}, "increasing, from 1 to num_estimation, 400"),
+        ({"looks": (50, 100)}, "increasing, from 1 to num_estimation, 400"),
+        ({"looks": None, "stop_gain": 0.1}, "stop_gain is 0.1; it must be left out without looks"),
+        ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(LOOKS, **change)
+    with pytest.raises(ValueError, match="with looks, which read its votes"):
+        config.Smoothing(looks=(100, 10_000))
+    # Unanimous votes at their part of alpha: 400 of the 550 samples of all the looks, or a third.
+    for spending, part in ((None, 400 / 550), ("equal", 1 / 3)):
+        settings = dataclasses.replace(LOOKS, spending=spending)
+        expected = bounds.radius(bounds.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
+        assert settings.cap == pytest.approx(expected, rel=1e-12)
+
+
+def wrong_probability(p, alphas, **rule):
+    """Exact probability that the bound at the look where a run stops exceeds p: counts look by look."""
+    log = {0: 1.0}
+    wrong, seen = 0.0, 0
+    for look, alpha in alphas.items():
+        drawn = np.arange(look - seen + 1)
+        chances = np.exp(
+            np.array([np.sum(np.log(np.arange(look - seen, look - seen - k, -1))) for k in drawn])
+            - np.array([np.sum(np.log(np.arange(1, k + 1))) for k in drawn])
+            + drawn * np.log(p)
+            + (look - seen - drawn) * np.log1p(-p)
+        )
+        after: dict[int, float] = {}
+        for count, weight in log.items():
+            for k, chance in zip(drawn, chances, strict=True):
+                after[count + int(k)] = after.get(count + int(k), 0.0) + weight * chance
+        seen, log = look, {}
+        for count, weight in after.items():
+            if looks.is_last(count, look, alphas, sigma=0.5, **rule):
+                lower = bounds.clopper_pearson_lower(count, look, alpha)
+                wrong += weight * (lower > p and lower > 0.5)
+            else:
+                log[count] = weight
+    return wrong
+
+
+@pytest.mark.parametrize("spending", looks.SPENDING)
+@pytest.mark.parametrize("rule", [{}, {"stop_gain": 0.2}, {"stop_radius": 0.4}])
+def test_coverage_by_enumeration_whatever_the_rule(rule, spending):
+    alpha = 0.1
+    alphas = looks.alphas(alpha, (10, 20, 40), spending)
+    assert sum(alphas.values()) == pytest.approx(alpha, rel=1e-12)
+    found = [wrong_probability(p, alphas, **rule) for p in np.linspace(0.5, 0.99, 15)]
+    assert max(found) <= alpha
+    # The looks are not so cautious that the test could not fail: without dividing alpha the bound is broken.
+    assert max(found) > alpha / 10
+
+
+def test_undivided_alpha_would_not_cover():
+    # Reading each of three looks at the whole of alpha and stopping at the first large radius.
+    alpha = 0.1
+    found = [
+        wrong_probability(p, dict.fromkeys((10, 20, 40), alpha), stop_radius=0.1) for p in np.linspace(0.5, 0.7, 9)
+    ]
+    assert max(found) > alpha

@@ -1,0 +1,41 @@
+"""The training loop: number of updates and learning rate."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from deqsmooth import config
+from deqsmooth.training import loop
+
+SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
+
+
+def test_num_updates_is_rounded_up():
+    # 30.72 epochs of 50,000 images are 16,000 updates of 96 images, and slightly more in floating point.
+    settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96)
+    assert loop.num_updates(settings, 50_000) == 62_500
+    assert loop.num_updates(settings, 50_000, 30.72) == 16_000
+    assert loop.num_updates(dataclasses.replace(SETTINGS, epochs=3, batch_size=50), 1437) == 87
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_learning_rate_follows_schedule(warmup):
+    """The learning rate follows from the steps of SGD with Nesterov momentum for a constant unit gradient."""
+    settings = dataclasses.replace(
+        SETTINGS, optimiser="sgd", learning_rate=0.5, final_learning_rate=0.01, warmup=warmup, weight_decay=0.0
+    )
+    transformation = loop.optimiser(settings, 100)
+    params, gradient = jax.numpy.zeros(1), jax.numpy.ones(1)
+    state, moved, velocity = transformation.init(params), [], 0.0
+    for _ in range(101):
+        step, state = transformation.update(gradient, state, params)
+        velocity = 0.9 * velocity + 1.0
+        moved.append(-float(step[0]) / (1.0 + 0.9 * velocity))
+    rising = int(100 * warmup)
+    expected = [
+        0.5 * t / rising if t < rising else 0.01 + 0.49 * 0.5 * (1 + np.cos(np.pi * (t - rising) / (100 - rising)))
+        for t in range(101)
+    ]
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)
