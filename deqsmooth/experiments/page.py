@@ -95,6 +95,6 @@ def _provenance(
     return (
         f"## Where the numbers come from\n\n`{command}`, on {first.header['device']}, {versions}: {hours:.2f} "
         f"hours of sampling, alpha {first.settings.alpha:g}. Every number above is computed from these files; if "
-        "they are packed, `records.tar.gz` beside their folder holds them. `deqsmooth-verify` checks certificates and "
-        "attacks, also inside archives:\n\n" + "\n".join(f"- `{file}`" for file in files)
+        "they are packed, `records.tar.gz` beside their folder holds them. `deqsmooth-verify` checks certificates "
+        "and attacks, also inside archives:\n\n" + "\n".join(f"- `{file}`" for file in files)
     )
