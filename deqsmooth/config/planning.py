@@ -41,7 +41,7 @@ class Planning:
         checks.holds(
             math.isfinite(self.radius) and self.radius > 0, "radius", self.radius, "a finite positive number"
         )
-        solve.check_noise(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         checks.holds(0 <= self.slack < 1, "slack", self.slack, "in [0, 1)")
         checks.positive(self, "max_samples", "pilot_images", "pilot_samples", "pilot_audit")

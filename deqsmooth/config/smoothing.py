@@ -100,7 +100,8 @@ class Smoothing:
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        solve.check(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
+        solve.check(self.solver, self.budget)
         self._check_start()
         sizes = ("num_selection", "num_estimation", "lanes", "images_per_batch", "block", *_SERIAL_ONLY[:3])
         for name in sizes:

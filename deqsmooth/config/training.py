@@ -121,7 +121,8 @@ class Training(Descent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        solve.check(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
+        solve.check(self.solver, self.budget)
         checks.known("gradient", self.gradient, GRADIENTS)
         checks.known("loss", self.loss, LOSSES)
         checks.positive(self, "pretraining_budget", "gradient_budget", "jacobian_interval", "reference_budget")
@@ -186,7 +187,8 @@ class StartTraining(Descent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        solve.check(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
+        solve.check(self.solver, self.budget)
         checks.positive(self, "reference_budget")
         for name in ("distance_weight", "fine_tune"):
             if getattr(self, name) is not None:
