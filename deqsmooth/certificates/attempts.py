@@ -87,7 +87,7 @@ def parse(name: str, text: str) -> File:
 
 
 def refutes(target: str, distance: float, prediction: int | None, certified: int | None, radius: float) -> bool:
-    """Whether an attacked image refutes a certificate: nearer than the radius, with another smoothed class.
+    """Whether an attacked image refutes a certificate: it lies within the radius and has another smoothed class.
 
     Args:
       target: the classifier that was attacked; only the smoothed one has certificates.
@@ -101,7 +101,7 @@ def refutes(target: str, distance: float, prediction: int | None, certified: int
 
 
 def differences(file: File) -> list[str]:
-    """What in a file does not follow from the rest of it, a sentence each."""
+    """Values of a file that do not follow from the rest of it, a sentence each."""
     found = []
     target = file.header["attack"]["target"]
     seen: set[tuple[int, float]] = set()

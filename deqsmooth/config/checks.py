@@ -1,4 +1,4 @@
-"""The form of every complaint about what a user gives: its name, its value and the rule that it breaks."""
+"""Checks of user input: each raises `ValueError` with the name, the value and the rule that it breaks."""
 
 from __future__ import annotations
 
