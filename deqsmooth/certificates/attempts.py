@@ -120,9 +120,9 @@ def differences(file: File) -> list[str]:
 
 
 def robust_accuracy(found: list[Attempt]) -> list[tuple[float, float]]:
-    """Radii, and the share of images whose class no attempt within each could change.
+    """Each radius, and the share of its attempts whose prediction is the label.
 
-    An image on which the smoothed classifier abstains counts as broken, as it does for certified accuracy.
+    An abstention is not the label, as for certified accuracy.
     """
     radii = sorted({attempt.budget for attempt in found})
     at = [[attempt for attempt in found if attempt.budget == radius] for radius in radii]

@@ -11,11 +11,13 @@ from deqsmooth.statistics import bounds
 def intervals(
     found: Sequence[record.Certificate], independent: Sequence[record.Certificate]
 ) -> list[tuple[float, float]]:
-    """Confidence intervals of the probabilities that certificates bound, each end at the alpha of the certificate.
+    """Clopper-Pearson intervals of the probabilities that certificates bound, from independent votes.
+
+    Each end fails with probability at most the alpha of the certificate.
 
     Args:
       found: certificates.
-      independent: certificates of independent sampling of the classifier that they are about, of the same images.
+      independent: certificates of the same images by independent sampling of the base classifier of `found`.
     """
     counts = {c.index: c.counts for c in independent}
     return [
@@ -37,7 +39,7 @@ def above(found: Sequence[record.Certificate], independent: Sequence[record.Cert
 
 
 def gaps(found: Sequence[record.Certificate], wrong: Mapping[int, int]) -> list[int]:
-    """The bound of each audit on the number of wrong votes of an image, minus that number.
+    """For each image, the audit's upper bound on the number of wrong votes minus the true number.
 
     Args:
       found: certificates of the serial sampler.

@@ -11,7 +11,7 @@ TARGETS = ("smoothed", "base")
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """Settings of projected gradient ascent in L2, which changes images until they are classified differently.
+    """Settings of projected gradient ascent in L2, which changes images to lower the probability of their label.
 
     Attributes:
       target: `smoothed`, whose expectation over noise is approximated by a few draws, or `base`, the base

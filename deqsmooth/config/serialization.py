@@ -47,10 +47,11 @@ def to_json(settings: DataclassInstance) -> dict[str, Any]:
 def from_json(kind: type[Settings], encoded: dict[str, Any]) -> Settings:
     """Settings of a kind from what `to_json` gave.
 
-    Files of older versions can be read: a missing setting takes its default, and one of `RETIRED` is dropped.
+    Files of older versions can be read: a missing setting takes its default, and a setting of `RETIRED` with the
+    value given there is dropped.
 
     Raises:
-      ValueError: a name is unknown or retired, or a value breaks its rule.
+      ValueError: a name is unknown, a retired setting has another value, or a value breaks its rule.
     """
     hints, values = typing.get_type_hints(kind), dict(encoded)
     if kind in architecture.MODELS.values():
@@ -71,7 +72,7 @@ def from_json(kind: type[Settings], encoded: dict[str, Any]) -> Settings:
 
 
 def without_retired(kind: type, encoded: dict[str, Any]) -> dict[str, Any]:
-    """Encoded settings without those of `RETIRED`, whatever their values: for what they do not matter to."""
+    """Encoded settings without those of `RETIRED`, whatever their values; for verification, which needs none."""
     return {name: value for name, value in encoded.items() if name not in RETIRED.get(kind.__name__, {})}
 
 

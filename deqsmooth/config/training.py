@@ -84,7 +84,7 @@ class Training(Descent):
       adversarial_epochs: epochs after pre-training over which the radius grows linearly to its value.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: fraction of the updates that have the penalty.
-      jacobian_budget: range (low, high) from which an update with the penalty draws the change of its `budget`.
+      jacobian_budget: (low, high), the range of a random integer that an update with the penalty adds to `budget`.
       jacobian_increment: added to the weight every `jacobian_interval` updates.
       jacobian_interval: number of updates between two increments.
       jacobian_epochs: epochs after which no update has the penalty; by default the penalty never ends.

@@ -1,7 +1,8 @@
 """The sampler: compiled programs that draw noisy copies of a batch of images and give their votes.
 
 A program is compiled once for a run: images, their indices, the phase and the sample indices are arguments. On the
-devices the samples of a batch are rows of lanes; on the host they are ordered by image.
+devices the samples of a batch are arranged in rows, each a lane of one image; on the host they are ordered by
+image and sample.
 """
 
 from __future__ import annotations
