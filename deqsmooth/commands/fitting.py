@@ -65,7 +65,9 @@ def train_start(
     download: bool = False,
     distributed: bool = False,
 ) -> int:
-    """Trains the start of a trained model, or fine-tunes both, or resumes this, and writes both.
+    """Trains a start for a trained model, or resumes this, and writes the model with it to `workdir/model`.
+
+    With `fine_tune` in the settings, the model and the start that it has are trained together.
 
     Args:
       settings: of the training.
