@@ -51,7 +51,7 @@ def certify(
     Example:
       >>> import deqsmooth as ds
       >>> images, labels = ds.load_dataset("digits").take(range(2))
-      >>> settings = ds.Smoothing(sigma=0.5, num_estimation=1000, num_audit=100)
+      >>> settings = ds.Smoothing(sampler="independent", start="learned", budget=1, num_estimation=200)
       >>> found = list(ds.certify(ds.load_checkpoint("digits", 0.5), images, settings))
       >>> [certificate.prediction for certificate in found] == labels.tolist()
       True

@@ -61,9 +61,10 @@ def test_independent_counts_equal_single_solves(small, images):
 def test_independent_counts_ignore_lanes_and_devices(
     small, images, use_devices, num_devices, lanes, images_per_batch
 ):
-    expected = essence(certify(small, images, INDEPENDENT), "lanes")
+    settings = dataclasses.replace(INDEPENDENT, solver="plain")
+    expected = essence(certify(small, images, settings), "lanes")
     use_devices(num_devices)
-    found = certify(small, images, INDEPENDENT, lanes=lanes, images_per_batch=images_per_batch)
+    found = certify(small, images, settings, lanes=lanes, images_per_batch=images_per_batch)
     assert essence(found, "lanes") == expected
 
 
@@ -72,7 +73,7 @@ def test_independent_counts_ignore_lanes_and_devices(
 def test_continuous_counts_ignore_lanes_and_devices(
     small, images, use_devices, num_devices, lanes, images_per_batch
 ):
-    tolerance = {"budget": 20, "tolerance": 1e-2, "block": 6}
+    tolerance = {"solver": "plain", "budget": 20, "tolerance": 1e-2, "block": 6}
     expected = certify(small, images, INDEPENDENT, **tolerance)
     assert all(90 + 20 < c.evaluations < 19 * (90 + 20) for c in expected)
     use_devices(num_devices)
@@ -86,7 +87,8 @@ def test_continuous_counts_ignore_lanes_and_devices(
 )
 def test_serial_certificates_ignore_batches_and_devices(small, images, use_devices, start):
     # One program serves both phases where they have as many samples. Neither 3 nor 8 divides 13.
-    settings = dataclasses.replace(SERIAL, start=start, num_selection=SERIAL.num_estimation, lanes=13)
+    phases = {"num_selection": SERIAL.num_estimation, "lanes": 13, "solver": "plain"}
+    settings = dataclasses.replace(SERIAL, start=start, **phases)
     expected = essence(certify(small, images, settings))
     use_devices(3)
     assert essence(certify(small, images, settings, images_per_batch=2)) == expected
