@@ -123,8 +123,8 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields training batches without end; batch t is a function of seed and t, so a run can resume at any t.
 
-    Every epoch has its own order of images. The last images of an epoch that do not fill a batch start the next
-    one.
+    Every epoch has its own order of images. If the last images of an epoch do not fill a batch, the first images
+    of the next epoch complete it.
 
     Args:
       dataset: training split.

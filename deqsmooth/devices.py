@@ -1,4 +1,7 @@
-"""Devices and processes: sets them up for a run, and distributes rows of work over devices in whole blocks."""
+"""Devices and processes: sets them up for a run, and distributes rows over devices in blocks of a fixed size.
+
+A row is one entry of the leading axis of arrays.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,8 @@ def mesh(num_rows: int | None = None) -> Mesh:
     """Returns a mesh of devices of this process with one axis, `devices`.
 
     Args:
-      num_rows: number of rows that the number of devices must divide; by default all devices are used.
+      num_rows: number of rows; the mesh has as many devices as possible whose number divides it. By default it has
+        all devices.
     """
     local = jax.local_devices()
     num = len(local) if num_rows is None else max(n for n in range(1, len(local) + 1) if num_rows % n == 0)

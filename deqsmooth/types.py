@@ -1,4 +1,7 @@
-"""Types that modules share: array aliases with axis names, models as data, and the solution of a solve."""
+"""Types that modules share: array aliases with axis names, models as data, and the solution of a solve.
+
+A lane is one entry of the leading axis of images, states and logits: one image, noisy or not, and its solve.
+"""
 
 from __future__ import annotations
 
@@ -97,8 +100,9 @@ class Solution(NamedTuple):
     Attributes:
       value: the state.
       residual: relative residual |f(z) - z| / (|f(z)| + 1e-8) [lanes], float32. It is the residual of `value` if
-        it was measured or a tolerance was set. Otherwise it is the residual of the last evaluated iterate, the one
-        before `value`, which needs no further evaluation. It is not finite in lanes where f was not.
+        it was measured, or if a `loop.Solver` has a tolerance. Otherwise it is the residual of the last evaluated
+        iterate, the one before `value`; this costs no further evaluation. It is not finite in lanes where f was
+        not; with the tolerance of a `loop.Solver`, only where f was not finite at the first iterate.
       num_evaluations: number of evaluations of f [lanes], int32.
       num_fallbacks: number of steps that were replaced by plain iteration because the solver's step was singular
         or not finite [lanes], int32.

@@ -55,6 +55,12 @@ def run(request, small, tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("run") / "run.jsonl", small, request.param, stride=40)
 
 
+@pytest.fixture(scope="session")
+def cache():
+    """Folder of the programs that processes of tests compile."""
+    return f"{os.environ['DEQSMOOTH_TESTS_CACHE']}-processes"
+
+
 @pytest.fixture
 def optimised():
     """Programs as users have them: for tests that ask whether different programs agree in every bit."""

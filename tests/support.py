@@ -3,7 +3,12 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +20,7 @@ from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import certification, noise, provenance
 
 ROOT = pathlib.Path(__file__).parent.parent
+QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
 
 
 def certificate(index: int, **change) -> record.Certificate:
@@ -60,3 +66,41 @@ def labels_of(small, image, index, phase, samples, budget=4, sigma=0.5):
         )
     )
     return np.argmax(classify(image + sigma * draws).logits, -1)
+
+
+def start_script(script, *arguments, cwd, cache, num_devices=2, environment=None):
+    # A shell starts background jobs with SIGINT ignored, and a process inherits this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+        "PYTHONPATH": str(ROOT),
+        **(environment or {}),
+    }
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_script(*arguments, **options):
+    process = start_script(*arguments, **options)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def essence(path):
+    header, found = jsonl.read(path)
+    return header, [{name: x for name, x in vars(c).items() if name != "seconds"} for c in found]
+
+
+def wait_for_lines(path, num, process):
+    deadline = time.monotonic() + 240
+    while not path.exists() or path.read_text().count("\n") < num:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)

@@ -1,1 +1,1 @@
-"""What is certified, its record in a file, and what can be said from files alone; without JAX."""
+"""Certificates: the bound, its record in a file, verification, and statements from files alone; without JAX."""

@@ -87,7 +87,7 @@ def parse(name: str, text: str) -> File:
 
 
 def refutes(target: str, distance: float, prediction: int | None, certified: int | None, radius: float) -> bool:
-    """Whether an attacked image refutes a certificate: nearer than the radius, with another smoothed class.
+    """Whether an attacked image refutes a certificate: it lies within the radius and has another smoothed class.
 
     Args:
       target: the classifier that was attacked; only the smoothed one has certificates.
@@ -101,7 +101,7 @@ def refutes(target: str, distance: float, prediction: int | None, certified: int
 
 
 def differences(file: File) -> list[str]:
-    """What in a file does not follow from the rest of it, a sentence each."""
+    """Values of a file that do not follow from the rest of it, a sentence each."""
     found = []
     target = file.header["attack"]["target"]
     seen: set[tuple[int, float]] = set()
@@ -120,9 +120,9 @@ def differences(file: File) -> list[str]:
 
 
 def robust_accuracy(found: list[Attempt]) -> list[tuple[float, float]]:
-    """Radii, and the share of images whose class no attempt within each could change.
+    """Each radius, and the share of its attempts whose prediction is the label.
 
-    An image on which the smoothed classifier abstains counts as broken, as it does for certified accuracy.
+    An abstention is not the label, as for certified accuracy.
     """
     radii = sorted({attempt.budget for attempt in found})
     at = [[attempt for attempt in found if attempt.budget == radius] for radius in radii]

@@ -1,7 +1,7 @@
-"""Result files of Cohen et al. (2019), which this field exchanges: tab-separated, one image a line.
+"""Result files in the format of Cohen et al. (2019), read and written: tab-separated, one image a line.
 
-Columns are `idx, label, predict, radius, correct, time`; `predict` is -1 where the run abstained. They hold no
-counts, so their radii can be compared but not verified.
+The columns are `idx, label, predict, radius, correct, time`; `predict` is -1 if the run abstained. The files hold
+no counts, so that their radii can be compared but not verified.
 """
 
 from __future__ import annotations

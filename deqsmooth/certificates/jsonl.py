@@ -1,8 +1,9 @@
 """Files of JSON lines, read: the header of a run and its certificates, line by line.
 
-The first line is the header of the run. A line of a certificate ends with `chain`: the SHA-256 of the chain before
-it and of the line itself. The chain begins with the digest of the header, so that a line that was changed, moved
-or taken out breaks it. An image without a certificate has a line with its `index` and the `error`.
+The first line is the header of the run. Every other line ends with `chain`: the SHA-256 of the previous line's
+chain and of the values of the line. The chain begins with the digest of the header. A line that was changed or
+moved breaks it, and so does a missing line, except at the end of the file. An image without a certificate has a
+line with its `index` and the `error`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Certificate:
     """What was found for one image.
 
     With probability at least 1 - alpha, every image within L2 distance `radius` (pixels in [0, 1]) gets
-    `prediction` from the smoothed reference classifier that the header names.
+    `prediction` from the smoothed classifier whose base classifier the header describes as `reference`.
 
     Attributes:
       index: of the image in its split.
@@ -47,19 +47,19 @@ class Certificate:
       alpha_audit: part of it that the audit takes.
       sigma: standard deviation of the noise.
       sampler: `serial` or `independent`.
-      start: where the solve of a sample begins.
-      solver: its solver; None for a classifier that solves nothing.
-      budget: its evaluations at most.
-      tolerance: relative residual at which it stops, or None.
-      warmup_budget: evaluations of a lane's first solve; None for the independent sampler.
-      reference_budget: evaluations of the reference classifier.
+      start: initial state of the solve of a sample, as in `config.Smoothing`.
+      solver: solver of a sample; None for a classifier that solves nothing, as are start, budget and tolerance.
+      budget: largest number of cell evaluations of that solve.
+      tolerance: residual at which that solve stops, or None; see `config.Smoothing`.
+      warmup_budget: cell evaluations of a lane's warm-up; None for the independent sampler.
+      reference_budget: cell evaluations of the certified base classifier; `budget` for the independent sampler.
       lanes: samples side by side; for serial the number of chains.
       seed: of the noise and the audit.
       evaluations: cell evaluations spent on the image, warm-up and audit included.
       invalid: samples of the estimation whose logits were not finite.
       fallbacks: solver steps replaced by plain iteration, in selection, estimation and audit.
-      residuals: relative residual of the last evaluated iterate of the estimation's solves at the quantiles 0.5,
-        0.9 and 1; None for a classifier that solves nothing.
+      residuals: quantiles 0.5, 0.9 and 1 of the relative residuals of the estimation's solves, see
+        `types.Solution`; None for a classifier that solves nothing, and in a paired certificate.
       reference_residuals: the same of the audit's solves; None without an audit.
       seconds: wall time of the image's batch, divided by its images; compilation not included.
       dtype: floating point type of the cell.

@@ -1,4 +1,4 @@
-"""Numbers as text that never states more than they are, or never less."""
+"""Rounding: numbers as text that is never above the value, or never below it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 
 def down(value: float, digits: int) -> str:
-    """Decimal text that never states more than the value.
+    """Decimal text of a number, rounded down.
 
     Example:
       >>> down(0.9999, 3)
@@ -17,7 +17,7 @@ def down(value: float, digits: int) -> str:
 
 
 def percent(share: float, *, up: bool = False) -> str:
-    """A share in percent with one decimal, never more than it, or never less; of a ratio of counts the exact one.
+    """A share in percent with one decimal, rounded down or up; exact for the ratio of two counts.
 
     Example:
       >>> percent(29 / 100), percent(2 / 3), percent(2 / 3, up=True)

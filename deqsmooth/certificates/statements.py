@@ -167,7 +167,7 @@ def paired(first: Sequence[Image], second: Sequence[Image]) -> list[tuple[Image,
 
 
 def simultaneous_radii(found: Sequence[record.Certificate]) -> list[float]:
-    """Radii that hold for all the images at once, with the probability at which each certificate holds alone.
+    """Radii that hold for all images together with probability at least 1 - alpha.
 
     Every bound is computed again from its counts, at alpha divided by the number of images (Bonferroni).
     """

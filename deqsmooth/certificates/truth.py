@@ -1,4 +1,4 @@
-"""What more votes say of bounds: independent votes of the very classifier, or an audit of all serial votes."""
+"""Checks of bounds against the truth, which independent votes or an audit of all serial votes show."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from deqsmooth.statistics import bounds
 def intervals(
     found: Sequence[record.Certificate], independent: Sequence[record.Certificate]
 ) -> list[tuple[float, float]]:
-    """Intervals of the probabilities that certificates bound, each end missing with their alpha at most.
+    """Clopper-Pearson intervals of the probabilities that certificates bound, from independent votes.
+
+    Each end fails with probability at most the alpha of the certificate.
 
     Args:
       found: certificates.
-      independent: certificates of independent sampling of the classifier that they are about, of the same images.
+      independent: certificates of the same images by independent sampling of the base classifier of `found`.
     """
     counts = {c.index: c.counts for c in independent}
     return [
@@ -24,10 +26,10 @@ def intervals(
 
 
 def above(found: Sequence[record.Certificate], independent: Sequence[record.Certificate]) -> int:
-    """How many lower bounds are above what independent votes of the same classifier leave possible.
+    """The number of lower bounds above the upper ends of `intervals`.
 
-    A valid bound is, for an image, with probability 2 alpha at most: its own alpha, and that of the upper end of
-    the interval (Clopper & Pearson 1934).
+    For a valid bound this happens on an image with probability at most 2 alpha: its own alpha, and that of the
+    upper end of the interval.
 
     Args:
       found: see `intervals`.
@@ -37,7 +39,7 @@ def above(found: Sequence[record.Certificate], independent: Sequence[record.Cert
 
 
 def gaps(found: Sequence[record.Certificate], wrong: Mapping[int, int]) -> list[int]:
-    """The bound of each audit on the wrong votes of an image, less their number.
+    """For each image, the audit's upper bound on the number of wrong votes minus the true number.
 
     Args:
       found: certificates of the serial sampler.

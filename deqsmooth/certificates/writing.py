@@ -122,7 +122,10 @@ class Writer(Lines):
         return [index for index in indices if index not in done]
 
     def write(self, entry: Certificate | Unreadable) -> None:
-        """Appends a certificate, or an image without one if it has no line yet, and waits until it is on disk."""
+        """Appends a certificate or an unreadable image, and waits until it is on disk.
+
+        An unreadable image that the file already has with the same error is skipped.
+        """
         if isinstance(entry, Unreadable):
             if entry in self._unreadable:
                 return

@@ -63,14 +63,9 @@ def preset(name: str) -> Flags:
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Certifies the images that have no certificate in the file yet, and prints the certified accuracy."""
-    if arguments.predict:
-        from deqsmooth.commands import predict
-
-        return predict.run(arguments, console)
-
     from deqsmooth import data
     from deqsmooth.certificates import record, statements, writing
-    from deqsmooth.commands import progress, shares
+    from deqsmooth.commands import predict, progress, shares
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
@@ -78,7 +73,10 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
     selection = arguments.selection
     settings = arguments.smoothing
-    share = shares.own(arguments)
+    share = shares.own(arguments.share, arguments.distributed)
+    if arguments.predict:
+        folder, out, download = arguments.checkpoint, arguments.out, arguments.download
+        return predict.run(selection, settings, share, console, folder=folder, out=out, download=download)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
     chosen = selection.indices(len(dataset))

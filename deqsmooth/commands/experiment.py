@@ -14,7 +14,7 @@ import rich.console
 
 from deqsmooth import config, data
 from deqsmooth.certificates import writing
-from deqsmooth.commands import attack, progress, reproduce, train
+from deqsmooth.commands import attack, fitting, progress
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
 from deqsmooth.models import checkpoints
@@ -22,10 +22,22 @@ from deqsmooth.reports import figures
 from deqsmooth.smoothing import assembly, certification, cost, inputs, provenance
 
 
+class Request(NamedTuple):
+    """What is to be run; see the flags of `deqsmooth-reproduce`, which have the same names."""
+
+    name: str
+    scale: str
+    dataset: str
+    sigma: tuple[float, ...]
+    checkpoint: tuple[pathlib.Path, ...]
+    data_dir: str | None
+    out: pathlib.Path
+
+
 class _Context(NamedTuple):
     """Everything that the rows of a run have in common."""
 
-    arguments: reproduce.Flags
+    request: Request
     experiment: definitions.Experiment
     scale: scales.Scale
     dataset: data.Dataset
@@ -49,7 +61,7 @@ class _Subject(NamedTuple):
     rows: dict[str, config.Smoothing]
 
 
-def run(arguments: reproduce.Flags, console: rich.console.Console) -> int:
+def run(request: Request, console: rich.console.Console) -> int:
     """Trains the models and certifies the rows that do not exist yet, attacks them, and writes the page.
 
     All rows of a model are checked before the first is certified. If the models are given, the rows of all models
@@ -61,23 +73,23 @@ def run(arguments: reproduce.Flags, console: rich.console.Console) -> int:
     Raises:
       ValueError: a flag is invalid, matplotlib is missing, or a model cannot be run with a row.
     """
-    experiment = definitions.find(arguments.name)
+    experiment = definitions.find(request.name)
     if experiment.draws:
         figures.check()
-    folders = _folders(experiment, arguments)
-    scale = scales.scale(arguments.scale, arguments.dataset)
-    split = config.Selection(dataset=arguments.dataset).split
-    dataset = data.load(arguments.dataset, split, arguments.data_dir)
+    folders = _folders(experiment, request)
+    scale = scales.scale(request.scale, request.dataset)
+    split = config.Selection(dataset=request.dataset).split
+    dataset = data.load(request.dataset, split, request.data_dir)
     num_images = scale.num_images * experiment.times_images
     selection = config.Selection(
-        dataset=arguments.dataset,
-        data_dir=arguments.data_dir,
+        dataset=request.dataset,
+        data_dir=request.data_dir,
         stride=max(1, len(dataset) // num_images),
         max_images=num_images,
     )
-    context = _Context(arguments, experiment, scale, dataset, selection, console)
+    context = _Context(request, experiment, scale, dataset, selection, console)
     subjects: dict[float, Iterable[_Subject]] = {}
-    for sigma in arguments.sigma:
+    for sigma in request.sigma:
         if folders is None:
             subjects[sigma] = _trained_subjects(context, sigma)
         else:
@@ -90,21 +102,21 @@ def run(arguments: reproduce.Flags, console: rich.console.Console) -> int:
                 row, refuted = _run_row(context, subject, name, settings)
                 rows.append(row)
                 status = max(status, refuted)
-        title = f"{arguments.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
+        title = f"{request.dataset}, sigma {sigma:g}, {num_images} images, certified accuracy in percent"
         groups[title] = rows
     command = shlex.join(["deqsmooth-reproduce", *sys.argv[1:]])
-    written = page.write(experiment, command, groups, arguments.out / experiment.name)
+    written = page.write(experiment, command, groups, request.out / experiment.name)
     console.print(f"page: {written}")
     return status
 
 
-def _folders(experiment: definitions.Experiment, arguments: reproduce.Flags) -> dict[float, pathlib.Path] | None:
+def _folders(experiment: definitions.Experiment, request: Request) -> dict[float, pathlib.Path] | None:
     """Folder of the given model for each sigma; None if the experiment trains its models.
 
     Raises:
       ValueError: a sigma is repeated, the number of folders is wrong, or no model is shipped for a sigma.
     """
-    folders, sigmas = arguments.checkpoint, arguments.sigma
+    folders, sigmas = request.checkpoint, request.sigma
     checks.holds(len(set(sigmas)) == len(sigmas), "sigma", _joined(sigmas), "without repetition")
     if experiment.models is not None:
         if folders:
@@ -115,7 +127,7 @@ def _folders(experiment: definitions.Experiment, arguments: reproduce.Flags) -> 
             f"checkpoint is {_joined(folders)}; there must be one for each sigma, and these are {_joined(sigmas)}"
         )
     return {
-        sigma: folders[place] if folders else checkpoints.shipped(arguments.dataset, sigma)
+        sigma: folders[place] if folders else checkpoints.shipped(request.dataset, sigma)
         for place, sigma in enumerate(sigmas)
     }
 
@@ -126,17 +138,17 @@ def _joined(values: Sequence[Any]) -> str:
 
 def _trained_subjects(context: _Context, sigma: float) -> Iterator[_Subject]:
     """Yields the models of the experiment for a sigma, with their rows; trains those that do not exist yet."""
-    arguments, experiment = context.arguments, context.experiment
+    request, experiment = context.request, context.experiment
     assert experiment.models is not None
-    recipe = scales.recipe(arguments.dataset, context.scale, arguments.data_dir)
+    recipe = scales.recipe(request.dataset, context.scale, request.data_dir)
     for name, settings in experiment.models(recipe).items():
         settings = dataclasses.replace(settings, sigma=sigma)
         identity = serialization.to_json(dataclasses.replace(settings, data_dir=None))
         key = f"{settings.dataset}-{sigma:g}-{serialization.digest(identity)[:12]}"
-        workdir = arguments.out / "models" / key
+        workdir = request.out / "models" / key
         if not (workdir / "model").exists():
             context.console.print(f"{name}, sigma {sigma:g}: training")
-            train.run(train.Flags(settings=settings, workdir=workdir, resume=True), context.console)
+            fitting.train_model(settings, context.console, workdir=workdir, resume=True)
         yield _subject(context, results.Trained(name, workdir / "metrics.jsonl"), workdir / "model", sigma)
 
 
@@ -180,7 +192,7 @@ def _certify(context: _Context, checkpoint: checkpoints.Checkpoint, settings: co
     selection, dataset = context.selection, context.dataset
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
     path = (
-        context.arguments.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
+        context.request.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     )
     indices = selection.indices(len(dataset))
     with writing.Writer(path, header) as writer:
@@ -198,7 +210,7 @@ def _attack(context: _Context, folder: pathlib.Path, path: pathlib.Path) -> dict
         settings = dataclasses.replace(settings, steps=context.scale.attacked, step_size=None)
         out = path.with_name(f"{path.stem}-{settings.target}-{settings.steps}.attack.jsonl")
         arguments = attack.Flags(
-            file=path, attack=settings, checkpoint=folder, data_dir=context.arguments.data_dir, out=out
+            file=path, attack=settings, checkpoint=folder, data_dir=context.request.data_dir, out=out
         )
         found[out] = attack.run(arguments, context.console)
     return found

@@ -9,18 +9,37 @@ from collections.abc import Callable, Iterator
 import rich.console
 
 from deqsmooth import config, data, devices, models, types
-from deqsmooth.commands import progress, train
+from deqsmooth.commands import progress
 from deqsmooth.models import checkpoints
 from deqsmooth.training import interruption, loop, metrics, model_training, start_training, states
 
 
-def train_model(arguments: train.Flags, console: rich.console.Console) -> int:
-    """Trains a model, or resumes its training, and writes the model to `workdir/model`."""
-    settings = arguments.settings
-    _introduce(arguments, console)
+def train_model(
+    settings: config.Training,
+    console: rich.console.Console,
+    *,
+    workdir: pathlib.Path | None = None,
+    resume: bool = False,
+    download: bool = False,
+    distributed: bool = False,
+) -> int:
+    """Trains a model, or resumes its training, and writes the model to `workdir/model`.
+
+    Args:
+      settings: of the training.
+      console: that messages are printed to.
+      workdir: folder of metrics, states and the model; None for one in `runs/`.
+      resume: whether the training may continue from the newest state in the folder.
+      download: whether TFDS may download what is missing.
+      distributed: whether this is one of several processes.
+
+    Returns:
+      The exit status.
+    """
+    _introduce(distributed, console)
     model = models.build(settings.model, devices.AXIS)
-    training, test = _splits(arguments)
-    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
+    training, test = _splits(settings, download)
+    workdir = workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
     pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)
     checkpoints.check_place(workdir / "model")
     console.print(f"to {workdir}; the first {pretraining} updates are pre-training")
@@ -30,27 +49,48 @@ def train_model(arguments: train.Flags, console: rich.console.Console) -> int:
         return model_training.fit(model, settings, training, test, state)
 
     with states.Run(workdir, settings) as run:
-        variables = _fit(run, arguments.resume, initial, fit, console)
+        variables = _fit(run, resume, initial, fit, console)
     checkpoints.save(workdir / "model", variables, settings.model, settings)
     console.print(f"model: {workdir / 'model'}")
     return 0
 
 
-def train_start(arguments: train.StartFlags, console: rich.console.Console) -> int:
-    """Trains the start of a trained model, or fine-tunes both, or resumes this, and writes both."""
-    settings = arguments.settings
-    _introduce(arguments, console)
-    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(settings.dataset, settings.sigma))
+def train_start(
+    settings: config.StartTraining,
+    console: rich.console.Console,
+    *,
+    folder: pathlib.Path | None = None,
+    workdir: pathlib.Path | None = None,
+    resume: bool = False,
+    download: bool = False,
+    distributed: bool = False,
+) -> int:
+    """Trains a start for a trained model, or resumes this, and writes the model with it to `workdir/model`.
+
+    With `fine_tune` in the settings, the model and the start that it has are trained together.
+
+    Args:
+      settings: of the training.
+      console: that messages are printed to.
+      folder: of the trained model; None for the one shipped for the data set and sigma.
+      workdir: see `train_model`.
+      resume: see `train_model`.
+      download: see `train_model`.
+      distributed: see `train_model`.
+
+    Returns:
+      The exit status.
+    """
+    _introduce(distributed, console)
+    checkpoint = checkpoints.load(folder or checkpoints.shipped(settings.dataset, settings.sigma))
     model, variables = checkpoint.model, checkpoint.variables
     if not isinstance(model, types.Model):
-        raise ValueError(
-            f"{arguments.checkpoint} has an explicit classifier, which has no equilibrium and no start"
-        )
+        raise ValueError(f"{folder} has an explicit classifier, which has no equilibrium and no start")
     if settings.fine_tune is not None:
         _check_start(settings, checkpoint.start_training)
-    training, test = _splits(arguments)
+    training, test = _splits(settings, download)
     kind = "start" if settings.fine_tune is None else "fine-tuned"
-    workdir = arguments.workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
+    workdir = workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
     checkpoints.check_place(workdir / "model")
     initial = start_training.init(model, variables, settings, len(training))
 
@@ -58,7 +98,7 @@ def train_start(arguments: train.StartFlags, console: rich.console.Console) -> i
         return start_training.fit(model, variables, settings, training, test, state)
 
     with states.Run(workdir, settings, checkpoint.sha256) as run:
-        params = _fit(run, arguments.resume, initial, fit, console)["params"]
+        params = _fit(run, resume, initial, fit, console)["params"]
     variables = start_training.trained(variables, params)
     mean = start_training.mean_equilibrium(model, variables, settings, training)
     variables = {**variables, "start": {"network": params["network"], "mean": mean}}
@@ -76,19 +116,18 @@ def _check_start(settings: config.StartTraining, start: config.StartTraining | N
         )
 
 
-def _introduce(arguments: train.Flags | train.StartFlags, console: rich.console.Console) -> None:
+def _introduce(distributed: bool, console: rich.console.Console) -> None:
     """Prints the name of the process in a run of several; only the first process prints anything else."""
-    if arguments.distributed:
+    if distributed:
         number, count = devices.share(None)
         console.print(devices.process_name(number, count))
         console.quiet = number > 0
 
 
-def _splits(arguments: train.Flags | train.StartFlags) -> list[data.Dataset]:
+def _splits(settings: config.Descent, download: bool) -> list[data.Dataset]:
     """The training split, and the split that the model is evaluated on."""
-    settings = arguments.settings
     splits = ("train", config.Selection(dataset=settings.dataset).split)
-    return [data.load(settings.dataset, split, settings.data_dir, download=arguments.download) for split in splits]
+    return [data.load(settings.dataset, split, settings.data_dir, download=download) for split in splits]
 
 
 def _fit(

@@ -48,7 +48,10 @@ def main() -> int:
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Runs the pilots, prints the best plan of every classifier, and the command line of the best plan."""
+    """Prints the best plan of every classifier, from its pilot run, and the command line of the best of all.
+
+    A classifier here is the model with a sampler, a start, a solver and a budget.
+    """
     from deqsmooth import data
     from deqsmooth.certificates import rounding
     from deqsmooth.commands import progress
@@ -89,7 +92,11 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 
 
 def classifier_name(settings: config.Smoothing, solves: bool) -> str:
-    """Returns a short name: the start, or `serial`, the budget, and the solver if it is not Anderson mixing."""
+    """Returns a short name of a classifier.
+
+    It has `serial` for the serial sampler, else the start; then the budget; then the solver unless it is Anderson
+    mixing.
+    """
     if not solves:
         return "the network"
     solver = "" if settings.solver == "anderson" else f", {settings.solver}"

@@ -8,9 +8,9 @@ from typing import Any
 
 import rich.console
 
-from deqsmooth import data
+from deqsmooth import config, data
 from deqsmooth.certificates import writing
-from deqsmooth.commands import certify, progress, shares
+from deqsmooth.commands import progress, shares
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, prediction, provenance
 
@@ -18,18 +18,38 @@ _IMAGES = 64
 """Number of images that are read at a time."""
 
 
-def run(arguments: certify.Flags, console: rich.console.Console) -> int:
-    """Predicts the classes of the images that have none in the file yet, and prints the accuracy."""
-    selection, settings = arguments.selection, arguments.smoothing
-    share = shares.own(arguments)
-    dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
-    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
+def run(
+    selection: config.Selection,
+    settings: config.Smoothing,
+    share: shares.Share,
+    console: rich.console.Console,
+    *,
+    folder: pathlib.Path | None,
+    out: pathlib.Path | None,
+    download: bool,
+) -> int:
+    """Predicts the classes of the images that have none in the file yet, and prints the accuracy.
+
+    Args:
+      selection: of the images.
+      settings: of the votes.
+      share: of this process.
+      console: that progress is printed to.
+      folder: of the model; None for the one shipped for the data set and sigma.
+      out: file of the predictions; None for one in `runs/`.
+      download: whether TFDS may download what is missing.
+
+    Returns:
+      The exit status.
+    """
+    dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=download)
+    checkpoint = checkpoints.load(folder or checkpoints.shipped(selection.dataset, settings.sigma))
     indices = share.of(selection.indices(len(dataset)))
     prediction.check(settings)
     settings = certification.fit(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
-    out = arguments.out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
+    out = out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)
     with writing.Lines(out, header) as file, progress.bar(console) as shown:
         found = list(file.records)

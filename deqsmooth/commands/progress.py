@@ -1,4 +1,4 @@
-"""Progress of a command: a bar on a terminal, or a line for every twentieth of the steps elsewhere.
+"""Progress of a command: a bar on a terminal; elsewhere a line after each 5 % of the steps.
 
 The time left is computed from the average rate since the start. rich computes it from the times between recent
 steps, which is wrong if all steps of a batch end at the same time.
@@ -51,7 +51,7 @@ def begin(
 
 
 def advance(progress: rich.progress.Progress, description: str) -> None:
-    """Counts a step and updates the description; without a terminal, prints every twentieth of the steps."""
+    """Counts a step and updates the description; without a terminal, prints a line after each 5 % of the steps."""
     (task,) = progress.tasks
     progress.update(task.id, advance=1, description=description)
     total = int(task.total or 0)

@@ -48,7 +48,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         return 0
     from deqsmooth.commands import experiment
 
-    return experiment.run(arguments, console)
+    return experiment.run(experiment.Request(**vars(arguments)), console)
 
 
 def _list() -> rich.table.Table:

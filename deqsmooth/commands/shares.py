@@ -6,7 +6,6 @@ import pathlib
 from typing import NamedTuple
 
 from deqsmooth import devices
-from deqsmooth.commands import certify
 from deqsmooth.config import checks
 
 
@@ -34,14 +33,18 @@ class Share(NamedTuple):
         return "" if self.total == 1 else f"{devices.process_name(self.number, self.total)}: "
 
 
-def own(arguments: certify.Flags) -> Share:
+def own(given: str | None, distributed: bool) -> Share:
     """Returns the share of this process, from its flags or from JAX's runtime.
 
+    Args:
+      given: `I/N`, or None.
+      distributed: whether JAX's runtime knows the processes.
+
     Raises:
-      ValueError: `share` is malformed, or given together with `distributed`.
+      ValueError: the share is malformed, or given together with `distributed`.
     """
-    if arguments.distributed:
-        checks.holds(arguments.share is None, "share", arguments.share, "left out with --distributed")
+    if distributed:
+        checks.holds(given is None, "share", given, "left out with --distributed")
         # Processes share images, never samples, so that a slow or lost process does not delay the others.
         devices.disconnect()
-    return Share(*devices.share(arguments.share))
+    return Share(*devices.share(given))

@@ -89,11 +89,26 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     """Trains a model, or resumes its training."""
     from deqsmooth.commands import fitting
 
-    return fitting.train_model(arguments, console)
+    return fitting.train_model(
+        arguments.settings,
+        console,
+        workdir=arguments.workdir,
+        resume=arguments.resume,
+        download=arguments.download,
+        distributed=arguments.distributed,
+    )
 
 
 def run_start(arguments: StartFlags, console: rich.console.Console) -> int:
     """Trains the start of a trained model, or fine-tunes both, or resumes this."""
     from deqsmooth.commands import fitting
 
-    return fitting.train_start(arguments, console)
+    return fitting.train_start(
+        arguments.settings,
+        console,
+        folder=arguments.checkpoint,
+        workdir=arguments.workdir,
+        resume=arguments.resume,
+        download=arguments.download,
+        distributed=arguments.distributed,
+    )

@@ -1,4 +1,4 @@
-"""Command `deqsmooth-verify`: from files of certificates and attacks to the differences found in them."""
+"""Command `deqsmooth-verify`: checks files of certificates and attacks by computing their values again."""
 
 from __future__ import annotations
 

@@ -11,19 +11,19 @@ TARGETS = ("smoothed", "base")
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """How images are changed so that they are classified otherwise: projected gradient ascent in L2.
+    """Settings of projected gradient ascent in L2, which changes images to lower the probability of their label.
 
     Attributes:
-      target: `smoothed`, whose expectation over noise is approached by a few draws, or `base`, the classifier of a
-        single copy, here without noise.
-      steps: of the ascent.
+      target: `smoothed`, whose expectation over noise is approximated by a few draws, or `base`, the base
+        classifier without noise.
+      steps: steps of an ascent.
       step_size: length of a step, as a share of the radius; by default 2.5 / steps, which can cross the ball.
-      restarts: ascents from different places, of which the strongest counts; the first begins at the image.
-      draws: noise draws of every step, the same in all.
-      gradient_budget: terms of the Neumann series by which gradients pass the equilibrium.
-      num_estimation: votes of the prediction that decides whether an attack succeeded.
-      alpha: probability that this prediction is wrong, at most.
-      seed: of where ascents begin, and of all noise.
+      restarts: ascents from different points, of which the largest loss counts; the first begins at the image.
+      draws: noise draws, the same in every step.
+      gradient_budget: terms of the Neumann series of the implicit gradient.
+      num_estimation: samples of the prediction that decides whether an attack succeeded.
+      alpha: largest probability that this prediction is wrong.
+      seed: of the first points and of all noise.
     """
 
     target: str = "smoothed"

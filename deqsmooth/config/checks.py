@@ -1,4 +1,4 @@
-"""The form of every complaint about what a user gives: its name, its value and the rule that it breaks."""
+"""Checks of user input: each raises `ValueError` with the name, the value and the rule that it breaks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import os
 import zipfile
 from collections.abc import Iterable
-from typing import Any
 
 
 def known(kind: str, name: str, names: Iterable[str]) -> None:
@@ -25,7 +24,7 @@ def holds(condition: bool, name: str, value: object, rule: str) -> None:
         raise ValueError(f"{name} is {value}; it must be {rule}")
 
 
-def positive(settings: Any, *names: str) -> None:
+def positive(settings: object, *names: str) -> None:
     """Raises `ValueError` unless these attributes of settings are at least 1."""
     for name in names:
         holds(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")

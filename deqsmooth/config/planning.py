@@ -1,4 +1,4 @@
-"""Settings of a plan: what is to be certified, and how much may be spent on finding out at what cost."""
+"""Settings of planning: the radius to certify, and the size of the pilot runs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from deqsmooth.config import checks, solve
 
 @dataclasses.dataclass(frozen=True)
 class Planning:
-    """What a plan is made for, and the pilot that it is made from.
+    """Settings of the search for the cheapest way to certify a radius.
 
     Attributes:
       radius: wanted L2 radius, in pixels of [0, 1].
       sigma: standard deviation of the noise, in the same unit.
-      alpha: probability that a certificate is false, at most.
+      alpha: largest probability that a certificate is false.
       max_samples: largest number of samples of an image.
-      slack: by how much the expected certified accuracy may fall behind the best that was found; see
-        `planning.choose`.
-      pilot_images: how many images the pilot certifies, evenly spaced.
-      pilot_samples: with how many samples each.
-      pilot_audit: of which so many are audited, for serial sampling.
+      slack: tolerated difference of the expected certified accuracy from the best; see `planning.choose`.
+      pilot_images: number of evenly spaced images of a pilot run.
+      pilot_samples: samples of each.
+      pilot_audit: audited votes of each, for serial sampling.
       dtype: floating point type of the cell.
-      seed: of the noise of the pilot, which the certificates must not see again, and of the simulation.
+      seed: of the pilot's noise and of the simulation; it must differ from the seed of the certificates.
     """
 
     radius: float
@@ -41,7 +40,7 @@ class Planning:
         checks.holds(
             math.isfinite(self.radius) and self.radius > 0, "radius", self.radius, "a finite positive number"
         )
-        solve.check_noise(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         checks.holds(0 <= self.slack < 1, "slack", self.slack, "in [0, 1)")
         checks.positive(self, "max_samples", "pilot_images", "pilot_samples", "pilot_audit")

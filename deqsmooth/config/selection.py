@@ -19,9 +19,9 @@ class Selection:
       dataset: name of the data set: `digits`, `cifar10`, `imagenet` or `arrays`, a file of your own.
       data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file with `images` and `labels`.
       split: by default `test`, for imagenet `validation`.
-      stride: every how many images; by default 8 for digits, 20 for cifar10, 100 for imagenet.
+      stride: distance of two chosen images; by default 8 for digits, 20 for cifar10, 100 for imagenet.
       start_index: index of the first image.
-      max_images: how many images at most.
+      max_images: largest number of images.
     """
 
     dataset: str = "digits"

@@ -7,9 +7,14 @@ import hashlib
 import json
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deqsmooth.config import architecture, checks
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 # Metadata of a setting that came after others had been recorded: it is written only when it is given, so that what
 # was recorded before keeps its digest.
@@ -24,27 +29,29 @@ RETIRED: dict[str, dict[str, Any]] = {
 }
 
 
-def to_json(settings: Any) -> dict[str, Any]:
+def to_json(settings: DataclassInstance) -> dict[str, Any]:
     """Settings as plain JSON values; a model carries its family under `name`. See also `LATER`."""
     encoded = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if value is None and field.metadata == LATER:
             continue
-        encoded[field.name] = to_json(value) if dataclasses.is_dataclass(value) else value
+        is_settings = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        encoded[field.name] = to_json(value) if is_settings else value
     for name, kind in architecture.MODELS.items():
         if type(settings) is kind:
             encoded["name"] = name
     return json.loads(json.dumps(encoded))
 
 
-def from_json(kind: type, encoded: dict[str, Any]) -> Any:
+def from_json(kind: type[Settings], encoded: dict[str, Any]) -> Settings:
     """Settings of a kind from what `to_json` gave.
 
-    Files of older versions can be read: a missing setting takes its default, and one of `RETIRED` is dropped.
+    Files of older versions can be read: a missing setting takes its default, and a setting of `RETIRED` with the
+    value given there is dropped.
 
     Raises:
-      ValueError: a name is unknown or retired, or a value breaks its rule.
+      ValueError: a name is unknown, a retired setting has another value, or a value breaks its rule.
     """
     hints, values = typing.get_type_hints(kind), dict(encoded)
     if kind in architecture.MODELS.values():
@@ -65,7 +72,7 @@ def from_json(kind: type, encoded: dict[str, Any]) -> Any:
 
 
 def without_retired(kind: type, encoded: dict[str, Any]) -> dict[str, Any]:
-    """Encoded settings without those of `RETIRED`, whatever their values: for what they do not matter to."""
+    """Encoded settings without those of `RETIRED`, whatever their values; for verification, which needs none."""
     return {name: value for name, value in encoded.items() if name not in RETIRED.get(kind.__name__, {})}
 
 

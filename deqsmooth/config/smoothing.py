@@ -34,15 +34,16 @@ class Smoothing:
     Attributes:
       sigma: standard deviation of the noise, in pixels of [0, 1].
       sampler: `independent` (standard randomized smoothing), or `serial` (SRS: each solve starts from the
-        equilibrium of another sample, and an audit pays for the dependence).
-      start: where a solve begins. Serial: `previous`, `first` or `clean`. Independent: `zero`, `constant` or
-        `learned`, which are functions of the noisy input.
+        equilibrium of another sample, and an audit bounds the number of votes that this makes wrong).
+      start: initial state of a solve. Serial: `previous`, `first` or `clean`; see `kernels.serial`. Independent:
+        `zero`, `constant` (a stored mean equilibrium) or `learned` (predicted from the noisy input); see `starts`.
       solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent.
-      tolerance: relative residual at which that solve stops, decided for each sample by itself.
-      warmup_budget: serial: evaluations of the first solve of each lane; 10 by default.
-      reference_budget: serial: evaluations of the reference classifier, which the audit solves with from zero; 30
-        by default.
+      tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
+      warmup_budget: serial: cell evaluations of the warm-up, the solve from zero that gives each lane its first
+        state before its first sample, in selection and again in estimation; 10 by default.
+      reference_budget: serial: cell evaluations of the reference classifier. It is the base classifier that is
+        certified; it solves from zero, and the audit evaluates it. 30 by default.
       num_selection: samples that select the class (N0 in the papers).
       num_estimation: samples that the bound counts (N).
       num_audit: serial: votes that are solved again with the reference (K); 1,000 by default.
@@ -55,10 +56,10 @@ class Smoothing:
       alpha: largest probability that a certificate is false.
       alpha_audit: part of alpha that the audit takes; half of it by default.
       bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
-      lanes: samples of an image that are solved side by side; 100 by default. Serial: the number of chains, which
-        is part of the result.
-      images_per_batch: serial: images solved side by side. Independent: how many times `lanes` samples, of any
-        images, make one call. By default as many as keep every device busy.
+      lanes: samples of an image that are solved side by side; 100 by default. Serial: the number of chains,
+        which each begin with a warm-up; the votes depend on it.
+      images_per_batch: serial: images solved side by side. Independent: units in one call; a unit is up to `lanes`
+        samples of one image. By default as many as keep every device busy.
       block: rows (lanes of any images) in one compiled evaluation; 100 by default on CPU, 400 elsewhere. The
         memory of a device grows with it; `auto` halves it until it fits.
       dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
@@ -100,7 +101,8 @@ class Smoothing:
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        solve.check(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
+        solve.check(self.solver, self.budget)
         self._check_start()
         sizes = ("num_selection", "num_estimation", "lanes", "images_per_batch", "block", *_SERIAL_ONLY[:3])
         for name in sizes:
@@ -189,12 +191,12 @@ class Smoothing:
 
     @property
     def alpha_count(self) -> float:
-        """The part of alpha that all readings of the counts take together."""
+        """The part of alpha for the counts, all looks together."""
         return self.alpha - (self.alpha_audit or 0.0)
 
     @property
     def look_alphas(self) -> dict[int, float]:
-        """The part of alpha that each reading of the counts takes, by its number of samples."""
+        """The part of alpha that each look takes, by its number of samples; without looks, N takes all of it."""
         sizes = self.looks or (self.num_estimation,)
         return looks.alphas(self.alpha_count, sizes, self.spending or looks.PROPORTIONAL)
 
@@ -237,7 +239,7 @@ class Paired(Smoothing):
 
     @property
     def alpha_count(self) -> float:
-        """The part of alpha that all readings of the counts take together."""
+        """The part of alpha for the counts, all looks together."""
         return self.alpha - (self.alpha_pairs or 0.0)
 
 

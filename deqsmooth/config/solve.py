@@ -1,9 +1,8 @@
-"""Rules that training and certification share: how an equilibrium is solved for, and under which noise."""
+"""Rules that the settings of training and of certification share: those of noise and of a solve."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from deqsmooth.config import checks
 
@@ -11,20 +10,15 @@ SOLVERS = ("plain", "anderson", "sketched-anderson", "broyden", "jaxopt")
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
 
-def check(settings: Any) -> None:
-    """Raises `ValueError` unless sigma, seed, dtype, solver and budget keep their rules."""
-    check_noise(settings)
-    checks.known("solver", settings.solver, SOLVERS)
-    checks.positive(settings, "budget")
+def check(solver: str, budget: int | None) -> None:
+    """Raises `ValueError` unless the solver is known and the budget is at least 1."""
+    checks.known("solver", solver, SOLVERS)
+    checks.holds(budget is not None and budget >= 1, "budget", budget, "at least 1")
 
 
-def check_noise(settings: Any) -> None:
-    """Raises `ValueError` unless sigma, seed and dtype keep their rules."""
-    checks.holds(
-        math.isfinite(settings.sigma) and settings.sigma > 0,
-        "sigma",
-        settings.sigma,
-        "a finite positive number, in pixels of [0, 1]",
-    )
-    checks.holds(0 <= settings.seed < 2**32, "seed", settings.seed, "from 0 to 2**32 - 1")
-    checks.known("dtype", settings.dtype, DTYPES)
+def check_noise(sigma: float, seed: int, dtype: str) -> None:
+    """Raises `ValueError` unless sigma, seed and the type of the cell keep their rules."""
+    rule = "a finite positive number, in pixels of [0, 1]"
+    checks.holds(math.isfinite(sigma) and sigma > 0, "sigma", sigma, rule)
+    checks.holds(0 <= seed < 2**32, "seed", seed, "from 0 to 2**32 - 1")
+    checks.known("dtype", dtype, DTYPES)

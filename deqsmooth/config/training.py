@@ -84,7 +84,7 @@ class Training(Descent):
       adversarial_epochs: epochs after pre-training over which the radius grows linearly to its value.
       jacobian_weight: weight of the Jacobian penalty.
       jacobian_frequency: fraction of the updates that have the penalty.
-      jacobian_budget: range (low, high) from which an update with the penalty draws the change of its `budget`.
+      jacobian_budget: (low, high), the range of a random integer that an update with the penalty adds to `budget`.
       jacobian_increment: added to the weight every `jacobian_interval` updates.
       jacobian_interval: number of updates between two increments.
       jacobian_epochs: epochs after which no update has the penalty; by default the penalty never ends.
@@ -121,7 +121,8 @@ class Training(Descent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        solve.check(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
+        solve.check(self.solver, self.budget)
         checks.known("gradient", self.gradient, GRADIENTS)
         checks.known("loss", self.loss, LOSSES)
         checks.positive(self, "pretraining_budget", "gradient_budget", "jacobian_interval", "reference_budget")
@@ -186,7 +187,8 @@ class StartTraining(Descent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        solve.check(self)
+        solve.check_noise(self.sigma, self.seed, self.dtype)
+        solve.check(self.solver, self.budget)
         checks.positive(self, "reference_budget")
         for name in ("distance_weight", "fine_tune"):
             if getattr(self, name) is not None:

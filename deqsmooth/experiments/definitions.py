@@ -1,7 +1,8 @@
 """The experiments of the paper (Gao et al. 2024) as data: the question, the settings and the published results.
 
-An experiment certifies the same images once for each of its rows, with a given model or with each model that it
-trains. Its scale sets the numbers of images, samples and epochs.
+A row of an experiment is one run of certification with its own settings. All rows of an experiment certify the
+same images, with a given model or with each model that the experiment trains. The scale sets the numbers of
+images, samples and epochs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Experiment:
     Attributes:
       name: name of the experiment.
       question: the question.
-      expected: results that the paper reports, or that a sound bound allows.
+      expected: expected results, as text: what the paper reports, or what theory implies.
       rows: scale -> the settings of every row, except sigma; the other rows are compared with the first.
       published: table of the paper; None if it is not included.
       models: recipe of the data set -> the training settings of every model that the rows are run with, except

@@ -94,6 +94,7 @@ def _provenance(
     hours = sum(c.seconds for c in found) / 3600
     return (
         f"## Where the numbers come from\n\n`{command}`, on {first.header['device']}, {versions}: {hours:.2f} "
-        f"hours of sampling, alpha {first.settings.alpha:g}. Every number above is computed from these files; "
-        "`deqsmooth-verify` checks certificates and attacks:\n\n" + "\n".join(f"- `{file}`" for file in files)
+        f"hours of sampling, alpha {first.settings.alpha:g}. Every number above is computed from these files; if "
+        "they are packed, `records.tar.gz` beside their folder holds them. `deqsmooth-verify` checks certificates "
+        "and attacks, also inside archives:\n\n" + "\n".join(f"- `{file}`" for file in files)
     )

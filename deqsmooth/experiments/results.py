@@ -78,7 +78,10 @@ def tables_of(title: str, group: Sequence[Row], checked: Checked) -> Iterator[ta
 
 
 def figures_of(group: Sequence[Row], checked: Checked) -> Iterator[figures.Figure]:
-    """Yields figures of bounds and of what they bound, as far as independent votes or a full audit show it.
+    """Yields figures that compare bounds with the true values.
+
+    A serial row has a figure of radii if a row above it has independent votes of the same classifier. A row that
+    audits all its votes has a figure of the slack of smaller audits of the same votes.
 
     Args:
       group: see `tables_of`.
@@ -122,7 +125,7 @@ def _other_bounds(serial: verification.Checked) -> dict[str, list[record.Certifi
 
 
 def _independent_votes(row: Row, group: Sequence[Row], checked: Checked) -> list[record.Certificate]:
-    """Certificates of the first independent row, above a row, that has its reference; empty if there is none."""
+    """Certificates of the first independent row above `row` that certify the same classifier; empty if none do."""
     reference = checked[row.path].header["reference"]
     for other in (checked[above.path] for above in group[: group.index(row)]):
         if other.settings.sampler == "independent" and other.header["reference"] == reference:
@@ -154,7 +157,7 @@ def _possible_radii(
 def _full_audits(
     group: Sequence[Row], checked: Checked
 ) -> Iterator[tuple[verification.Checked, list[tuple[str, verification.Checked]]]]:
-    """Yields each row that audits all its votes, and the named audits of the same votes if there are several."""
+    """Yields each row that audits all its votes, with all audits of these votes by name, if there are others."""
     rows = [(row.name, checked[row.path]) for row in group]
     for _, full in rows:
         audits = [(name, other) for name, other in rows if _votes_settings(other) == _votes_settings(full)]
@@ -168,7 +171,10 @@ def _votes_settings(checked: verification.Checked) -> tuple[Any, ...]:
 
 
 def _slacks(audit: verification.Checked, full: verification.Checked) -> list[float]:
-    """For each image the bound of an audit on the wrong votes minus their number, in percent of the votes."""
+    """The slack of an audit for each image, in percent of the votes.
+
+    The slack is the audit's upper bound on the number of wrong votes, minus the number that the full audit found.
+    """
     wrong = {c.index: c.mismatches for c in full.found}
     return [100 * gap / full.settings.num_estimation for gap in truth.gaps(audit.found, wrong)]
 

@@ -1,4 +1,7 @@
-"""Model families, one per file: `build` takes a size and gives the model as data."""
+"""Model families, one per file: `build` takes a size and gives the model as data.
+
+A size is a dataclass of `config.architecture`: the hyperparameters of the architecture.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
 
     Args:
       size: size of the model.
-      axis_name: mapped axis of the devices that share a training batch. Batch statistics are then those of the
-        whole batch, on any number of devices.
+      axis_name: mapped axis of the devices that share a training batch. If it is given, batch statistics are
+        averaged over it; otherwise each device normalises by its own.
     """
     if isinstance(size, architecture.ResnetModel):
         return resnet.resnet(size, axis_name)

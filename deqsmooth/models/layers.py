@@ -6,6 +6,7 @@ Their backward passes stay fast inside XLA loops. Activations are NHWC and kerne
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -47,7 +48,7 @@ def _convolve_forward(
 
 
 def _convolve_backward(
-    stride: int, padding: Padding, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    stride: int, padding: Padding, residuals: tuple[Any, Any], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     # Interior padding inserts a cotangent of zero at the positions that the stride skipped.

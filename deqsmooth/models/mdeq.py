@@ -155,9 +155,9 @@ class _Readout(nn.Module):
 def mdeq(size: architecture.MdeqModel, axis_name: str | None = None) -> types.Model:
     """Returns the multiscale DEQ of a size.
 
-    The state is a tuple of branches [lanes, height / 2^i, width / 2^i, channels_i]. `bind` applies weight
-    normalisation `w = direction * scale / |direction|` once per solve. In training, `inject` draws dropout masks
-    once per solve, from the key of the lane.
+    The state is a tuple of branches [lanes, height / 2^i, width / 2^i, channels_i], with the height and width of
+    the image divided by 2^num_strided. `bind` applies weight normalisation `w = direction * scale / |direction|`
+    once per solve. In training, `inject` draws dropout masks once per solve, from the key of the lane.
 
     Args:
       size: size of the model.

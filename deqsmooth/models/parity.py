@@ -28,8 +28,8 @@ class Comparison(NamedTuple):
 
     Attributes:
       quantity: name of the quantity in the recorded arrays.
-      error: largest absolute difference, for quantities of the cell divided by the root mean square of the
-        recorded values; for labels, the number of differences.
+      error: largest absolute difference. For the injection and the cell evaluation it is divided by the root mean
+        square of the recorded values. For predicted classes (`labels`) it is the number of differences.
       limit: largest error that passes.
     """
 
@@ -54,8 +54,10 @@ def compare(
       variables: variables of the model.
       size: size of the model.
       vectors: recorded arrays by name. Multiscale DEQ: images `x`, `x1` and `x2`; the injection `injection_0` of
-        `x`; a state `zrand_i`, one cell evaluation `f_i` of it, and its logits `head_logits_zrand`; logits
-        `logits_RUN` of solver runs. Residual network: images `x` and their `logits`.
+        `x`; a state `zrand_i`, one cell evaluation `f_i` of it, and its logits `head_logits_zrand`. Logits of
+        solves from zero: `logits_SOLVER_BUDGET` of `x`, `logits_warmup10_x1` and `logits_cold10_x2`. Logits of
+        solves of `x2` from the solution of `x1`: `logits_warm_x2_SOLVER_BUDGET`. Residual network: images `x` and
+        their `logits`.
 
     Raises:
       ValueError: if an array is missing, or does not have the shape that the model computes.

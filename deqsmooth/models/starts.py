@@ -57,5 +57,5 @@ def learned(network: types.StartNetwork, params: types.Parameters) -> base_class
 
 
 def state(z: types.State) -> base_classifier.Start:
-    """A given state of the same lanes, such as the solution of another sample."""
+    """Given states, one for each lane, whatever the input: for example the solutions of other samples."""
     return lambda u: z

@@ -86,7 +86,7 @@ def certified_accuracy(
     Args:
       runs: results of the images, by name of the run.
       attacked: pairs (radius, robust accuracy in [0, 1]), by name of the run.
-      alpha: largest probability that an interval over images misses.
+      alpha: 1 minus the confidence level of the bands, which are intervals over images.
     """
     largest = max(line.radius for found in runs.values() for line in found) or 1.0
     radii = np.linspace(0, 1.05 * largest, _POINTS)
@@ -198,9 +198,9 @@ def possible_radii(
     Args:
       name: stem of the figure's files.
       caption: see `Figure`.
-      possible: interval (least, largest) of the true radius of every image, from independent votes; the ends may
-        be infinite.
-      bounds: certified radii of the images, by the names of three formulas, the last of which is not valid.
+      possible: confidence interval (least, largest) of the radius at the true class probability, for every image,
+        from independent votes; the ends may be infinite.
+      bounds: certified radii of the images by the name of the bound, for three bounds; the last is not valid.
     """
     order = np.lexsort(np.transpose(possible))
     lower, upper = np.transpose(possible)[:, order]

@@ -44,7 +44,7 @@ def mean_cost(found: Sequence[record.Certificate]) -> tuple[str, str, str]:
 
 
 def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
-    """Returns cells with the average certified radius and the mean radius, rounded down."""
+    """Returns cells with two mean radii, rounded down: wrong predictions count 0 (ACR), or with their radius."""
     return (
         rounding.down(statements.average_certified_radius(found), 3),
         rounding.down(statements.mean_radius(found), 3),

@@ -24,7 +24,11 @@ def certified_accuracy(found: Sequence[record.Certificate], at: Sequence[float])
 
 
 def summary(found: Sequence[record.Certificate]) -> table.Table:
-    """Returns a table of averages over the images of a run; rows that would be zero are left out."""
+    """Returns a table of averages over the images of a run.
+
+    Audited votes and pairs have a row if there are any; so have samples that were not finite and steps replaced by
+    plain iteration.
+    """
     rows = [
         ("ACR (wrong predictions count 0)", rounding.down(statements.average_certified_radius(found), 3)),
         ("mean radius (wrong predictions included)", rounding.down(statements.mean_radius(found), 3)),

@@ -1,1 +1,1 @@
-"""Randomized smoothing: noisy copies of an image, their votes, and the certificate that comes of them."""
+"""Randomized smoothing: noisy copies of an image, their votes, and the certificate that follows."""

@@ -65,8 +65,8 @@ def attack(
 ) -> Iterator[attempts.Attempt]:
     """Attacks the images of certificates at every radius, from the smallest.
 
-    The smoothed class of an attacked image is predicted from noise that the attack did not use. If the class
-    changed, the attack also counts for the larger radii.
+    The smoothed class of an attacked image is predicted from noise that the attack did not use. If the prediction
+    is a class other than the label, the image is not attacked again: the attempt counts for every larger radius.
 
     Args:
       checkpoint: the model that the certificates are about.

@@ -28,7 +28,7 @@ def certify(
     indices: npt.ArrayLike | None = None,
     programs: sampler.Programs | None = None,
 ) -> Iterator[record.Certificate]:
-    """Certifies images, in order; with `looks`, each as soon as its sampling stops.
+    """Certifies images in order; with `looks`, certificates come in the order in which sampling stops.
 
     Everything is checked and compiled when the first certificate is asked for, before any sample.
 

@@ -19,7 +19,7 @@ def memory(programs: sampler.Programs) -> dict[str, int]:
 
 
 def seconds(programs: sampler.Programs, image: np.ndarray) -> float:
-    """Largest expected number of seconds of an image [H, W, C], from one call whose votes are dropped."""
+    """Estimated seconds of an image [H, W, C] that needs every sample and evaluation, from one timed call."""
     settings = programs.settings
     batch = settings.images_per_batch
     num = settings.lanes if isinstance(settings, config.Independent) else settings.num_selection

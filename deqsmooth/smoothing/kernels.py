@@ -79,11 +79,12 @@ def serial(
     with an audit; see `bounds.audited_lower`.
 
     Args:
-      warm_up: classifies images from a start that is a function of the image, with a budget for the first
-        equilibrium.
+      warm_up: classifies images from a start that is a function of the image; its solution is the first state of a
+        lane. Its logits are not used.
       classify: classifies images from given states.
-      start: `previous`: the state of the lane's previous sample; `first`: always that of its first sample;
-        `clean`: always that of the image without noise.
+      start: initial state of a sample's solve. `previous`: the lane's last finite solution, at first that of
+        the warm-up. `first`: always the solution of the warm-up on the lane's first sample. `clean`: always the
+        solution of the warm-up on the image without noise.
     """
 
     def init(images: types.Images, noisy: types.Images) -> tuple[types.State, types.Counts]:

@@ -22,6 +22,7 @@ _EVALUATIONS_PER_ROW = 32
 # At the end of a call of continuous batching lanes are idle; many rows a lane make that a small share.
 _ROWS_PER_LANE = 32
 
+_NAMES = [field.name for field in dataclasses.fields(config.Smoothing)]
 AnySettings = TypeVar("AnySettings", bound=config.Smoothing)
 
 
@@ -74,6 +75,3 @@ def _rows(settings: config.Smoothing, block: int) -> int:
     if settings.continuous:
         return rows * _ROWS_PER_LANE
     return rows * max(1, _EVALUATIONS_PER_ROW // (settings.budget or 1))
-
-
-_NAMES = [field.name for field in dataclasses.fields(config.Smoothing)]

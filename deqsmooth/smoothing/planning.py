@@ -118,7 +118,7 @@ def pilot(
 
 
 def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
-    """Every plan for a classifier that can certify the radius at all."""
+    """Plans for the classifier of a pilot: all considered settings whose largest radius reaches the wanted one."""
     sizes = [size for size in _SIZES if size <= settings.max_samples]
     if found.settings.sampler == "serial":
         yield from _serial_plans(found, settings, sizes)
@@ -192,7 +192,7 @@ def _simulate(found: Pilot, chosen: config.Smoothing, settings: config.Planning)
 
 
 def _serial_plans(found: Pilot, settings: config.Planning, sizes: Sequence[int]) -> Iterator[Plan]:
-    """Plans of audited sampling, whose wrong votes are bounded as by the formula `paper`."""
+    """Plans of the serial sampler; their results are estimated by the formula `paper`, whatever their bound."""
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     wrong = _shares(rng, found.mismatches, found.audited)
@@ -218,4 +218,4 @@ def _serial_plans(found: Pilot, settings: config.Planning, sizes: Sequence[int])
                 surviving = np.floor(count * (1 - np.array(table)[mismatches]))
                 reached = surviving >= bounds.least_count(size, chosen.alpha_count, asked)
                 resolved = layout.resolve(dataclasses.replace(chosen, lanes=found.settings.lanes))
-                yield _plan(found, chosen, np.mean(reached * found.correct, 0), resolved.evaluations)
+                yield _plan(found, chosen, np.mean(reached * found.correct, 0), float(resolved.evaluations))

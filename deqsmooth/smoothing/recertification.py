@@ -1,8 +1,9 @@
 """Recertification: certificates of a classifier become those of another one that is near it.
 
-The other classifier may be quantised, fine-tuned or solved shorter. Both are evaluated on a few samples of every
-image, and what the class may have lost of its votes is bounded from these pairs (Ugare et al. 2024, Incremental
-Randomized Smoothing). The nearer the two are, the less is lost; the cost is that of the pairs.
+The other classifier may be quantised, fine-tuned or solved with fewer evaluations. Both are evaluated on a few
+samples of every image (pairs). The pairs bound the probability that only the first classifier gives the class, and
+this bound is subtracted from the lower bound of the first (Ugare et al. 2024, Incremental Randomized Smoothing).
+The nearer the two are, the less radius is lost. The only cost is that of the pairs.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
 
 
 def base_settings(settings: config.Smoothing, **change: Any) -> config.Smoothing:
-    """The base classifier of independent sampling by some settings, without their looks, pairs and layout."""
+    """Settings of independent sampling of the same base classifier, with `change`; no looks, pairs or layout."""
     names = {field.name for field in dataclasses.fields(config.Smoothing)} - {*_LAYOUT, *_ESTIMATION, "bound"}
     return config.Smoothing(**{**{name: getattr(settings, name) for name in names}, **change})
 
@@ -67,7 +68,7 @@ def recertify(
       dataset: the images.
 
     Yields:
-      A certificate for each that there was, with the cell evaluations of both classifiers in `evaluations`.
+      A certificate for each of `found`. Its `evaluations` are those of both classifiers on the pairs alone.
 
     Raises:
       ValueError: the two classifiers do not have the same number of classes.

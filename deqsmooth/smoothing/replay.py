@@ -27,10 +27,10 @@ def replay(
     num: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Samples some certificates of a file again, chosen at random.
+    """Draws the votes of randomly chosen certificates of a file again, and compares them.
 
-    On the kind of device and with the versions that the header names, all votes must be equal. Elsewhere a
-    thousandth of them may differ.
+    On the kind of device and with the versions that the header names, all counts must be equal. Elsewhere a
+    certificate passes if at most a thousandth of its estimation votes are for another class.
 
     Args:
       header: of the file.
@@ -45,7 +45,7 @@ def replay(
       Every difference.
 
     Raises:
-      ValueError: model or data are not those of the header.
+      ValueError: model or data are not those of the header, or the certificates are paired.
     """
     provenance.agree(header, checkpoint, dataset)
     chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]

@@ -1,7 +1,8 @@
 """The sampler: compiled programs that draw noisy copies of a batch of images and give their votes.
 
 A program is compiled once for a run: images, their indices, the phase and the sample indices are arguments. On the
-devices the samples of a batch are rows of lanes; on the host they are ordered by image.
+devices the samples of a batch are arranged in rows, each a lane of one image; on the host they are ordered by
+image and sample.
 """
 
 from __future__ import annotations
@@ -144,9 +145,13 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
     """The program that runs the scan of a kernel over blocks of rows."""
 
     def program(
-        parameters: Any, images: types.Images, indices: jax.Array, phases: jax.Array, samples: jax.Array
+        parameters: types.Parameters,
+        images: types.Images,
+        indices: jax.Array,
+        phases: jax.Array,
+        samples: jax.Array,
     ) -> tuple[kernels.Info, jax.Array]:
-        def on_block(shared: tuple[Any, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
+        def on_block(shared: tuple[types.Parameters, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
             lane_images, keys = _lanes(settings.seed, batch, rows)
             found = kernels.run(kernel_of(parameters), lane_images, keys, rows.samples.T, settings.sigma)
@@ -167,9 +172,13 @@ def _continuous(
     """The program that gives every device a queue of rows; see `continuous_batching`."""
 
     def program(
-        parameters: Any, images: types.Images, indices: jax.Array, phases: jax.Array, samples: jax.Array
+        parameters: types.Parameters,
+        images: types.Images,
+        indices: jax.Array,
+        phases: jax.Array,
+        samples: jax.Array,
     ) -> tuple[kernels.Info, jax.Array]:
-        def on_device(shared: tuple[Any, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
+        def on_device(shared: tuple[types.Parameters, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
 
             def noisy(chosen: jax.Array) -> types.Images:

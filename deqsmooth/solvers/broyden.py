@@ -20,8 +20,8 @@ class Memory(NamedTuple):
     Attributes:
       steps: pytree, each leaf [lanes, budget - 1, ...]; zero for steps that are not taken yet.
       gram: inner products of the steps [lanes, budget - 1, budget - 1].
-      inverse: lower triangular matrices that map the inner products of the earlier steps with the residual to the
-        coefficients c of the next step [lanes, budget - 1, budget - 1].
+      inverse: lower triangular matrices L with c = L p, where p are the inner products of the earlier steps with g
+        and c are the coefficients of the next step [lanes, budget - 1, budget - 1].
     """
 
     steps: types.State
@@ -33,10 +33,10 @@ class Memory(NamedTuple):
 class Broyden:
     """A `loop.Method`: good Broyden on g(z) = f(z) - z (Broyden 1965), full memory, unit steps.
 
-    The estimate of the inverse Jacobian starts at -I, so that one evaluation gives f(z). After full steps it is a
-    product of factors I + s_{i+1} s_i^T / |s_i|^2. The next step needs one pass over the earlier steps for inner
-    products and one for their sum (Kelley 1995, "Iterative Methods for Linear and Nonlinear Equations", section
-    7.3):
+    The estimate of the inverse Jacobian starts at -I, so that one evaluation gives f(z). Each later full step
+    s_{i+1} multiplies it from the left by I + s_{i+1} s_i^T / |s_i|^2. The next step needs one pass over the
+    earlier steps for inner products and one for their sum (Kelley 1995, "Iterative Methods for Linear and
+    Nonlinear Equations", section 7.3):
 
         c_i = s_i^T (g + sum_{j<i} c_j s_{j+1}) / |s_i|^2,
         s_k = (g + sum_{i<k-1} c_i s_{i+1}) / (1 - c_{k-1}).

@@ -1,7 +1,8 @@
 """Gradients through an equilibrium, and estimates of the cell's Jacobian there.
 
-Takes a cell and an equilibrium that some solver found, gives the same state with gradients attached. The
-derivative of `z = cell(params, z, u)` depends on z alone, not on the solver (Bai et al. 2019).
+Takes a cell and an equilibrium that some solver found, gives the equilibrium with gradients attached (see
+`Attach`). The derivative of the solution of `z = cell(params, z, u)` with respect to params and u does not depend
+on the solver that found it (Bai et al. 2019).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Progress(NamedTuple):
     """State of a solve to a tolerance; all leaves are [lanes, ...], and lanes may have started at different times.
 
     Attributes:
-      age: number of evaluations so far [lanes].
+      age: number of calls of `advance` since the lane began [lanes]; it also grows after the lane has stopped.
       z: the next iterate to evaluate.
       memory: memory of the method, one for each lane.
       active: whether a lane continues [lanes].
@@ -147,7 +147,7 @@ class Solver:
         return Progress(nothing, z, memory, nothing == 0, types.Solution(z, nothing + jnp.inf, nothing, nothing))
 
     def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
-        """Makes one more evaluation; lanes that are not active do not change.
+        """Makes one more evaluation of f. In lanes that are not active, `z` and `best` do not change.
 
         Raises:
           ValueError: if the solver has no tolerance.

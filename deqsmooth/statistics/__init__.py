@@ -1,1 +1,1 @@
-"""Bounds on probabilities and when a run may stop: numbers in, numbers out."""
+"""Statistics: confidence bounds, looks and tests; numbers in, numbers out."""

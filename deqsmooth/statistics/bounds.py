@@ -30,7 +30,7 @@ class Audit(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Samples on which a certified classifier f and another classifier f' are both evaluated.
+    """Samples on which two classifiers are evaluated: f, whose votes are counted, and f', which is certified.
 
     Attributes:
       num: independent samples.
@@ -106,19 +106,20 @@ def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: 
 def exact_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
     """Lower bound on P(f = A) from audited votes, by the hypergeometric distribution.
 
-    With probability 1 - alpha_audit at most M votes are wrong, whatever the dependence between votes, because the
-    random draw of the audit is the only randomness used. Then f gave A at least `count - M` times in `trials`
-    independent trials, to which Clopper-Pearson applies at alpha_count. The union bound gives
-    alpha_audit + alpha_count in all.
+    A vote for A is wrong if f gives its sample another class. With probability at least 1 - audit.alpha at most M
+    votes are wrong. M is a bound over the random draw of the audit, so that it holds for any dependence between
+    votes. Then f gives A to at least `count - M` of `trials` independent samples, to which Clopper-Pearson applies
+    at alpha_count. By the union bound the failure probability is at most audit.alpha + alpha_count.
     """
     wrong = hypergeometric_upper(audit.mismatches, audit.num, count, audit.alpha)
     return clopper_pearson_lower(count - wrong, trials, alpha_count)
 
 
 def paper_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
-    """The bound as published (Gao et al. 2024, section 4.3): a binomial bound on the share of wrong votes.
+    """The bound as published (Gao et al. 2024, section 4.3).
 
-    It is valid and a little looser than `exact_lower`.
+    It multiplies the count by a binomial lower bound on the share of votes that the reference confirms, and then
+    applies Clopper-Pearson. It is valid and a little looser than `exact_lower`.
     """
     return clopper_pearson_lower(math.floor(count * _surviving(audit)), trials, alpha_count)
 
@@ -126,8 +127,9 @@ def paper_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> fl
 def reference_code_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
     """The formula of the paper's released code. NOT A VALID BOUND.
 
-    It multiplies the count and the number of trials by the same share of surviving votes. So it ignores wrong
-    votes, and exceeds the truth far more often than alpha. It exists to compute published tables again.
+    It multiplies the count and the number of trials by the same bound on the share of confirmed votes. Their ratio
+    stays the same, so that wrong votes are not subtracted, and the result exceeds the truth far more often than
+    alpha. It exists to reproduce published tables.
     """
     surviving = _surviving(audit)
     return clopper_pearson_lower(math.floor(count * surviving), math.floor(trials * surviving), alpha_count)
@@ -158,7 +160,7 @@ CLOPPER_PEARSON = "clopper-pearson"
 
 
 def audited_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
-    """Lower bound on P(f = A) from serial votes, some of which were solved again with f itself.
+    """Lower bound on P(f = A) from audited serial votes; f is the reference classifier.
 
     Args:
       count: serial votes for A; 0 gives 0.
@@ -210,7 +212,8 @@ def lower_bound(
       trials: samples.
       alpha_count: failure probability spent on the count.
       audit: of serial votes; None if every vote is the certified classifier's own.
-      pairs: if the votes are those of another classifier than the certified one.
+      pairs: samples on which f and f' were evaluated, if the votes are those of f and f' is certified; see
+        `paired_lower`.
     """
     if audit is not None:
         return audited_lower(count, trials, audit, alpha_count)

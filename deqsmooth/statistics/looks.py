@@ -1,7 +1,7 @@
-"""Looks: numbers of samples at which a certificate may be read, and rules that stop sampling there.
+"""Looks: numbers of samples at which sampling may stop (interim analyses), and the rules by which it stops.
 
-Each look has its part of alpha. A bound that holds at every look holds at the look where a run stops, whatever
-made it stop.
+Each look has its part of alpha, and the parts add up to alpha. So the bounds of all looks hold together with
+probability at least 1 - alpha, and the bound at the look where sampling stops holds whatever the rule.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def alphas(alpha: float, sizes: Sequence[int], spending: str = PROPORTIONAL) -> 
 
     Args:
       alpha: failure probability of all looks together.
-      sizes: numbers of samples at which the counts may be read, increasing.
-      spending: `equal` parts, or parts `proportional` to the samples of a look. The latter costs least at the last
-        looks, which most images reach.
+      sizes: numbers of samples of the looks, increasing.
+      spending: `equal` parts, or parts `proportional` to the samples of a look. The latter lowers the bound least
+        at the last looks, which most images reach.
 
     Example:
       >>> {look: round(part, 6) for look, part in alphas(0.001, (500, 2000, 10_000)).items()}
@@ -44,8 +44,8 @@ def is_last(
 
     It stops at the last look, and where even unanimous further votes would certify nothing. With `stop_radius` it
     also stops once that radius is certified, or once even unanimous further votes could not reach it. With
-    `stop_gain` it also stops where further votes, at the upper end of the class's 95 % interval, would add at most
-    this to the radius.
+    `stop_gain` it also stops where sampling to the last look would add at most `stop_gain` to the radius, if the
+    class got the upper end of its 95 % Clopper-Pearson interval as its share of the further votes.
 
     Args:
       count: votes for the class so far.

@@ -9,9 +9,9 @@ import scipy
 
 
 def sign_test(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of the hypothesis that both counts are equally likely to grow.
+    """Two-sided p-value of the hypothesis that a counted case falls into either count with probability 1/2.
 
-    With the images that only one of two runs certifies this is McNemar's exact test.
+    If the counts are the images that only one of two runs certifies, this is McNemar's exact test.
 
     Example:
       >>> sign_test(8, 1), sign_test(0, 0)

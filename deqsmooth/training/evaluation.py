@@ -25,7 +25,7 @@ _SPECTRAL_LANES = 64
 
 
 class Evaluation(NamedTuple):
-    """Results of a model on a test split, solved with Anderson mixing at the reference budget.
+    """Results of a model on a test split, solved from zero by `reference_budget` steps of Anderson mixing.
 
     Attributes:
       clean_accuracy: accuracy without noise.
@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
 
 
 def sample(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
-    """Images and labels that an evaluation uses, up to 500 evenly spaced ones, and the noise draws of each."""
+    """Returns up to 500 evenly spaced images, their labels, and the number of noise draws for each image."""
     images, labels = dataset.take(range(0, len(dataset), -(-len(dataset) // _NUM_IMAGES)))
     return images, labels, max(1, _NUM_SAMPLES // len(images))
 

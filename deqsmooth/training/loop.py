@@ -26,7 +26,7 @@ _MOMENTUM = 0.9
 Shared = Any
 """Pytree that the loss of an update gets whole on every device."""
 Task = Any
-"""Hashable description of an update; every task is compiled."""
+"""Static (hashable) argument of the loss of an update; an update is compiled once for each distinct task."""
 
 
 @runtime_checkable

@@ -80,7 +80,8 @@ def macer(
       keys: not used.
       weight: weight lambda of the hinge loss.
       sigma: standard deviation of the noise.
-      margin: gamma; the hinge loss is 0 for a soft radius, in units of sigma, of at least this.
+      margin: gamma; the hinge loss is 0 for a soft radius, in units of half of sigma, of at least this. The soft
+        radius is the normal quantile of the label's mean probability minus that of the largest other one.
       temperature: beta; logits are multiplied by it before the mean prediction for the soft radius.
     """
     own = jax.nn.one_hot(labels, logits.shape[-1])
@@ -98,9 +99,9 @@ def macer(
 def cat_rs(logits: DrawnLogits, labels: types.Labels, keys: types.Keys, *, weight: float) -> types.PerLane:
     """Confidence-aware training, CAT-RS (Jeong, Kim & Shin 2023).
 
-    K is drawn from Binomial(M, fraction of correct draws) and is at least 1. Of the M draws, only the K with the
-    smallest cross-entropy count. If the drawn K is M, the largest divergence of a perturbed draw from the mean
-    prediction is added.
+    K is drawn from Binomial(M, fraction of correct draws); a K of 0 is replaced by 1. The loss is the sum of the K
+    smallest cross-entropies of the M draws, divided by M. If K is M, the largest divergence of a perturbed draw
+    from the mean prediction is added, times `weight`.
 
     Args:
       logits: logits of M draws, followed by those of the same draws, each perturbed to increase its divergence

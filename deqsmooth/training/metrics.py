@@ -39,7 +39,7 @@ class Log:
         self._file.close()
 
     def cut(self, update: int) -> None:
-        """Removes the lines after an update, from which a killed run resumes."""
+        """Removes the lines of later updates than `update`, before a run resumes from that update."""
         self._file.seek(0)
         lines = [line for line in self._file if line.endswith("\n") and json.loads(line)["update"] <= update]
         self._file.truncate(0)

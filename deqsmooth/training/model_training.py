@@ -51,7 +51,7 @@ def init(model: types.Model | types.Explicit, settings: config.Training, num_ima
 
 
 def attach_fn(settings: config.Training, cell: gradients.Cell) -> gradients.Attach:
-    """Returns the gradient that settings name."""
+    """Returns the function that attaches gradients to an equilibrium, by the method `settings.gradient`."""
     budget = settings.gradient_budget
     return {
         "one-step": lambda: gradients.one_step(cell),

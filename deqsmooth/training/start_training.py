@@ -100,9 +100,9 @@ def loss_fn(
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
     """Computes the loss of a batch.
 
-    The loss is the Kullback-Leibler divergence of the class probabilities of the short solve from those of the
-    teacher's long solve, plus the weighted distance of their states. With `fine_tune`, the weighted cross-entropy
-    of the labels is added (distillation, Hinton et al. 2015).
+    The loss is the Kullback-Leibler divergence KL(p || q), plus the weighted distance of the states; see
+    `Metrics`. Here p are the class probabilities of the teacher's long solve and q those of the short solve. With
+    `fine_tune`, the weighted cross-entropy of the labels is added (distillation, Hinton et al. 2015).
 
     Args:
       params: parameters; see `init`.

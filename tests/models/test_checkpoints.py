@@ -68,7 +68,7 @@ def test_shipped_models_load(dataset, sigma):
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4_000_000
     found = checkpoints.load(folder)
     assert found.training.sigma == sigma and found.training.dataset == dataset
-    assert found.start is not None and found.start.sigma == sigma
+    assert found.start_training is not None and found.start_training.sigma == sigma
 
 
 def test_retired_settings_are_dropped_or_refused(tmp_path, variables):

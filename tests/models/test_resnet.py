@@ -10,7 +10,7 @@ import pytest
 from deqsmooth import config, models
 from deqsmooth.config import architecture, presets
 from deqsmooth.models import checkpoints, parity, pytorch
-from deqsmooth.smoothing import certification, provenance
+from deqsmooth.smoothing import certification, inputs, provenance
 
 SIZES = {
     "basic": architecture.ResnetModel(image_shape=(16, 16, 3), blocks=(2, 1, 2), channels=(4, 6, 8)),
@@ -111,9 +111,9 @@ def test_checkpoint_and_function_certify_identically(baseline, images):
 
 def test_serial_sampling_of_explicit_model_raises(baseline, images):
     with pytest.raises(ValueError, match="sampler is 'serial'; a classifier without an equilibrium has only"):
-        certification.checked(baseline, images, config.Smoothing())
+        inputs.images(baseline, images, config.Smoothing())
     with pytest.raises(ValueError, match="the model takes"):
-        certification.checked(baseline, images[:, 1:], INDEPENDENT)
+        inputs.images(baseline, images[:, 1:], INDEPENDENT)
 
 
 def test_header_of_explicit_model_omits_solve(baseline):

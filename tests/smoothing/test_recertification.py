@@ -147,7 +147,7 @@ def test_recertify_command_resumes(tmp_path, monkeypatch, capsys):
 
     assert command("certify", *sampler, *common, "--out", "old.jsonl") == 0
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
-    assert "cell evaluations, where the certificates before took 1,320" in capsys.readouterr().out
+    assert "cell evaluations; the original certificates took 1,320" in capsys.readouterr().out
     whole = (tmp_path / "new.jsonl").read_text()
     (tmp_path / "new.jsonl").write_text("".join(whole.splitlines(keepends=True)[:2]))
     assert command("recertify", "old.jsonl", "--budget", "1", "--num-pairs", "150", "--out", "new.jsonl") == 0
@@ -159,4 +159,4 @@ def test_recertify_command_resumes(tmp_path, monkeypatch, capsys):
     broken = (tmp_path / "old.jsonl").read_text().replace('"label": ', '"label": 1')
     (tmp_path / "old.jsonl").write_text(broken)
     assert command("recertify", "old.jsonl") == 2
-    assert "only what verifies can be built on" in capsys.readouterr().err
+    assert "only verified certificates can be used" in capsys.readouterr().err

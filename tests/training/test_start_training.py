@@ -17,7 +17,7 @@ from deqsmooth import config, data, models, solvers
 from deqsmooth.commands import train as train_command
 from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, starts
-from deqsmooth.smoothing import certification, noise, provenance
+from deqsmooth.smoothing import certification, inputs, noise, provenance
 from deqsmooth.training import start_training
 
 SETTINGS = config.StartTraining(
@@ -97,25 +97,25 @@ def test_counts_do_not_depend_on_lanes(started, name):
 def test_missing_start_raises(small, started):
     images, _ = data.load("digits", "test").take([0])
     settings = config.Smoothing(sampler="independent", start="learned")
-    assert len(certification.checked(started, images, settings)) == 1
+    assert len(inputs.images(started, images, settings)) == 1
     with pytest.raises(ValueError, match="start is 'learned'; the checkpoint has no trained start"):
-        certification.checked(small, images, settings)
+        inputs.images(small, images, settings)
     with pytest.raises(ValueError, match="start is 'learned'; it must be one of"):
         config.Smoothing(sampler="serial", start="learned")
 
 
 def test_checkpoint_and_header_record_start(started, tmp_path):
-    checkpoints.save(tmp_path / "model", started.variables, started.size, started.training, started.start)
+    checkpoints.save(tmp_path / "model", started.variables, started.size, started.training, started.start_training)
     found = checkpoints.load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, found.variables, jax.device_get(started.variables))
-    assert found.start == SETTINGS
+    assert found.start_training == SETTINGS
     settings = config.Smoothing(sampler="independent", start="learned", budget=1)
     header = provenance.header(found, config.Selection(), settings, "digits")
     assert header["reference"]["start"] == "learned" and header["reference"]["budget"] == 1
     assert header["reference"]["checkpoint"] == found.sha256
-    assert header["start"]["network"] == {"width": 8}
+    assert header["start_training"]["network"] == {"width": 8}
     other = {**started.variables, "start": {**started.variables["start"], "network": started.variables["params"]}}
-    checkpoints.save(tmp_path / "other", other, started.size, started.training, started.start)
+    checkpoints.save(tmp_path / "other", other, started.size, started.training, started.start_training)
     with pytest.raises(ValueError, match=r"no checkpoint of this project|has shape"):
         checkpoints.load(tmp_path / "other")
 
@@ -179,7 +179,7 @@ def test_train_command_learns_and_fine_tunes(small, tmp_path, monkeypatch, capsy
 
     checkpoints.save(tmp_path / "given", small.variables, small.size, small.training)
     assert train("given", "tuned", "--network.width", 8, "--fine-tune", 1) == 2
-    assert "fine_tune is 1.0; it goes on from a learned start" in capsys.readouterr().err
+    assert "fine_tune is 1.0; it needs a trained start" in capsys.readouterr().err
     assert train("given", "started", "--network.width", 8) == 0
     assert train("started", "tuned", "--network.width", 16, "--fine-tune", 1) == 2
     assert "the checkpoint has one of StartModel(width=8)" in capsys.readouterr().err
@@ -191,7 +191,8 @@ def test_train_command_learns_and_fine_tunes(small, tmp_path, monkeypatch, capsy
             # Three updates of AdamW; each moves an entry by about the learning rate, at most 3e-3.
             assert 0 < np.abs(x - y).max() < 0.02
     assert not np.array_equal(*(jax.tree.leaves(c.variables["start"]["mean"])[0] for c in (started, tuned)))
-    assert (given.start, started.start.fine_tune, tuned.start.fine_tune) == (None, None, 1.0)
+    assert given.start_training is None and started.start_training.fine_tune is None
+    assert tuned.start_training.fine_tune == 1.0
 
 
 def test_constant_start_is_mean_equilibrium(small, splits):

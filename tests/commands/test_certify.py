@@ -2,74 +2,25 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-
-from deqsmooth.certificates import jsonl
-
-ROOT = pathlib.Path(__file__).parent.parent
-QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-def start(script, *arguments, cwd, cache, num_devices=2, environment=None):
-    # A shell starts background jobs with SIGINT ignored, and a process inherits this.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_NUM_CPU_DEVICES": str(num_devices),
-        "PYTHONPATH": str(ROOT),
-        **(environment or {}),
-    }
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments, **options):
-    process = start(*arguments, **options)
-    output, errors = process.communicate(timeout=300)
-    return process.returncode, output, errors
-
-
-def essence(path):
-    header, found = jsonl.read(path)
-    return header, [{name: x for name, x in vars(c).items() if name != "seconds"} for c in found]
-
-
-def wait_for_lines(path, num, process):
-    deadline = time.monotonic() + 240
-    while not path.exists() or path.read_text().count("\n") < num:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+from support import QUICK, ROOT, essence, run_script, start_script, wait_for_lines
 
 
 @pytest.mark.slow
 def test_interrupted_run_resumes_on_other_devices(tmp_path, cache):
     arguments = ("certify.py", *QUICK, "--max-images", "45", "--images-per-batch", "2")
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    status, output, errors = run(*arguments, "--out", str(whole), cwd=tmp_path, cache=cache)
+    status, output, errors = run_script(*arguments, "--out", str(whole), cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "")
     assert "no radius can exceed" in output and "certified accuracy, 45 images" in output
     assert "evaluations per image" in output and "ACR" in output
 
-    process = start(*arguments, "--out", str(killed), cwd=tmp_path, cache=cache)
+    process = start_script(*arguments, "--out", str(killed), cwd=tmp_path, cache=cache)
     # With the second certificate on disk, the first is in the table that the command prints.
     wait_for_lines(killed, 3, process)
     process.send_signal(signal.SIGINT)
@@ -81,11 +32,11 @@ def test_interrupted_run_resumes_on_other_devices(tmp_path, cache):
         file.write(b'{"index": 3, "lab')
     # Resumed with another batch size and number of devices.
     resumed = (*arguments[:-1], "3", "--out", str(killed))
-    status, output, errors = run(*resumed, cwd=tmp_path, cache=cache, num_devices=4)
+    status, output, errors = run_script(*resumed, cwd=tmp_path, cache=cache, num_devices=4)
     assert (status, errors) == (0, "")
     assert essence(killed) == essence(whole)
 
-    status, _, errors = run(*arguments, "--seed", "1", "--out", str(killed), cwd=tmp_path, cache=cache)
+    status, _, errors = run_script(*arguments, "--seed", "1", "--out", str(killed), cwd=tmp_path, cache=cache)
     assert status == 2 and "begun by another run" in errors and errors.count("\n") == 1
     assert essence(killed) == essence(whole)
 
@@ -98,25 +49,25 @@ def test_killed_training_resumes_to_equal_model(tmp_path, cache):
         "--model.channels", "8", "--batch-size", "256", "--seed", "7",
     )  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    status, output, errors = run(*arguments, "--workdir", str(whole), cwd=tmp_path, cache=cache)
+    status, output, errors = run_script(*arguments, "--workdir", str(whole), cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "") and "after 23 updates" in output
     # SIGTERM saves the state; after SIGKILL the training resumes from the last evaluation.
     for kind, lines, flags in ((signal.SIGTERM, 1, ()), (signal.SIGKILL, 3, ("--resume",))):
-        process = start(*arguments, "--workdir", str(killed), *flags, cwd=tmp_path, cache=cache)
+        process = start_script(*arguments, "--workdir", str(killed), *flags, cwd=tmp_path, cache=cache)
         wait_for_lines(killed / "metrics.jsonl", lines, process)
         process.send_signal(kind)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == (128 + kind if kind == signal.SIGTERM else -kind)
         assert ("saved after" in output) == (kind == signal.SIGTERM)
-    status, _, errors = run(*arguments, "--workdir", str(killed), cwd=tmp_path, cache=cache)
+    status, _, errors = run_script(*arguments, "--workdir", str(killed), cwd=tmp_path, cache=cache)
     assert status == 2 and "--resume" in errors
-    status, _, errors = run(*arguments, "--workdir", str(killed), "--resume", cwd=tmp_path, cache=cache)
+    status, _, errors = run_script(*arguments, "--workdir", str(killed), "--resume", cwd=tmp_path, cache=cache)
     assert (status, errors) == (0, "")
     assert (killed / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     # Both models give the same certificates, with the digest of the same parameters.
     headers = []
     for workdir in (whole, killed):
-        status, _, errors = run(
+        status, _, errors = run_script(
             "certify.py", *QUICK, "--max-images", "1", "--checkpoint", str(workdir),
             "--out", str(workdir / "c.jsonl"), cwd=tmp_path, cache=cache,
         )  # fmt: skip
@@ -233,7 +184,7 @@ def test_plan_prints_command_or_reason(tmp_path, cache):
     assert (status, errors) == (0, "")
     words = output.strip().splitlines()[-1].split()
     assert words[:2] == ["python", "certify.py"]
-    status, output, errors = run(
+    status, output, errors = run_script(
         "certify.py", *words[2:], "--max-images", "2", "--out", str(tmp_path / "planned.jsonl"),
         cwd=tmp_path, cache=cache,
     )  # fmt: skip

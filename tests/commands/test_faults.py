@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_cli import ROOT, cache, essence, run, start, wait_for_lines  # noqa: F401
+from support import ROOT, essence, run_script, start_script, wait_for_lines
 
 from deqsmooth import data, devices
 from deqsmooth.certificates import jsonl, merging, verification
@@ -24,12 +24,11 @@ QUICK = (
 
 
 @pytest.mark.slow
-def test_shares_merge_to_whole_run(tmp_path, cache):  # noqa: F811
+def test_shares_merge_to_whole_run(tmp_path, cache):
     arguments = ("certify.py", *QUICK, "--max-images", "9")
-    assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0
-    processes = [
-        start(*arguments, "--out", "run.jsonl", "--share", f"{i}/2", cwd=tmp_path, cache=cache) for i in range(2)
-    ]
+    assert run_script(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0
+    shared = (*arguments, "--out", "run.jsonl", "--share")
+    processes = [start_script(*shared, f"{i}/2", cwd=tmp_path, cache=cache) for i in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert "process 0 of 2 on " in outputs[0] and "5 images of digits" in outputs[0]
@@ -144,14 +143,14 @@ def test_replaced_checkpoint_is_refused(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_runs_resume_to_equal_certificates(tmp_path, cache, num_kills):  # noqa: F811
+def test_killed_runs_resume_to_equal_certificates(tmp_path, cache, num_kills):
     """Killed at random times, and resumed with other numbers of devices and batch sizes."""
     rng = random.Random(num_kills)
     arguments = ("certify.py", *QUICK, "--max-images", str(5 * num_kills), "--stride", "1")
-    assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0
+    assert run_script(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache)[0] == 0
     path = tmp_path / "killed.jsonl"
     for number in range(num_kills):
-        process = start(
+        process = start_script(
             *arguments, "--images-per-batch", str(rng.randint(1, 3)), "--out", str(path),
             cwd=tmp_path, cache=cache, num_devices=rng.choice([1, 2, 4]),
         )  # fmt: skip
@@ -165,6 +164,6 @@ def test_killed_runs_resume_to_equal_certificates(tmp_path, cache, num_kills):  
         process.communicate(timeout=60)
         assert process.returncode in (-signal.SIGKILL, 0)
     assert len(essence(path)[1]) > 0
-    assert run(*arguments, "--out", str(path), cwd=tmp_path, cache=cache)[0] == 0
+    assert run_script(*arguments, "--out", str(path), cwd=tmp_path, cache=cache)[0] == 0
     assert essence(path) == essence(tmp_path / "whole.jsonl")
     assert verification.verify(path).differences == []

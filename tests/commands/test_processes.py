@@ -7,7 +7,7 @@ import socket
 
 import numpy as np
 import pytest
-from test_cli import QUICK, cache, essence, run, start, wait_for_lines  # noqa: F401
+from support import QUICK, essence, run_script, start_script, wait_for_lines
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.certificates import merging
@@ -21,13 +21,13 @@ TRAINING = {
 FLAGS = [part for name, x in TRAINING.items() for part in (f"--{name.replace('_', '-')}", str(x))]
 
 
-def company(script, *arguments, num, num_devices, cwd, cache):  # noqa: F811
+def company(script, *arguments, num, num_devices, cwd, cache):
     """Starts the processes of one distributed run, connected by the loopback interface."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     return [
-        start(
+        start_script(
             script, *arguments, "--distributed", cwd=cwd, cache=cache, num_devices=num_devices,
             environment={
                 "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(num), "JAX_PROCESS_ID": str(i),
@@ -39,9 +39,9 @@ def company(script, *arguments, num, num_devices, cwd, cache):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 4])
-def test_lost_process_delays_no_other(tmp_path, cache, num):  # noqa: F811
+def test_lost_process_delays_no_other(tmp_path, cache, num):
     arguments = ("certify.py", *QUICK, "--max-images", "21", "--images-per-batch", "1", "--stride", "1")
-    assert run(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache, num_devices=1)[0] == 0
+    assert run_script(*arguments, "--out", "whole.jsonl", cwd=tmp_path, cache=cache, num_devices=1)[0] == 0
     processes = company(*arguments, "--out", "run.jsonl", num=num, num_devices=8 // num, cwd=tmp_path, cache=cache)
     # The killed process is the coordinator.
     wait_for_lines(tmp_path / f"run.0-of-{num}.jsonl", 2, processes[0])
@@ -51,14 +51,14 @@ def test_lost_process_delays_no_other(tmp_path, cache, num):  # noqa: F811
     assert f"process 1 of {num} on " in outputs[1] and f"{20 // num} images of digits" in outputs[1]
     parts = [tmp_path / f"run.{i}-of-{num}.jsonl" for i in range(num)]
     assert len(essence(parts[0])[1]) < -(-21 // num)
-    resumed = run(*arguments, "--out", "run.jsonl", "--share", f"0/{num}", cwd=tmp_path, cache=cache)
+    resumed = run_script(*arguments, "--out", "run.jsonl", "--share", f"0/{num}", cwd=tmp_path, cache=cache)
     assert resumed[0] == 0
     assert merging.merge(parts, tmp_path / "merged.jsonl") == 21
     assert essence(tmp_path / "merged.jsonl") == essence(tmp_path / "whole.jsonl")
 
 
 @pytest.mark.slow
-def test_distributed_training_is_saved_and_resumed(tmp_path, cache):  # noqa: F811
+def test_distributed_training_is_saved_and_resumed(tmp_path, cache):
     workdir = tmp_path / "run"
     processes = company(
         "train.py", *FLAGS, "--model.channels", "8", "--workdir", str(workdir),
@@ -71,7 +71,7 @@ def test_distributed_training_is_saved_and_resumed(tmp_path, cache):  # noqa: F8
     assert "process 0 of 2" in outputs[0] and "; --resume continues from there" in outputs[0]
     assert "process 1 of 2" in outputs[1] and "saved" not in outputs[1]
 
-    resumed = run(
+    resumed = run_script(
         "train.py", *FLAGS, "--model.channels", "8", "--workdir", str(workdir), "--resume",
         cwd=tmp_path, cache=cache, num_devices=4,
     )  # fmt: skip
