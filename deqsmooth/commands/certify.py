@@ -33,8 +33,8 @@ class Flags:
         `deqsmooth-merge` merges the files of all shares. The hosts of a TPU pod take their shares automatically.
       distributed: this process is one of several that share the images; TPU pods, SLURM, Open MPI and Kubernetes
         are detected.
-      out: file that certificates are appended to; by default a file in `runs/` named after the settings.
-        Predictions are not written to a file of certificates.
+      out: file that certificates, or with `predict` predictions, are appended to; by default a file in `runs/`
+        named after the settings.
     """
 
     selection: Annotated[config.Selection, flags.Flat]
