@@ -13,7 +13,7 @@ from scipy import stats
 from support import certificate, rewritten
 
 from deqsmooth import config
-from deqsmooth.certificates import bound, record, rounding, truth, writing
+from deqsmooth.certificates import bound, jsonl, record, rounding, truth, writing
 from deqsmooth.commands import reproduce
 from deqsmooth.config import presets, serialization
 from deqsmooth.experiments import definitions, page, results, scales
@@ -205,7 +205,7 @@ def test_every_sigma_uses_its_model(monkeypatch, tmp_path):
     sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]
     arguments = ("acr", "--scale", "smoke", "--sigma", *sigmas, "--checkpoint", *folders, "--out", tmp_path)
     assert call(monkeypatch, *arguments) == 0
-    headers = [record.read(path)[0] for path in (tmp_path / "records").iterdir()]
+    headers = [jsonl.read(path)[0] for path in (tmp_path / "records").iterdir()]
     found = {(header["smoothing"]["sigma"], header["training"]["sigma"]) for header in headers}
     assert found == {(0.25, 0.5), (0.5, 0.25)}
 
