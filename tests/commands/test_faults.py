@@ -142,7 +142,7 @@ def test_replaced_checkpoint_is_refused(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_runs_resume_to_equal_certificates(tmp_path, cache, num_kills):
     """Killed at random times, and resumed with other numbers of devices and batch sizes."""
     rng = random.Random(num_kills)
