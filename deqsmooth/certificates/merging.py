@@ -25,7 +25,7 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path) -> int:
       ValueError: a file cannot be read or does not verify, headers or certificates differ, or `out` exists.
     """
     if pathlib.Path(out).exists():
-        raise ValueError(f"{out} exists; certificates are merged into a file of their own")
+        raise ValueError(f"{out} exists; it must be a new file")
     files = [verification.verify(path) for path in paths]
     certificates: dict[int, record.Certificate] = {}
     found: dict[int, jsonl.Line] = {}

@@ -39,7 +39,7 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
     if before.sampler != "independent" or before.bound is not None:
         raise ValueError(
             f"the certificates are of sampler {before.sampler!r} and bound {before.bound!r}; "
-            "others can be made of 'independent' ones with a bound of their own"
+            "only certificates of the 'independent' sampler without pairs can be recertified"
         )
     same = {name: value for name, value in vars(before).items() if name not in (*_LAYOUT, "bound")}
     return config.Paired(**{**same, **change})
@@ -59,7 +59,7 @@ def recertify(
 ) -> Iterator[record.Certificate]:
     """Certifies images for another classifier.
 
-    The class stays the one that was selected. The pairs have a phase of the noise of their own.
+    The selected class stays the same. The pairs are drawn with the noise of a separate phase.
 
     Args:
       found: certificates of the images.
@@ -83,7 +83,9 @@ def recertify(
     ]
     classes = [programs.assembly.num_classes for programs in both]
     if classes[0] != classes[1]:
-        raise ValueError(f"one classifier tells {classes[0]} classes apart, the other {classes[1]}")
+        raise ValueError(
+            f"the classifiers have {classes[0]} and {classes[1]} classes; they must have the same classes"
+        )
     for begin in range(0, len(found), _IMAGES):
         chunk = found[begin : begin + _IMAGES]
         started = time.perf_counter()
