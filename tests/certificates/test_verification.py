@@ -86,7 +86,7 @@ def test_changed_value_is_found_despite_chain(run, tmp_path, name):
         )
 
 
-def test_alpha_count_may_be_missing_for_looks(run, tmp_path):
+def test_alpha_count_may_miss_with_looks(run, tmp_path):
     def change(header, records):
         del records[2]["alpha_count"]
 
