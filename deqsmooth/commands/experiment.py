@@ -17,7 +17,7 @@ from deqsmooth.certificates import writing
 from deqsmooth.commands import attack, fitting, progress
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
-from deqsmooth.models import checkpoints
+from deqsmooth.models import checkpoints, starts
 from deqsmooth.reports import figures
 from deqsmooth.smoothing import assembly, certification, cost, inputs, provenance
 
@@ -168,7 +168,7 @@ def _subject(context: _Context, trained: results.Trained | None, folder: pathlib
     image, chosen = context.dataset[0][0], {}
     for row, settings in rows.items():
         name = row if trained is None else trained.name if len(rows) == 1 else f"{trained.name}, {row}"
-        if settings.start in ("constant", "learned") and checkpoint.start_training is None:
+        if settings.start in starts.TRAINED and checkpoint.start_training is None:
             context.console.print(f"{name}, sigma {sigma:g}: left out, because the model has no trained start")
             continue
         chosen[name] = dataclasses.replace(settings, sigma=sigma)

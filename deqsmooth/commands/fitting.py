@@ -82,7 +82,7 @@ def train_start(
       The exit status.
     """
     _introduce(distributed, console)
-    checkpoint = checkpoints.load(folder or checkpoints.shipped(settings.dataset, settings.sigma))
+    checkpoint = checkpoints.load_or_shipped(folder, settings.dataset, settings.sigma)
     model, variables = checkpoint.model, checkpoint.variables
     if not isinstance(model, types.Model):
         raise ValueError(f"{folder} has an explicit classifier, which has no equilibrium and no start")

@@ -61,7 +61,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     settings = arguments.planning
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, split=arguments.split)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
-    checkpoint = checkpoints.load(arguments.checkpoint or checkpoints.shipped(selection.dataset, settings.sigma))
+    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, settings.sigma)
     largest = config.Smoothing(
         sampler="independent", num_estimation=settings.max_samples, alpha=settings.alpha, sigma=settings.sigma
     ).cap

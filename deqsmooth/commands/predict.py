@@ -43,7 +43,7 @@ def run(
       The exit status.
     """
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=download)
-    checkpoint = checkpoints.load(folder or checkpoints.shipped(selection.dataset, settings.sigma))
+    checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma)
     indices = share.of(selection.indices(len(dataset)))
     prediction.check(settings)
     settings = certification.fit(checkpoint, settings, checkpoint.model.image_shape, len(indices))

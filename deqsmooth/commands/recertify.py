@@ -65,7 +65,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         raise ValueError(f"{source.differences[0]}; only verified certificates can be used")
     selection = dataclasses.replace(source.selection, data_dir=arguments.data_dir)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
-    before = checkpoints.load(arguments.before or checkpoints.shipped(selection.dataset, source.settings.sigma))
+    before = checkpoints.load_or_shipped(arguments.before, selection.dataset, source.settings.sigma)
     provenance.agree(source.header, before, dataset)
     after = before if arguments.checkpoint is None else checkpoints.load(arguments.checkpoint)
     names = ("solver", "budget", "tolerance", "start", "dtype")

@@ -98,9 +98,7 @@ def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:
     devices.start()
     selection = checked.selection
     dataset = data.load(selection.dataset, selection.split, arguments.data_dir)
-    checkpoint = checkpoints.load(
-        arguments.checkpoint or checkpoints.shipped(selection.dataset, checked.settings.sigma)
-    )
+    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, checked.settings.sigma)
     return replay.replay(
         checked.header,
         checked.found,

@@ -144,6 +144,15 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
     return folder
 
 
+def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: float) -> Checkpoint:
+    """Loads a model from a folder, or the shipped one for a data set and noise if no folder is given.
+
+    Raises:
+      ValueError: see `load` and `shipped`.
+    """
+    return load(path or shipped(dataset, sigma))
+
+
 def load_shipped(dataset: str, sigma: float) -> Checkpoint:
     """Reads the model that the package contains for a data set and sigma; see `shipped`."""
     return load(shipped(dataset, sigma))

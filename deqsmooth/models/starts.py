@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from deqsmooth import config, types
 from deqsmooth.models import base_classifier, start_network
 
+TRAINED = ("constant", "learned")
+"""Names of the starts that come from a training."""
+
 
 def build(
     name: str, model: types.Model, training: config.StartTraining | None
@@ -29,16 +32,21 @@ def build(
     Raises:
       ValueError: the start has to be trained, and the model has none.
     """
-    if name == "zero":
+    check_trained(name, training)
+    if name == "zero" or training is None:
         return lambda variables: zero(model)
-    if training is None:
-        raise ValueError(
-            f"start is {name!r}; the checkpoint has no trained start: train.py --phase start makes one"
-        )
     if name == "constant":
         return lambda variables: constant(model, variables["start"]["mean"])
     network = start_network.start(training.network, model)
     return lambda variables: learned(network, variables["start"]["network"])
+
+
+def check_trained(name: str | None, training: config.StartTraining | None) -> None:
+    """Raises `ValueError` if a start has to be trained and the settings of its training are None."""
+    if name in TRAINED and training is None:
+        raise ValueError(
+            f"start is {name!r}; the checkpoint has no trained start: train.py --phase start makes one"
+        )
 
 
 def zero(model: types.Model) -> base_classifier.Start:

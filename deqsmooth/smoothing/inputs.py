@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data
-from deqsmooth.models import checkpoints
+from deqsmooth.models import checkpoints, starts
 from deqsmooth.smoothing import assembly
 from deqsmooth.statistics import bounds
 
@@ -94,7 +94,4 @@ def _check_settings(classifier: assembly.Classifier, settings: config.Smoothing)
         raise ValueError(
             f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
         )
-    if settings.start in ("constant", "learned") and getattr(classifier, "start_training", None) is None:
-        raise ValueError(
-            f"start is {settings.start!r}; the checkpoint has no trained start: train.py --phase start makes one"
-        )
+    starts.check_trained(settings.start, getattr(classifier, "start_training", None))
