@@ -45,8 +45,8 @@ def check_labels(labels: npt.ArrayLike, num_images: int, num_classes: int | None
     array = _array("labels", labels)
     rule = "integers from 0" if num_classes is None else f"integers in [0, {num_classes})"
     if array.ndim != 1:
-        looks = ", which looks one-hot: numpy.argmax(labels, -1) gives the integers" if array.ndim == 2 else ""
-        raise ValueError(f"labels have shape {array.shape}; they must be {rule}, one an image{looks}")
+        looks = ", which looks one-hot: give numpy.argmax(labels, -1)" if array.ndim == 2 else ""
+        raise ValueError(f"labels have shape {array.shape}{looks}; labels must be {rule}, one an image")
     if len(array) != num_images:
         raise ValueError(f"labels has {len(array)} entries; there must be one for each of the {num_images} images")
     if np.issubdtype(array.dtype, np.integer):
@@ -72,7 +72,7 @@ def check_form(images: np.ndarray, shape: tuple[int, ...] | None = None) -> None
     if images.size == 0:
         raise ValueError(f"images have shape {images.shape}; there must be at least one image and one pixel")
     found = images.shape[1:]
-    if found == shape:
+    if shape is not None and found == tuple(shape):
         return
     # Taken for height, width and channels, it would be an image of few rows and many channels.
     if found[0] in _CHANNELS and found[2] not in _CHANNELS and found[1] > 4:
@@ -136,4 +136,4 @@ def _array(name: str, values: npt.ArrayLike) -> np.ndarray:
 
 
 def _is_integral(value: Any) -> bool:
-    return isinstance(value, float) and value.is_integer()
+    return type(value) is int or (isinstance(value, float) and value.is_integer())
