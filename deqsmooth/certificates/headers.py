@@ -12,7 +12,7 @@ from deqsmooth.config import checks, serialization
 from deqsmooth.statistics import bounds, looks
 
 # Groups of entries, in the order in which a message names them. The last ones follow from others.
-_SETTINGS = ("smoothing", "selection", "attack", "radii")
+_SETTINGS = ("schema", "smoothing", "selection", "attack", "radii")
 _CONSEQUENCES = ("reference", "model", "training", "start_training")
 _DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 _NAMES = {
@@ -115,7 +115,7 @@ def differences(one: dict[str, Any], other: dict[str, Any], where: str, elsewher
     if any(_rank(name) == 0 for name in different):
         different = [name for name in different if not name.startswith("reference.") or name in _NAMES]
     found = []
-    for name in sorted(different, key=lambda name: (_rank(name), name)):
+    for name in sorted(different, key=lambda name: (_rank(name), name != "schema", name)):
         values = [json.dumps(x.get(name)) for x in (first, second)]
         if any(isinstance(x.get(name), str) and _DIGEST.fullmatch(x[name]) for x in (first, second)):
             found.append(f"the {_NAMES.get(name, name)} differs")

@@ -86,9 +86,8 @@ def _verified(paths: Sequence[jsonl.Path]) -> list[verification.Checked]:
         known[place] = path
         file = verification.verify(path).must_hold("only what verifies is merged")
         if files and file.header != files[0].header:
-            where = f"in {path}", f"in {paths[0]}"
-            different = headers.differences(file.header, files[0].header, *where)
-            raise ValueError(f"{path} was begun by another run: {different}; only files of one run are merged")
+            different = headers.differences(files[0].header, file.header, "in the first", "in the second")
+            raise ValueError(f"{paths[0]} and {path} are of different runs: {different}; only one run is merged")
         files.append(file)
     return files
 
