@@ -73,7 +73,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     pairs = {"num_pairs": arguments.num_pairs, "alpha_pairs": arguments.alpha_pairs}
     settings = recertification.settings_after(source.settings, **change, **pairs)
     header = provenance.header(
-        after, selection, settings, dataset.identity, source.header, num_images=len(dataset)
+        after, selection, settings, dataset, dataset[source.found[0].index][0].shape, before=source.header
     )
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
     planned = plan.Plan(sorted(certificate.index for certificate in source.found))

@@ -43,7 +43,9 @@ def test_pixel_further_outside_is_named(value):
     if value == 7:
         message = r"image 3: pixels go up to 7.0, which looks like 0 to 255: divide by 255 or give uint8"
     else:
-        message = r"image 3: the pixel at row 2, column 4, channel 0 is (\S+); pixels must be finite numbers in \[0, 1\]"
+        message = (
+            r"image 3: the pixel at row 2, column 4, channel 0 is (\S+); pixels must be finite numbers in \[0, 1\]"
+        )
     with pytest.raises(ValueError, match=message) as raised:
         data.check_images(images)
     if value != 7:

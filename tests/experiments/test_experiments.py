@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from support import certificate, rewritten
 
-from deqsmooth import config
+from deqsmooth import config, data
 from deqsmooth.certificates import bound, jsonl, plan, record, rounding, truth, writing
 from deqsmooth.commands import reproduce
 from deqsmooth.config import presets, serialization
@@ -151,7 +151,7 @@ def test_slack_compares_audits_of_equal_votes(small, tmp_path):
 
     def row(name, num_estimation, num_audit):
         settings = dataclasses.replace(SERIAL, num_estimation=num_estimation, num_audit=num_audit)
-        header = provenance.header(small, config.Selection(dataset="digits"), settings, "")
+        header = provenance.header(small, config.Selection(), settings, data.load("digits"), (8, 8, 1))
         votes = (num_estimation, *[0] * 10)
         proven = bound.of_votes(settings, (20, *[0] * 10), votes, audit=settings.audit(num_audit, 1))
         work = record.Work(1, 0, np.zeros(num_estimation), np.zeros(num_audit), 1.0)

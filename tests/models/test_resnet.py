@@ -7,7 +7,7 @@ import numpy as np
 import published
 import pytest
 
-from deqsmooth import config, models
+from deqsmooth import config, data, models
 from deqsmooth.config import architecture, presets
 from deqsmooth.models import checkpoints, classifiers, parity, pytorch
 from deqsmooth.smoothing import certification, inputs, provenance
@@ -111,17 +111,15 @@ def test_checkpoint_and_function_certify_identically(baseline, images):
 
 def test_serial_sampling_of_explicit_model_raises(baseline, images):
     with pytest.raises(ValueError, match="sampler is 'serial'; a classifier without an equilibrium has only"):
-        inputs.images(baseline, images, config.Smoothing())
+        inputs.images(baseline, images, config.Smoothing(sampler="serial"))
     with pytest.raises(ValueError, match="the model takes"):
         inputs.images(baseline, images[:, 1:], INDEPENDENT)
 
 
 def test_header_of_explicit_model_omits_solve(baseline):
-    selection = config.Selection(dataset="cifar10")
-    header, other = (
-        provenance.header(baseline, selection, dataclasses.replace(INDEPENDENT, budget=budget), "cifar10")
-        for budget in (30, 5)
-    )
+    selection, dataset = config.Selection(dataset="arrays"), data.of_arrays(np.zeros((1, 32, 32, 3)))
+    settings = (dataclasses.replace(INDEPENDENT, budget=budget) for budget in (30, 5))
+    header, other = (provenance.header(baseline, selection, one, dataset, (32, 32, 3)) for one in settings)
     assert header == other
     assert header["reference"] == {
         "checkpoint": baseline.sha256, "solver": None, "budget": None, "tolerance": None, "start": None,
