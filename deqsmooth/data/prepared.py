@@ -215,9 +215,9 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             f"data set {name} is no set of images with one class each; it has {has or 'no features'}"
         )
     found = features[image]
-    if np.dtype(found.dtype) != np.uint8 or found.shape[-1] is None:
+    if np.dtype(found.np_dtype) != np.uint8 or found.shape[-1] is None:
         raise _UnfitError(
-            f"images of data set {name} are {np.dtype(found.dtype)} of shape {found.shape}; they must be "
+            f"images of data set {name} are {np.dtype(found.np_dtype)} of shape {found.shape}; they must be "
             "uint8, with a fixed number of channels"
         )
     if not features[label].num_classes:
