@@ -73,6 +73,19 @@ def test_tfrecord_is_named_with_its_conversion(tmp_path):
     np.testing.assert_array_equal(found, COLOUR.astype(np.float32) / 255)
 
 
+def test_old_folders_are_read_by_code(tmp_path):
+    """Versions of TFDS before 4.0 wrote no features; those of a known set are in TFDS."""
+    for form, more in (("array_record", []), ("tfrecord", ["array_record"])):
+        root = tmp_path / form
+        folder = prepared.write(root, "cifar10:3.0.2", COLOUR, [3, 1, 4, 1])
+        (folder / "features.json").unlink()
+        described = json.loads((folder / "dataset_info.json").read_text())
+        described |= {"fileFormat": form, "alternativeFileFormats": more}
+        (folder / "dataset_info.json").write_text(json.dumps(described))
+        dataset = data.load("cifar10", data_dir=str(root))
+        assert dataset.take(range(4))[1].tolist() == [3, 1, 4, 1] and dataset.identity == "cifar10/3.0.2/test"
+
+
 def test_printed_flags_exist():
     """The flags of TFDS's own command, from its source: its module needs TensorFlow."""
     folder = pathlib.Path(tfds.__file__).parent / "scripts" / "cli"
