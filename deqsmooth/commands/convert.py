@@ -61,16 +61,20 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     checkpoints.check_place(arguments.out)
     vectors = None if arguments.check is None else state_dicts.read(arguments.check)
     variables, size = pytorch.convert(state_dicts.read(arguments.file), arguments.model)
-    console.print(f"input normaliser: mean {_list(size.mean)}, standard deviation {_list(size.std)}")
+    source = "the flags" if size is arguments.model else "the file"
+    console.print(f"input normaliser of {source}: mean {_list(size.mean)}, standard deviation {_list(size.std)}")
     failed = []
     if vectors is not None:
         found = parity.compare(variables, size, vectors)
         console.print(_comparisons(found))
         failed = [comparison.quantity for comparison in found if not comparison.passed]
     if failed:
-        print(f"error: {len(failed)} quantities exceed their error limit: {', '.join(failed)}", file=sys.stderr)
+        print(f"error: beyond the limits of their errors: {', '.join(failed)}", file=sys.stderr)
         return 1
-    checkpoints.save(arguments.out, variables, size)
+    try:
+        checkpoints.save(arguments.out, variables, size)
+    except OSError as error:
+        raise ValueError(f"cannot write {arguments.out}: {error.strerror or error}") from None
     console.print(f"model: {arguments.out}")
     return 0
 

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from deqsmooth import models, types
-from deqsmooth.config import architecture, checks
+from deqsmooth.config import architecture
 from deqsmooth.models import state_dicts
 
 Convertible = architecture.MdeqModel | architecture.ResnetModel
 """Sizes of the families that have a PyTorch counterpart."""
 _Path = tuple[str, ...]
+_STRIP = "; a prefix P is taken off by {k.removeprefix(P): v for k, v in state.items()}"
 
 
 def convert(state: Mapping[str, np.ndarray], size: Convertible) -> tuple[types.Variables, Convertible]:
@@ -38,6 +39,9 @@ def convert(state: Mapping[str, np.ndarray], size: Convertible) -> tuple[types.V
     """
     table = names(size)
     found = state_dicts.network(state, table.keys(), size.image_shape[-1])
+    for name, x in found.arrays.items():
+        if not np.issubdtype(x.dtype, np.number) or not np.isfinite(x).all():
+            raise ValueError(f"{name} has entries that are no finite numbers (type {x.dtype})")
     if found.mean and found.std:
         size = dataclasses.replace(size, mean=found.mean, std=found.std)
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
@@ -49,13 +53,17 @@ def convert(state: Mapping[str, np.ndarray], size: Convertible) -> tuple[types.V
         for name, path in table.items()
         if path in converted and converted[path].shape != expected[path]
     ]
+    notes = f"{found.note}{_hint(found, size)}"
+    if len(missing) == len(table):
+        raise ValueError(
+            f"the state dict has none of the model's names, such as {missing[-1]!r}; its names: "
+            f"{_listed(unexpected)}{notes or _STRIP}"
+        )
     for kind, entries in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shapes)):
         if entries:
-            listed = ", ".join(entries[:20]) + (", ..." if len(entries) > 20 else "")
-            notes = f"{found.note}{_hint(found)}"
-            raise ValueError(f"the state dict does not match the model: {len(entries)} {kind}: {listed}{notes}")
-    for name, x in found.arrays.items():
-        checks.holds(bool(np.isfinite(x).all()), f"array {name}", "not finite", "made of finite numbers")
+            raise ValueError(
+                f"the state dict does not match the model: {len(entries)} {kind}: {_listed(entries)}{notes}"
+            )
     variables: dict[str, Any] = {}
     for path, x in converted.items():
         inner = variables
@@ -172,8 +180,12 @@ def _to_pytorch(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[::-1]
 
 
-def _hint(found: state_dicts.Network) -> str:
-    """Says which residual network the names are of, if they are of one."""
+def _listed(entries: Sequence[str]) -> str:
+    return ", ".join(entries[:12]) + (", ..." if len(entries) > 12 else "")
+
+
+def _hint(found: state_dicts.Network, size: Convertible) -> str:
+    """Says which residual network the names are of, if they are of one of another size."""
     shapes = {name: x.shape for name, x in found.arrays.items()}
     blocks: dict[int, int] = {}
     for name in shapes:
@@ -183,16 +195,21 @@ def _hint(found: state_dicts.Network) -> str:
     stem = shapes.get("conv1.weight", ())
     if len(stem) != 4 or sorted(blocks) != list(range(1, len(blocks) + 1)):
         return ""
-    channels = [shapes.get(f"layer{stage}.0.conv1.weight", (0,))[0] for stage in sorted(blocks)]
-    flags = {
-        "blocks": ",".join(str(blocks[stage]) for stage in sorted(blocks)),
-        "channels": ",".join(map(str, channels)),
-        "stem": str(stem[2]),
-        "num-classes": str(shapes.get("fc.weight", (10,))[0]),
+    stages = sorted(blocks)
+    looks = {
+        "blocks": tuple(blocks[stage] for stage in stages),
+        "channels": tuple(shapes.get(f"layer{stage}.0.conv1.weight", (0,))[0] for stage in stages),
+        "stem": stem[2],
+        "num_classes": shapes.get("fc.weight", (10,))[0],
+        "bottleneck": "layer1.0.conv3.weight" in shapes,
     }
-    bottleneck = " --model.bottleneck" if "layer1.0.conv3.weight" in shapes else ""
-    return (
-        "; its names are those of a residual network, such as --preset resnet110 "
-        + " ".join(f"--model.{name} {value}" for name, value in flags.items())
-        + bottleneck
-    )
+    if all(getattr(size, name, None) == value for name, value in looks.items()):
+        return ""
+    flags = [f"--model.blocks {_commas(looks['blocks'])}", f"--model.channels {_commas(looks['channels'])}"]
+    flags += [f"--model.stem {looks['stem']}", f"--model.num-classes {looks['num_classes']}"]
+    flags += ["--model.bottleneck"] if looks["bottleneck"] else []
+    return f"; its names are those of a residual network, such as --preset resnet110 {' '.join(flags)}"
+
+
+def _commas(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))

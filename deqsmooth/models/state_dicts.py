@@ -26,6 +26,8 @@ _SAVE = "torch.save(model.state_dict(), FILE)"
 _UNUSED = "num_batches_tracked"
 # Other names of the same layers, in residual networks for CIFAR-10.
 _ALIASES = ((re.compile(r"(^|\.)shortcut\."), r"\1downsample."), (re.compile(r"(^|\.)linear\."), r"\1fc."))
+# Names that tell one of our families, of any size.
+_MARKERS = ("layer1.0.conv1.weight", "fullstage.branches.0.blocks.0.conv1.weight_v")
 _MEANS = ("mean", "new_mean", "means", "_mean", "mu")
 _STDS = ("std", "new_std", "sds", "_std", "sigma")
 
@@ -98,13 +100,14 @@ def network(state: Mapping[str, np.ndarray], expected: Collection[str], channels
                 continue
             if not np.array_equal(original, arrays.pop(name)):
                 raise ValueError(
-                    f"the state dict holds two networks that differ, under {prefix!r} and {copy!r}; keep one of "
-                    "them: {k: v for k, v in state.items() if k.startswith(PREFIX)}"
+                    f"the state dict holds two networks that differ, under {prefix!r} and {copy!r}; keep the "
+                    "names that begin with one of them: {k: v for k, v in state.items() if k.startswith(PREFIX)}"
                 )
     found = {name.removeprefix(prefix): x for name, x in arrays.items()}
     mean, std, used = _normaliser(found, expected, channels)
     left = {name: x for name, x in found.items() if name not in used}
-    note = f"; the prefix {prefix!r} was taken off the names" if prefix else _groups(left, expected)
+    taken = [f"{one!r}" for one in prefixes if one]
+    note = f"; its names begin with {' and with '.join(taken)}, which was taken off" if taken else ""
     return Network(left, mean, std, note)
 
 
@@ -196,6 +199,8 @@ def _prefixes(arrays: Mapping[str, np.ndarray], expected: Collection[str]) -> li
     sizes = {prefix: sum(name.startswith(prefix) for name in arrays) for prefix in counts}
     # A part of another network has some of the names, too.
     found = [p for p, count in counts.items() if count == most and 2 * count >= min(len(expected), sizes[p])]
+    if not found:
+        found = [name.removesuffix(marker) for name in arrays for marker in _MARKERS if name.endswith(marker)]
     return sorted(found, key=lambda prefix: (len(prefix), prefix)) or [""]
 
 
@@ -234,15 +239,3 @@ def _per_channel(name: str, x: np.ndarray, channels: int) -> tuple[float, ...]:
     values = tuple(float(str(np.float32(value))) for value in x.reshape(-1))
     checks.holds(all(map(math.isfinite, values)), f"{name!r}", values, "finite")
     return values * (channels // len(values))
-
-
-def _groups(arrays: Mapping[str, np.ndarray], expected: Collection[str]) -> str:
-    """Says with which parts the names begin, if none of them is expected."""
-    if any(name in expected for name in arrays):
-        return ""
-    counts = Counter(f"{name.partition('.')[0]}." for name in arrays if "." in name)
-    begin = ", ".join(f"{part!r} ({count})" for part, count in counts.most_common(8))
-    return (
-        f"; the names in the file begin with {begin or 'no prefix'}, and a prefix P is taken off by "
-        "{k.removeprefix(P): v for k, v in state.items()}"
-    )
