@@ -160,7 +160,7 @@ REFUSALS = [
         pickle.UnpicklingError(f"{ADVICE}Unsupported class numpy._core.multiarray.scalar"),
         r"holds Python objects \(numpy\._core\.multiarray\.scalar\)",
     ),
-    (RuntimeError("Cannot use ``weights_only=True`` with TorchScript archives passed"), "is a TorchScript program"),
+    (RuntimeError("Cannot use ``weights_only=True`` with TorchScript archives"), "is a TorchScript program"),
     (RuntimeError("PytorchStreamReader failed reading zip archive"), "is damaged, or no PyTorch file"),
     (EOFError(), "is damaged, or no PyTorch file"),
 ]  # fmt: skip
