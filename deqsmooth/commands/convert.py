@@ -56,7 +56,7 @@ def _preset(name: str) -> Flags:
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Converts the checkpoint, compares its outputs if a file of outputs is given, and saves the model."""
-    from deqsmooth.models import checkpoints, parity, pytorch, state_dicts
+    from deqsmooth.models import checkpoints, classifiers, parity, pytorch, state_dicts
 
     checkpoints.check_place(arguments.out)
     vectors = None if arguments.check is None else state_dicts.read(arguments.check)
@@ -72,7 +72,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         print(f"error: beyond the limits of their errors: {', '.join(failed)}", file=sys.stderr)
         return 1
     try:
-        checkpoints.save(arguments.out, variables, size)
+        checkpoints.save(arguments.out, classifiers.of_size(size, variables))
     except OSError as error:
         raise ValueError(f"cannot write {arguments.out}: {error.strerror or error}") from None
     console.print(f"model: {arguments.out}")

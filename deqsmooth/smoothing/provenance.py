@@ -11,8 +11,8 @@ import jax
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, record
 from deqsmooth.config import serialization
-from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import assembly, layout
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import layout
 from deqsmooth.statistics import bounds
 
 _PACKAGES = ("deqsmooth", "jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
@@ -24,11 +24,13 @@ def versions() -> dict[str, str]:
 
 
 def header(
-    checkpoint: checkpoints.Checkpoint,
+    checkpoint: classifiers.Classifier,
     selection: config.Selection,
     settings: config.Smoothing,
     data_identity: str,
     before: dict[str, Any] | None = None,
+    *,
+    num_images: int | None = None,
 ) -> dict[str, Any]:
     """The header of a file of certificates: everything that its lines have in common.
 
@@ -41,6 +43,7 @@ def header(
       settings: of the certificates.
       data_identity: `data.Dataset.identity` of the images.
       before: header of the certificates that these are made from; None if they are made anew.
+      num_images: number of images of the data set; None if it is not known.
     """
     settings = layout.fill(settings)
     serial = settings.sampler == "serial"
@@ -53,7 +56,7 @@ def header(
         "tolerance": None if serial else settings.tolerance,
         "start": "zero" if serial else settings.start,
     }
-    if not assembly.solves(checkpoint):
+    if not checkpoint.solves:
         solve = dict.fromkeys(solve)
         smoothing_settings |= solve
     entries = {
@@ -63,13 +66,14 @@ def header(
         "device": jax.local_devices()[0].device_kind,
         "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
         "data": data_identity,
+        "num_images": num_images,
         "smoothing": smoothing_settings,
         "reference": {
             "checkpoint": checkpoint.sha256,
             **solve,
             "dtype": settings.dtype,
         },
-        "model": serialization.to_json(checkpoint.size),
+        "model": checkpoint.size and serialization.to_json(checkpoint.size),
         "training": checkpoint.training and serialization.to_json(checkpoint.training),
         "start_training": checkpoint.start_training and serialization.to_json(checkpoint.start_training),
     }
@@ -80,7 +84,7 @@ def header(
     return {**entries, "sha256": serialization.digest(entries)}
 
 
-def agree(header: dict[str, Any], checkpoint: checkpoints.Checkpoint, dataset: data.Dataset) -> None:
+def agree(header: dict[str, Any], checkpoint: classifiers.Classifier, dataset: data.Dataset) -> None:
     """Raises `ValueError` unless model and data are those that a header names, and its settings still exist."""
     serialization.check_retired(config.Smoothing, header["smoothing"])
     for name, stated, given in (
