@@ -44,7 +44,7 @@ HOMES = {
     "grain": {"data/batching.py"},
     "sklearn": {"data/loading.py"},
     "tensorflow_datasets": {"data/prepared.py"},
-    "torch": {"models/pytorch.py"},
+    "torch": {"models/state_dicts.py"},
     "matplotlib": {"reports/figures.py"},
     "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},
     "scipy": {"statistics/bounds.py", "statistics/significance.py"},

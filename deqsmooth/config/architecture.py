@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from deqsmooth.config import checks
 
@@ -37,6 +38,7 @@ class ConvModel:
     def __post_init__(self) -> None:
         checks.positive(self, "channels", "expansion", "num_groups", "pool")
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        _check_images(self.image_shape, self.mean, self.std)
         checks.holds(
             self.channels % self.num_groups == 0,
             "channels",
@@ -81,6 +83,7 @@ class MdeqModel:
 
     def __post_init__(self) -> None:
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        _check_images(self.image_shape, self.mean, self.std)
         checks.positive(self, "final_channels")
         checks.holds(
             len(self.channels) >= 2 and all(c > 0 and c % 8 == 0 for c in self.channels),
@@ -131,6 +134,7 @@ class ResnetModel:
 
     def __post_init__(self) -> None:
         checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        _check_images(self.image_shape, self.mean, self.std)
         checks.holds(
             len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
         )
@@ -160,3 +164,12 @@ class StartModel:
 Equilibrium = ConvModel | MdeqModel
 Model = Equilibrium | ResnetModel
 MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "resnet": ResnetModel}
+
+
+def _check_images(shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises `ValueError` unless images of this shape can be standardised."""
+    checks.holds(min(shape) >= 1, "image_shape", shape, "three numbers of at least 1")
+    for name, values in (("mean", mean), ("std", std)):
+        rule = f"one finite number, or one for each of the {shape[2]} channels of an image"
+        checks.holds(len(values) in (1, shape[2]) and all(map(math.isfinite, values)), name, values, rule)
+    checks.holds(min(std) > 0, "std", std, "positive")

@@ -56,15 +56,24 @@ class Dataset:
           IndexError: if the index is out of range.
           ValueError: if the image cannot be read, or has a pixel that is no number in [0, 1].
         """
+        image, label = self.stored(index)
+        return self.prepare(image), label
+
+    def stored(self, index: int) -> Pair:
+        """Returns the stored image with an index, and its label.
+
+        Raises:
+          IndexError: if the index is out of range.
+          ValueError: if the image cannot be read.
+        """
         try:
-            image, label = self.source[index]
+            return self.source[index]
         except (IndexError, MemoryError):
             raise
         except Exception as error:
             # Decoders and storage raise exceptions of many types.
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"cannot be read: {type(error).__name__}: {reason}") from error
-        return self.prepare(image), label
 
     def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Returns images [num, height, width, channels], float32, and labels [num], int32, of indices."""

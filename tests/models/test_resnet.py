@@ -38,7 +38,7 @@ def test_converted_network_equals_numpy_implementation(size, prefix):
     state = published.state_dict(size)
     prefixed = {f"{prefix}{name}": x for name, x in state.items()}
     prefixed[f"{prefix}bn1.num_batches_tracked"] = np.array(3)
-    found = parity.compare(pytorch.convert(prefixed, size), size, vectors(size, state))
+    found = parity.compare(pytorch.convert(prefixed, size)[0], size, vectors(size, state))
     assert [c.quantity for c in found] == ["logits", "logits: labels"]
     assert all(c.passed for c in found)
 
@@ -47,7 +47,7 @@ def test_wrong_mapping_fails_comparison():
     size = SIZES["basic"]
     state = published.state_dict(size)
     a, b = "layer1.0.bn1.bias", "layer1.0.bn2.bias"
-    swapped = pytorch.convert({**state, a: state[b], b: state[a]}, size)
+    swapped = pytorch.convert({**state, a: state[b], b: state[a]}, size)[0]
     assert not all(c.passed for c in parity.compare(swapped, size, vectors(size, state)))
 
 
@@ -87,7 +87,8 @@ def baseline(tmp_path_factory):
     """A checkpoint after saving and loading."""
     size = SIZES["basic"]
     folder = tmp_path_factory.mktemp("models") / "resnet"
-    checkpoints.save(folder, classifiers.of_size(size, pytorch.convert(published.state_dict(size), size)))
+    variables, _ = pytorch.convert(published.state_dict(size), size)
+    checkpoints.save(folder, classifiers.of_size(size, variables))
     return checkpoints.load(folder)
 
 

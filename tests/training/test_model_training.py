@@ -7,6 +7,7 @@ import json
 
 import jax
 import numpy as np
+import prepared
 import pytest
 import toy
 from conftest import SMALL
@@ -200,10 +201,8 @@ def test_every_choice_trains(splits, change):
 
 
 @pytest.mark.slow
-def test_mdeq_trains_on_tfds_data():
-    """The training pipeline of CIFAR-10 on TFDS's random mock data."""
-    import tensorflow_datasets as tfds
-
+def test_mdeq_trains_on_tfds_data(tmp_path):
+    """The training pipeline of CIFAR-10 on random images."""
     settings = dataclasses.replace(
         SETTINGS,
         dataset="cifar10",
@@ -216,8 +215,11 @@ def test_mdeq_trains_on_tfds_data():
         jacobian_frequency=0.0,
         reference_budget=9,
     )
-    with tfds.testing.mock_data(num_examples=16):
-        train, test = data.load("cifar10", "train"), data.load("cifar10", "test")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        images = rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+        prepared.write(tmp_path, "cifar10", images, rng.integers(0, 10, 16), split=split)
+    train, test = (data.load("cifar10", split, str(tmp_path)) for split in ("train", "test"))
     found = list(fit((train, test), settings))
     assert len(found) == 4
     assert all(np.isfinite(jax.tree.leaves(p.metrics)).all() and p.waited >= 0 for p in found)
