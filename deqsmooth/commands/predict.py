@@ -11,7 +11,7 @@ from deqsmooth import config, data
 from deqsmooth.certificates import predictions, writing
 from deqsmooth.commands import progress, shares
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import certification, prediction, provenance
+from deqsmooth.smoothing import certification, inputs, prediction, provenance
 
 _IMAGES = 64
 """Number of images that are read at a time."""
@@ -45,8 +45,9 @@ def run(
     checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma)
     indices = share.of(selection.indices(len(dataset)))
     prediction.check(settings)
-    settings = certification.fit(checkpoint, settings, checkpoint.model.image_shape, len(indices))
-    programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
+    image = inputs.first_usable(checkpoint, dataset, indices, settings)
+    settings = certification.fit(checkpoint, settings, image.shape, len(indices))
+    programs = certification.prepare(checkpoint, settings, image.shape, len(indices))
     header = predictions.header(
         provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
     )

@@ -16,7 +16,7 @@ class Descent:
     """Settings that every training has: data, noise, batches and the optimiser.
 
     Attributes:
-      dataset: name of the data set: `digits`, `cifar10` or `imagenet`.
+      dataset: name of the data set; see `config.Selection`.
       data_dir: TFDS data directory; by default that of TFDS.
       sigma: standard deviation of the noise, in pixels of [0, 1].
       epochs: number of passes over the training split.
@@ -49,7 +49,7 @@ class Descent:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.known("dataset", self.dataset, selection.DATASETS)
+        selection.check_dataset(self.dataset)
         checks.known("optimiser", self.optimiser, OPTIMISERS)
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
         for name in ("learning_rate", "clip_norm"):

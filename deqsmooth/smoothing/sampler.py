@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deqsmooth import config, devices, types
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import assembly, kernels, noise
 
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
@@ -93,7 +94,7 @@ class Programs:
 
 
 def compile_programs(
-    classifier: assembly.Classifier, settings: assembly.Resolved, image_shape: tuple[int, ...], mesh: Mesh
+    classifier: classifiers.Classifier, settings: assembly.Resolved, image_shape: tuple[int, ...], mesh: Mesh
 ) -> Programs:
     """Compiles every program that a run needs, so that no image pays for it.
 
@@ -134,9 +135,7 @@ def _program(parts: assembly.Assembly, settings: assembly.Resolved, mesh: Mesh, 
     if parts.queue is not None:
         program = _continuous(parts.queue, settings, mesh)
     else:
-        kernel_of = parts.reference if reference else parts.samples
-        assert kernel_of is not None
-        program = _in_blocks(kernel_of, settings, mesh)
+        program = _in_blocks(functools.partial(parts.kernel, reference=reference), settings, mesh)
     # On accelerators JAX multiplies float32 in fewer bits unless told otherwise.
     return jax.default_matmul_precision("highest")(program)
 
