@@ -59,7 +59,7 @@ def test_same_header_is_accepted():
         ({"smoothing": {"sigma": -1}}, "sigma is -1"),
         ({"smoothing": {"lanes": 0}}, "lanes is 0"),
         ({"smoothing": []}, "no settings"),
-        ({"selection": {"dataset": "none"}}, "unknown data set"),
+        ({"selection": {"dataset": "digits", "stride": 0}}, "stride is 0"),
         ({"reference": None}, "no settings"),
         ({"reference": {}}, "no entry 'solver'"),
     ],
