@@ -74,10 +74,7 @@ def write(
 
 
 def _verified(path: pathlib.Path) -> verification.Checked:
-    checked = verification.verify(path)
-    if checked.differences:
-        raise ValueError(f"{checked.differences[0]}; a page needs files that verify")
-    return checked
+    return verification.verify(path).must_hold("a page needs files that verify")
 
 
 def _provenance(

@@ -203,7 +203,7 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
     for path, file in zip(row.attacks, files, strict=True):
         if file.header["certificates"] != checked.header["sha256"]:
             raise ValueError(f"{path} has attacks on other certificates than those of {row.path}")
-        differences = attempts.differences(file)
+        differences = attempts.differences(file, checked.found)
         if differences:
             raise ValueError(f"{path}, {differences[0]}; a page needs files that verify")
     at = file.header["radii"]
