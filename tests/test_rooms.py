@@ -14,7 +14,9 @@ JAX = frozenset({"jax", "jaxlib", "jaxopt", "jaxtyping", "flax", "optax", "orbax
 # Room: (rooms that it may import, packages that it never loads, not even through other modules).
 ROOMS = {
     "types": ((), {"flax", "optax", "orbax", "scipy"}),
-    "devices": ((), {"flax", "optax", "orbax", "scipy"}),
+    "machine": ((), JAX),
+    "arithmetic": (("machine",), {"flax", "optax", "orbax", "scipy"}),
+    "devices": (("machine", "arithmetic"), {"flax", "optax", "orbax", "scipy"}),
     "statistics": ((), JAX),
     "config": (("statistics",), JAX),
     "data": (("config",), {"jax", "flax", "optax", "orbax"}),
@@ -22,7 +24,7 @@ ROOMS = {
     "models": (("types", "devices", "config", "solvers"), {"optax", "grain"}),
     "certificates": (("statistics", "config"), JAX),
     "smoothing": (
-        ("types", "devices", "statistics", "config", "data", "solvers", "models", "certificates"),
+        ("types", "arithmetic", "devices", "statistics", "config", "data", "solvers", "models", "certificates"),
         {"optax"},
     ),
     "training": (("types", "devices", "config", "data", "solvers", "models", "smoothing"), set()),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 
 
@@ -20,10 +22,13 @@ class Flags:
       out: file that is written; it must not exist yet.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {"which files": ("files", ""), "output": ("out", "")}
+
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError unless the flags keep their rules."""
         if not self.files:
             raise ValueError("no file of certificates is given")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 if TYPE_CHECKING:
     from deqsmooth.certificates import verification
@@ -29,14 +31,21 @@ class Flags:
       data_dir: for replay: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {
+        "which files": ("files", ""),
+        "sampling again": ("replay checkpoint data_dir", ""),
+    }
+
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     replay: int = 0
     checkpoint: pathlib.Path | None = None
     data_dir: str | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError unless the flags keep their rules."""
         if not self.files:
             raise ValueError("no file of certificates is given")
+        checks.holds(self.replay >= 0, "replay", self.replay, "at least 0")
 
 
 def main() -> int:
