@@ -191,6 +191,23 @@ def test_file_is_short_and_well_named(path):
     assert path.stem not in {"utils", "core", "common", "helpers"}
 
 
+def opens_text(call):
+    """Whether a call opens a file as text without naming its encoding."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    home = getattr(call.func.value, "id", "") if isinstance(call.func, ast.Attribute) else ""
+    modes = [one.value for one in call.args if isinstance(one, ast.Constant)]
+    is_text = name == "open" and home not in ("os", "tarfile") and not {"rb", "wb", "ab", "a+b", "r+b"} & {*modes}
+    return (is_text or name in ("read_text", "write_text")) and "encoding" not in {
+        keyword.arg for keyword in call.keywords
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_text_files_name_their_encoding(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert [call.lineno for call in calls if opens_text(call)] == []
+
+
 @pytest.mark.parametrize("script", ["certify.py", "train.py"])
 def test_scripts_only_call_a_command(script):
     assert len((PACKAGE.parent / script).read_text().splitlines()) < 20

@@ -49,8 +49,7 @@ class Flags:
     download: bool = False
     out: pathlib.Path | None = None
 
-    def check(self) -> None:
-        """Raises ValueError unless the flags keep their rules."""
+    def __post_init__(self) -> None:
         if self.max_images is not None:
             checks.positive(self, "max_images")
 

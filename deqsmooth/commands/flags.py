@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import tyro
 
@@ -22,14 +22,6 @@ class Command(Protocol):
 
     GROUPS: ClassVar[listing.Groups]
     __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-@runtime_checkable
-class Checked(Protocol):
-    """Flags with rules of their own."""
-
-    def check(self) -> None:
-        """Raises ValueError unless the flags keep their rules."""
 
 
 Flags = TypeVar("Flags", bound=Command)
@@ -65,14 +57,19 @@ def parse(arguments: type[Flags], prog: str, preset: Callable[[str], Flags] | No
         print(help.page(prog, about, known, arguments.GROUPS, full="--help-all" in asked), flush=True)
         raise SystemExit(0)
     words = list(_words(given, {flag.name: flag for flag in known}))
-    found = (
-        tyro.cli(arguments, prog=prog, args=words)
-        if default is None
-        else tyro.cli(arguments, prog=prog, args=words, default=default)
-    )
-    if isinstance(found, Checked):
-        found.check()
-    return found
+    return tyro.cli(_identity(arguments, default), prog=prog, args=words)
+
+
+def _identity(arguments: type[Flags], default: Flags | None) -> Callable[[Flags], Flags]:
+    """A function that returns its argument; tyro leaves the errors of its dataclass to the caller."""
+
+    def identity(given: Any) -> Any:
+        return given
+
+    identity.__annotations__["given"] = Annotated[arguments, listing.Flat]
+    if default is not None:
+        identity.__defaults__ = (default,)
+    return identity
 
 
 def value_of(name: str) -> str | None:
@@ -104,8 +101,8 @@ def _words(given: Sequence[str], known: Mapping[str, listing.Flag]) -> Iterator[
         if flag.name == "--seed" and value == "random":
             value = str(secrets.randbelow(2**32))
         for part in value.split(",") if flag.is_list else (value,):
-            rule = _NUMBERS[flag.number]
-            checks.holds(part in flag.words or _is_number(part, flag.number), flag.name, value, rule)
+            rule = " or ".join((_NUMBERS[flag.number], *flag.words))
+            checks.holds(part in (*flag.words, "None") or _is_number(part, flag.number), flag.name, value, rule)
             yield part
         if not flag.is_list:
             flag = None

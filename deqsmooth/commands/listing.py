@@ -123,5 +123,4 @@ def _values(kind: Any) -> tuple[str, type[int] | type[float] | None, tuple[str, 
     entries = [entry for one in kinds for entry in (typing.get_args(one) if is_list else (one,))]
     number = next((one for one in (int, float) if one in entries), None)
     shown = ("," if number else " ").join("..." if entry is Ellipsis else _VALUES[entry] for entry in entries)
-    accepted = (*words, "None") if types.NoneType in options else words
-    return "|".join(filter(None, (shown, *words))), number, accepted, is_list
+    return "|".join(filter(None, (shown, *words))), number, words, is_list

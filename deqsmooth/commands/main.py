@@ -9,6 +9,7 @@ Exit status: 0 success; 1 a check of the command failed; 2 bad input, or the mac
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -70,8 +71,7 @@ def run(
         return _CLOSED
     except OSError as error:
         _discard_output()
-        print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
-        return 2
+        return _report(_sentence(error))
     return status
 
 
@@ -107,8 +107,7 @@ def _status(
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        return _report(f"{where}{error.strerror or error}")
+        return _report(_sentence(error))
     except KeyboardInterrupt:
         return _ended("interrupted", resumes, 128 + signal.SIGINT)
     except SystemExit as end:
@@ -120,6 +119,11 @@ def _status(
 def _report(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def _sentence(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else "cannot write: " if error.errno == errno.ENOSPC else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _ended(word: str, resumes: str | None, status: int) -> int:

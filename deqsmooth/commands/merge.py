@@ -27,8 +27,7 @@ class Flags:
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path
 
-    def check(self) -> None:
-        """Raises ValueError unless the flags keep their rules."""
+    def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("no file of certificates is given")
 

@@ -1,6 +1,6 @@
 """Progress of a command: a bar on a terminal; elsewhere a line a minute, from the first step to the last.
 
-The time left is computed from the average rate since the start. rich computes it from the times between recent
+The time left is computed from the average rate until the last step. rich computes it from the times between recent
 steps, which is wrong if all steps of a batch end at the same time.
 """
 
@@ -50,21 +50,26 @@ def begin(
       total: number of steps; None if it is not known yet.
       completed: steps that an earlier run has done.
     """
-    return progress.add_task(description, total=total, completed=completed, before=completed, printed=None)
+    return progress.add_task(
+        description, total=total, completed=completed, before=completed, last=0.0, printed=None
+    )
 
 
 def advance(progress: rich.progress.Progress, description: str) -> None:
     """Counts a step and updates the description; without a terminal, prints a line if the last one is old."""
     (task,) = progress.tasks
-    progress.update(task.id, advance=1, description=description)
+    # Before the step counts: the other steps of its batch, which end at the same time, do not count yet either.
+    left = _time_left(task)
+    progress.update(task.id, advance=1, description=description, last=task.elapsed)
     if progress.console.is_terminal:
         return
     now, printed = progress.get_time(), task.fields["printed"]
-    if printed is None or now - printed >= _INTERVAL or task.completed == task.total:
+    is_last = task.completed == task.total
+    if printed is None or now - printed >= _INTERVAL or is_last:
         progress.update(task.id, printed=now)
         total = "" if task.total is None else f" of {task.total:.0f}"
-        left = _time_left(task)
-        progress.console.print(f"{task.completed:.0f}{total}: {description}{left and f', {left} left'}")
+        until_end = f", {left} left" if left and not is_last else ""
+        progress.console.print(f"{task.completed:.0f}{total}: {description}{until_end}")
 
 
 def follow(
@@ -79,8 +84,10 @@ def follow(
 
 
 def _time_left(task: rich.progress.Task) -> str:
-    """Time that the other steps take at the average rate; empty if no step or no total is known."""
+    """Time until the end, by the average rate until the last step; empty if no step or no total is known."""
     done = task.completed - task.fields["before"]
-    if not done or not task.elapsed or task.total is None:
+    if not done or task.elapsed is None or task.total is None:
         return ""
-    return str(datetime.timedelta(seconds=round((task.total - task.completed) * task.elapsed / done)))
+    last = task.fields["last"]
+    seconds = (task.total - task.completed) * last / done - (task.elapsed - last)
+    return str(datetime.timedelta(seconds=max(0, round(seconds))))

@@ -58,8 +58,7 @@ class Flags:
     download: bool = False
     out: pathlib.Path | None = None
 
-    def check(self) -> None:
-        """Raises ValueError unless the flags keep their rules."""
+    def __post_init__(self) -> None:
         for name in ("budget", "num_pairs"):
             if getattr(self, name) is not None:
                 checks.positive(self, name)

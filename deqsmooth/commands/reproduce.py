@@ -45,8 +45,7 @@ class Flags:
     data_dir: str | None = None
     out: pathlib.Path = pathlib.Path("runs/reproduce")
 
-    def check(self) -> None:
-        """Raises ValueError unless the flags keep their rules."""
+    def __post_init__(self) -> None:
         for sigma in self.sigma:
             checks.holds(0 < sigma < math.inf, "sigma", sigma, "positive and finite")
 

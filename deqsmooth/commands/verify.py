@@ -41,8 +41,7 @@ class Flags:
     checkpoint: pathlib.Path | None = None
     data_dir: str | None = None
 
-    def check(self) -> None:
-        """Raises ValueError unless the flags keep their rules."""
+    def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("no file of certificates is given")
         checks.holds(self.replay >= 0, "replay", self.replay, "at least 0")

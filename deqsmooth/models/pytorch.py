@@ -47,7 +47,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise ValueError(f"reading {path} needs PyTorch: pip install 'deqsmooth[torch]'") from None
+        raise ValueError(f"reading {path} needs PyTorch: pip install torch") from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
