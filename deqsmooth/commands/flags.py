@@ -74,8 +74,8 @@ def _identity(arguments: type[Flags], default: Flags | None) -> Callable[[Flags]
 
 def value_of(name: str) -> str | None:
     """Returns the value of one flag of this process without parsing the others; None if it is not given."""
-    value = None
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
+    value, words = None, sys.argv[1:]
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
         if word.startswith(f"{name}="):
             value = word.partition("=")[2]
         elif word == name and not following.startswith("--"):

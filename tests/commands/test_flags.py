@@ -130,6 +130,16 @@ def test_random_seed_becomes_a_number(monkeypatch, words):
     assert len(seeds) == 3 and all(0 <= seed < 2**32 for seed in seeds)
 
 
+@pytest.mark.parametrize("preset", [(), ("--preset", "mdeq-5a"), ("--preset=mdeq-5a",)])
+def test_few_flags_are_enough(monkeypatch, preset):
+    monkeypatch.setattr(sys, "argv", ["certify.py", *preset])
+    found = flags.parse(certify.Flags, "certify", certify.preset)
+    assert found.preset == ("mdeq-5a" if preset else None)
+    assert found.smoothing.sigma == 0.5 and found.selection.dataset == "digits"
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert flags.parse(train.Flags, "train").settings.sigma == 0.5
+
+
 def test_negative_numbers_of_lists_are_values(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--jacobian-budget", "-2,1"])
     assert flags.parse(train.Flags, "train").settings.jacobian_budget == (-2, 1)
