@@ -21,13 +21,13 @@ ROOMS = {
     "config": (("statistics",), JAX),
     "data": (("config",), {"jax", "flax", "optax", "orbax"}),
     "solvers": (("types", "config"), {"flax", "optax", "orbax", "grain"}),
-    "models": (("types", "devices", "config", "solvers"), {"optax", "grain"}),
+    "models": (("types", "arithmetic", "devices", "config", "solvers"), {"optax", "grain"}),
     "certificates": (("statistics", "config"), JAX),
     "smoothing": (
         ("types", "arithmetic", "devices", "statistics", "config", "data", "solvers", "models", "certificates"),
         {"optax"},
     ),
-    "training": (("types", "devices", "config", "data", "solvers", "models", "smoothing"), set()),
+    "training": (("types", "arithmetic", "devices", "config", "data", "solvers", "models", "smoothing"), set()),
     "reports": (("statistics", "config", "certificates"), JAX),
     "experiments": (("statistics", "config", "certificates", "reports"), JAX),
     "commands": (

@@ -11,8 +11,9 @@ import threading
 from typing import ClassVar
 
 import pytest
-from support import ROOT
+from support import QUICK, ROOT, start_script, wait_for_lines
 
+from deqsmooth.certificates import verification
 from deqsmooth.commands import main
 
 PROGRAM = """
@@ -116,6 +117,21 @@ def test_signal_ends_with_one_sentence(kind, status, message):
     process.send_signal(kind)
     assert process.communicate(timeout=60) == ("", message)
     assert process.returncode == status
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_lines", [0, 4], ids=["compiling", "sampling"])
+def test_terminated_certification_keeps_whole_lines(tmp_path, cache, num_lines):
+    arguments = ("certify.py", *QUICK, "--stride", "1", "--images-per-batch", "1", "--out", "run.jsonl")
+    process = start_script(*arguments, cwd=tmp_path, cache=cache)
+    wait_for_lines(tmp_path / "run.jsonl", num_lines or 1, process)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (143, TERMINATED)
+    assert ("certified accuracy" in output) == bool(num_lines)
+    checked = verification.verify(tmp_path / "run.jsonl")
+    assert (tmp_path / "run.jsonl").read_text().endswith("}\n")
+    assert not checked.differences and len(checked.found) >= max(num_lines - 1, 0)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
