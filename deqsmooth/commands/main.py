@@ -8,20 +8,17 @@ Exit status: 0 success; 1 a check of the command failed; 2 bad input, or the mac
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import rich.console
 
-from deqsmooth.commands import flags
+from deqsmooth.commands import flags, signals
 
 Flags = TypeVar("Flags", bound=flags.Command)
 _CLOSED = 128 + signal.SIGPIPE
@@ -87,12 +84,11 @@ def _status(
     console = _Console(soft_wrap=not sys.stdout.isatty())
     try:
         given = flags.parse(arguments, prog, preset)
-        is_distributed = getattr(given, "distributed", False)
-        with _ended_by_signals(is_distributed):
+        with signals.handled():
             if uses_jax:
                 from deqsmooth import devices
 
-                devices.start(distributed=is_distributed)
+                devices.start(distributed=getattr(given, "distributed", False))
             return command(given, console)
     except ValueError as error:
         return _report(str(error))
@@ -138,32 +134,6 @@ def _is_out_of_device_memory(error: RuntimeError) -> bool:
     from deqsmooth import devices
 
     return devices.is_out_of_memory(error)
-
-
-@contextlib.contextmanager
-def _ended_by_signals(is_distributed: bool) -> Iterator[None]:
-    """Context in which SIGINT and SIGTERM end the command in order, and a second one of them at once.
-
-    In a run of connected processes JAX receives SIGTERM, and all end together; see `devices.is_preempted`.
-    """
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_DFL)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
-
-    previous = {}
-    if threading.current_thread() is threading.main_thread():
-        for kind in (signal.SIGINT,) if is_distributed else (signal.SIGINT, signal.SIGTERM):
-            # A shell starts background jobs with interrupts ignored; they stay ignored.
-            if signal.getsignal(kind) != signal.SIG_IGN:
-                previous[kind] = signal.signal(kind, end)
-    try:
-        yield
-    finally:
-        for kind, handler in previous.items():
-            signal.signal(kind, handler)
 
 
 def _prepare_streams() -> None:
