@@ -224,5 +224,7 @@ def _measure(
     if not file.exists():
         num_images = len(context.selection.indices(len(context.dataset)))
         programs = certification.prepare(checkpoint, settings, context.dataset[0][0].shape, num_images)
-        file.write_text(json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n")
+        file.write_text(
+            json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n", encoding="utf-8"
+        )
     return file
