@@ -5,12 +5,11 @@ Takes a cell and an equilibrium that some solver found, gives the equilibrium wi
 on the solver that found it (Bai et al. 2019).
 
 With a cotangent v the implicit rule solves w = J^T w + v, where J is the derivative of the cell in z, and pulls
-w back through the cell. The solution w is itself an equilibrium: that of the adjoint cell, which maps w to J^T
-w + v. The rule therefore attaches gradients to w by itself, with the same method, and can be differentiated any
-number of times in reverse mode: `jax.jacrev(jax.grad(loss))`, or the gradient of a function of a gradient.
-These second derivatives are those of the exact rule, with all linear systems solved by the method. If the
-method stops early, they have errors like the gradient, and they are not the derivatives of that inexact
-gradient.
+w back through the cell. The solution w is itself an equilibrium, that of the adjoint cell w -> J^T w + v. The rule
+therefore attaches gradients to w by itself, with the same method, and can be differentiated any number of times in
+reverse mode: `jax.jacrev(jax.grad(loss))`, or the gradient of a function of a gradient. These second derivatives
+are those of the exact rule, with every linear system solved by the method. If the method stops early, they have
+errors like those of the gradient, and they are not the derivatives of that inexact gradient.
 
 Forward mode (`jax.jvp`, `jax.jacfwd`, and `jax.hessian`, which uses it) raises `TypeError`.
 """

@@ -43,8 +43,8 @@ Gradient = Callable[
     [types.Parameters, types.Variables, types.Images, types.Labels, types.Keys, Shared, Task],
     tuple[types.Parameters, tuple[types.Variables, Values]],
 ]
-"""(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (gradient of the loss,
-(variables with updated batch statistics, metrics)). The loop fills in the metric `gradient_norm`."""
+"""(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (gradient of the
+loss, (variables with updated batch statistics, metrics)). The loop fills in the metric `gradient_norm`."""
 
 
 class State(NamedTuple):

@@ -324,8 +324,8 @@ def fit(
 
 def _describe(settings: config.Training, update: int, residual: float) -> str:
     return (
-        f"update {update}: the backward solve has a relative residual of {residual:.2g}, above "
-        f"{LARGEST_BACKWARD_RESIDUAL:g}, so the gradient is far from that of the equilibrium; raise gradient_budget "
-        f"(now {settings.gradient_budget}) or jacobian_weight (now {settings.jacobian_weight:g}), or choose another "
-        f"gradient than {settings.gradient!r}"
+        f"update {update}: the relative residual of the backward solve is {residual:.2g}, not at most "
+        f"{LARGEST_BACKWARD_RESIDUAL:g}, so the gradient is not that of the equilibrium; raise gradient_budget "
+        f"(now {settings.gradient_budget}) or jacobian_weight (now {settings.jacobian_weight:g}), or choose "
+        f"another gradient than {settings.gradient!r}"
     )
