@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
 import logging
 import os
 import pathlib
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +25,8 @@ LARGEST = 2**33
 """Largest size of all variables of a model, in bytes."""
 _SHIPPED = pathlib.Path(__file__).parent.parent / "shipped"
 _MARKER = "_CHECKPOINT_METADATA"
+# Seconds within which the other reads of a checkpoint fail after the first.
+_LATE = 0.1
 
 # Orbax logs every step at a lower level, through absl's logger.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -57,9 +64,11 @@ def save(
     """Writes a model and the settings of its training and of its start to a folder, and replaces a model there.
 
     Raises:
-      ValueError: if the folder holds something that is no model.
+      ValueError: if the folder holds something that is no model, or the variables are not finite or not those of a
+        model of this size with this start; nothing is written then.
     """
     check_place(path)
+    _check_variables("the model to be saved", variables, _shapes(models.build(size), start))
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
@@ -95,17 +104,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
       ValueError: if there is no checkpoint of this project, or its variables do not have the shapes of its size.
     """
-    folder = pathlib.Path(path).resolve()
-    if not folder.is_dir():
-        raise ValueError(f"checkpoint {path} does not exist; it must be a folder that deqsmooth-train wrote")
-    if (folder / "model").is_dir():
-        folder = folder / "model"
+    folder = _folder_of(path)
     # Every process reads by itself and does not wait for others.
     number, _ = devices.share(None)
     options = ocp.options.MultiprocessingOptions(primary_host=number, active_processes={number})
     handler = ocp.CompositeCheckpointHandler()
     try:
-        with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+        with quiet_reading(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
             arguments = ocp.args.Composite(config=ocp.args.JsonRestore())
             encoded = checkpointer.restore(folder, arguments).config
             size = serialization.model_from_json(encoded["model"])
@@ -122,9 +127,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             arguments = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, arguments).variables
     except (ValueError, KeyError, OSError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise ValueError(f"{path} is no checkpoint of this project: {reason}") from None
-    _check_shapes(path, variables, template)
+        raise ValueError(f"{path} is no checkpoint of this project: {reason_of(error)}") from None
+    _check_variables(str(path), variables, template)
     return Checkpoint(model, variables, size, training, _digest(size, variables), start)
 
 
@@ -178,12 +182,70 @@ def _shapes(model: types.Model | types.Explicit, start: config.StartTraining | N
     return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
-def _check_shapes(path: str | os.PathLike[str], variables: types.Variables, template: types.Variables) -> None:
-    found = {jax.tree_util.keystr(key): x.shape for key, x in jax.tree_util.tree_leaves_with_path(variables)}
-    for key, x in jax.tree_util.tree_leaves_with_path(template):
-        name = jax.tree_util.keystr(key)
-        if found.get(name) != x.shape:
-            raise ValueError(f"{path}: {name} has shape {found.get(name)}; it must have shape {x.shape}")
+def _check_variables(what: str, variables: types.Variables, template: types.Variables) -> None:
+    """Raises `ValueError` unless variables have the names and shapes of a template and are finite."""
+    found = {jax.tree_util.keystr(key): x for key, x in jax.tree_util.tree_leaves_with_path(variables)}
+    wanted = {jax.tree_util.keystr(key): x.shape for key, x in jax.tree_util.tree_leaves_with_path(template)}
+    for name, shape in wanted.items():
+        if name not in found:
+            raise ValueError(f"{what} lacks {name}, which its size has")
+        if np.shape(found[name]) != shape:
+            raise ValueError(f"{what}: {name} has shape {np.shape(found[name])}; by its size it must have {shape}")
+    for name, x in found.items():
+        if name not in wanted:
+            raise ValueError(f"{what} has {name}, which its size lacks")
+        if not np.isfinite(x).all():
+            raise ValueError(f"{what}: {name} has numbers that are not finite; such a model classifies nothing")
+
+
+def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder of a model, given that folder or the working folder of its training.
+
+    Raises:
+      ValueError: there is none; says what is there instead.
+    """
+    folder, rule = pathlib.Path(path).resolve(), "a checkpoint is a folder that deqsmooth-train wrote"
+    if not folder.exists():
+        raise ValueError(f"checkpoint {path} does not exist; {rule}")
+    if not folder.is_dir():
+        raise ValueError(f"checkpoint {path} is a file; {rule}")
+    if (folder / "model").is_dir():
+        return folder / "model"
+    if (folder / "states").is_dir():
+        raise ValueError(f"{path} has states of a training that has not finished and no model yet; {rule}")
+    if not (folder / _MARKER).is_file():
+        raise ValueError(f"{path} is a folder without a model, and no checkpoint of this project; {rule}")
+    return folder
+
+
+def reason_of(error: Exception) -> str:
+    """The first sentence of an error of Orbax, without its technical appendix."""
+    # The text of a KeyError is the representation of its argument.
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text.strip().split("\n")[0].split(" [tensorstore_spec")[0][:300]
+
+
+@contextlib.contextmanager
+def quiet_reading() -> Iterator[None]:
+    """Silences what tensorstore's threads print after an array could not be read: that others could not be either."""
+    hook, log = sys.unraisablehook, logging.getLogger("asyncio")
+    level = log.level
+
+    def ignore_closed(unraisable: sys.UnraisableHookArgs) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = ignore_closed
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except Exception:
+        time.sleep(_LATE)
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = hook
+        log.setLevel(level)
 
 
 def _digest(size: architecture.Model, variables: types.Variables) -> str:
