@@ -26,7 +26,7 @@ from jax.extend.core import jaxprs_in_params
 import deqsmooth as ds
 from deqsmooth import devices, models, solvers
 from deqsmooth.config import presets
-from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.models import base_classifier, classifiers, starts
 from deqsmooth.smoothing import certification, kernels, layout, noise
 
 _SIGMA = 0.5
@@ -204,7 +204,7 @@ def sample(name, dtype, arguments):
 
         return classify
 
-    checkpoint = checkpoints.Checkpoint(model, variables, presets.MODELS[name], None, "")
+    checkpoint = classifiers.of_size(presets.MODELS[name], variables)
     clean = np.asarray(images)
     spent = timing.seconds_in_turn(
         {

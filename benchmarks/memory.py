@@ -17,7 +17,7 @@ import tyro
 
 from deqsmooth import devices, models
 from deqsmooth.config import presets
-from deqsmooth.models import checkpoints
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import cost, layout, sampler
 
 _GIB = 2**30
@@ -46,7 +46,7 @@ def main() -> None:
     size = presets.MODELS[arguments.model]
     model = models.build(size)
     variables = jax.device_get(model.init(jax.random.key(0)))
-    checkpoint = checkpoints.Checkpoint(model, variables, size, None, "")
+    checkpoint = classifiers.of_size(size, variables)
     image = jax.ShapeDtypeStruct((1, *size.image_shape), "float32")
     state = jax.eval_shape(lambda x: model.initial_state(model.inject(variables, x, None)[0]), image)
     lane = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

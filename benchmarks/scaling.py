@@ -23,7 +23,7 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import devices, models
-from deqsmooth.models import checkpoints
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, cost
 
 _MIB = 2**20
@@ -97,7 +97,7 @@ def measure(size: dict[str, Any], arguments: Benchmark) -> dict[str, Any]:
     architecture = ds.ConvModel(image_shape=shape)
     model = models.build(architecture)
     variables = jax.device_get(model.init(jax.random.key(0)))
-    checkpoint = checkpoints.Checkpoint(model, variables, architecture, None, "")
+    checkpoint = classifiers.of_size(architecture, variables)
     settings = ds.Smoothing(
         sampler=arguments.sampler,
         budget=size["budget"],

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from deqsmooth.data import Dataset as Dataset
     from deqsmooth.data import load as load_dataset  # noqa: F401
     from deqsmooth.models import build as build
-    from deqsmooth.models.checkpoints import Checkpoint as Checkpoint
     from deqsmooth.models.checkpoints import load as load
     from deqsmooth.models.checkpoints import load_shipped as load_checkpoint  # noqa: F401
+    from deqsmooth.models.checkpoints import save as save
     from deqsmooth.models.checkpoints import shipped as shipped
+    from deqsmooth.models.classifiers import Classifier as Classifier
+    from deqsmooth.models.classifiers import classifier as classifier
     from deqsmooth.smoothing.certification import certify as certify
     from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
     from deqsmooth.smoothing.prediction import predict as predict
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Certificate": "certificates.record.Certificate",
-    "Checkpoint": "models.checkpoints.Checkpoint",
+    "Classifier": "models.classifiers.Classifier",
     "ConvModel": "config.architecture.ConvModel",
     "Dataset": "data.Dataset",
     "MdeqModel": "config.architecture.MdeqModel",
@@ -55,6 +57,7 @@ _HOMES = {
     "Training": "config.Training",
     "Writer": "certificates.writing.Writer",
     "build": "models.build",
+    "classifier": "models.classifiers.classifier",
     "certify": "smoothing.certification.certify",
     "certify_dataset": "smoothing.certification.certify_dataset",
     "load": "models.checkpoints.load",
@@ -62,6 +65,7 @@ _HOMES = {
     "load_dataset": "data.load",
     "predict": "smoothing.prediction.predict",
     "read": "certificates.jsonl.read",
+    "save": "models.checkpoints.save",
     "shipped": "models.checkpoints.shipped",
 }
 

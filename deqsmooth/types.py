@@ -80,6 +80,16 @@ class Explicit(NamedTuple):
     apply: Callable[[Variables, Images, bool], tuple[Logits, Variables]]
 
 
+class Function(NamedTuple):
+    """A classifier of the caller's own, as data: a function whose shapes are not known before it is called.
+
+    Attributes:
+      apply: (variables, images in [0, 1] [lanes, H, W, C]) -> logits [lanes, classes].
+    """
+
+    apply: Callable[[Variables, Images], Logits]
+
+
 class StartNetwork(NamedTuple):
     """A network that predicts the equilibrium of a model, as data.
 

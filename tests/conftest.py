@@ -26,7 +26,7 @@ from support import write_run  # noqa: E402
 
 from deqsmooth import config, devices, models  # noqa: E402
 from deqsmooth.config import architecture  # noqa: E402
-from deqsmooth.models import checkpoints  # noqa: E402
+from deqsmooth.models import classifiers  # noqa: E402
 
 SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
 INDEPENDENT = config.Smoothing(
@@ -46,7 +46,7 @@ def small():
     readout = variables["params"]["readout"]["Dense_0"]
     readout["kernel"] = readout["kernel"] * 3
     settings = config.Training(model=SMALL)
-    return checkpoints.Checkpoint(model, variables, SMALL, settings, "0" * 64)
+    return classifiers.of_size(SMALL, variables, settings)
 
 
 @pytest.fixture(scope="session", params=[INDEPENDENT, SERIAL], ids=["independent", "serial"])

@@ -10,7 +10,7 @@ import pytest
 
 from deqsmooth import config, data, models
 from deqsmooth.config import presets
-from deqsmooth.models import checkpoints
+from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.smoothing import certification
 from deqsmooth.training import model_training
 
@@ -51,7 +51,7 @@ def test_imagenet_photo_is_certified():
     photos = data.load("imagenet", "validation", DATA_DIR)
     size = presets.MODELS["mdeq-small-imagenet"]
     model = models.build(size)
-    checkpoint = checkpoints.Checkpoint(model, jax.device_get(model.init(jax.random.key(0))), size, None, "")
+    checkpoint = classifiers.of_size(size, model.init(jax.random.key(0)))
     settings = config.Smoothing(
         budget=1, warmup_budget=1, reference_budget=2, num_selection=4, num_estimation=12, num_audit=12, alpha=0.1,
         lanes=8, block=8,

@@ -69,7 +69,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
-    from deqsmooth.smoothing import assembly, certification, cost, inputs, layout, provenance
+    from deqsmooth.smoothing import certification, cost, inputs, layout, provenance
 
     selection = arguments.selection
     settings = arguments.smoothing
@@ -83,7 +83,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     indices = share.of(chosen)
     image = inputs.first_usable(checkpoint, dataset, chosen, settings)
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
-    classes = checkpoint.model.num_classes
+    classes = getattr(checkpoint.model, "num_classes")  # noqa
     checks.holds(
         dataset.num_classes <= classes,
         "dataset",
@@ -101,7 +101,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
             f"{share.prefix()}{len(indices)} images of {selection.dataset}, {len(writer.done)} done, to {out}"
         )
         resolved = layout.resolve(settings)
-        console.print(terminal.limits(resolved, assembly.solves(checkpoint)))
+        console.print(terminal.limits(resolved, checkpoint.solves))
         unreadable: list[record.Unreadable] = []
 
         def write_unreadable(entry: record.Unreadable) -> None:

@@ -55,7 +55,7 @@ def _preset(name: str) -> Flags:
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Converts the checkpoint, compares its outputs if a file of outputs is given, and saves the model."""
-    from deqsmooth.models import checkpoints, parity, pytorch
+    from deqsmooth.models import checkpoints, classifiers, parity, pytorch
 
     checkpoints.check_place(arguments.out)
     variables = pytorch.convert(pytorch.read(arguments.file), arguments.model)
@@ -67,7 +67,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     if failed:
         print(f"error: {len(failed)} quantities exceed their error limit: {', '.join(failed)}", file=sys.stderr)
         return 1
-    checkpoints.save(arguments.out, variables, arguments.model)
+    checkpoints.save(arguments.out, classifiers.of_size(arguments.model, variables))
     console.print(f"model: {arguments.out}")
     return 0
 

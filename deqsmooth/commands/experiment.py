@@ -17,9 +17,9 @@ from deqsmooth.certificates import writing
 from deqsmooth.commands import attack, fitting, progress
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
-from deqsmooth.models import checkpoints, starts
+from deqsmooth.models import checkpoints, classifiers, starts
 from deqsmooth.reports import figures
-from deqsmooth.smoothing import assembly, certification, cost, inputs, provenance
+from deqsmooth.smoothing import certification, cost, inputs, provenance
 
 
 class Request(NamedTuple):
@@ -57,7 +57,7 @@ class _Subject(NamedTuple):
 
     trained: results.Trained | None
     folder: pathlib.Path
-    checkpoint: checkpoints.Checkpoint
+    checkpoint: classifiers.Classifier
     rows: dict[str, config.Smoothing]
 
 
@@ -163,7 +163,7 @@ def _subject(context: _Context, trained: results.Trained | None, folder: pathlib
     """
     checkpoint = checkpoints.load(folder)
     rows = context.experiment.rows(context.scale)
-    if not assembly.solves(checkpoint):
+    if not checkpoint.solves:
         rows = dict(list(rows.items())[:1])
     image, chosen = context.dataset[0][0], {}
     for row, settings in rows.items():
@@ -187,7 +187,7 @@ def _run_row(
     return results.Row(name, path, tuple(attacks), memory, subject.trained), max(attacks.values(), default=0)
 
 
-def _certify(context: _Context, checkpoint: checkpoints.Checkpoint, settings: config.Smoothing) -> pathlib.Path:
+def _certify(context: _Context, checkpoint: classifiers.Classifier, settings: config.Smoothing) -> pathlib.Path:
     """Certifies a row; returns its file, which is named after its settings so that experiments share rows."""
     selection, dataset = context.selection, context.dataset
     header = provenance.header(checkpoint, selection, settings, dataset.identity)
@@ -217,12 +217,12 @@ def _attack(context: _Context, folder: pathlib.Path, path: pathlib.Path) -> dict
 
 
 def _measure(
-    context: _Context, checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, path: pathlib.Path
+    context: _Context, checkpoint: classifiers.Classifier, settings: config.Smoothing, path: pathlib.Path
 ) -> pathlib.Path:
     """Returns the file with the bytes that XLA reserves on each device for the programs of a row."""
     file = path.with_suffix(".memory.json")
     if not file.exists():
         num_images = len(context.selection.indices(len(context.dataset)))
-        programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, num_images)
+        programs = certification.prepare(checkpoint, settings, context.dataset[0][0].shape, num_images)
         file.write_text(json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n")
     return file

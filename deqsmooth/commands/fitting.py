@@ -10,7 +10,7 @@ import rich.console
 
 from deqsmooth import config, data, devices, models, types
 from deqsmooth.commands import progress
-from deqsmooth.models import checkpoints
+from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.training import interruption, loop, metrics, model_training, start_training, states
 
 
@@ -50,7 +50,7 @@ def train_model(
 
     with states.Run(workdir, settings) as run:
         variables = _fit(run, resume, initial, fit, console)
-    checkpoints.save(workdir / "model", variables, settings.model, settings)
+    checkpoints.save(workdir / "model", classifiers.of_size(settings.model, variables, settings))
     console.print(f"model: {workdir / 'model'}")
     return 0
 
@@ -84,7 +84,7 @@ def train_start(
     _introduce(distributed, console)
     checkpoint = checkpoints.load_or_shipped(folder, settings.dataset, settings.sigma)
     model, variables = checkpoint.model, checkpoint.variables
-    if not isinstance(model, types.Model):
+    if not isinstance(model, types.Model) or checkpoint.size is None:
         raise ValueError(f"{folder} has an explicit classifier, which has no equilibrium and no start")
     if settings.fine_tune is not None:
         _check_start(settings, checkpoint.start_training)
@@ -102,7 +102,8 @@ def train_start(
     variables = start_training.trained(variables, params)
     mean = start_training.mean_equilibrium(model, variables, settings, training)
     variables = {**variables, "start": {"network": params["network"], "mean": mean}}
-    checkpoints.save(workdir / "model", variables, checkpoint.size, checkpoint.training, settings)
+    made = classifiers.of_size(checkpoint.size, variables, checkpoint.training, settings)
+    checkpoints.save(workdir / "model", made)
     console.print(f"model with its start: {workdir / 'model'}")
     return 0
 

@@ -56,7 +56,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.certificates import rounding
     from deqsmooth.commands import progress
     from deqsmooth.models import checkpoints
-    from deqsmooth.smoothing import assembly, planning
+    from deqsmooth.smoothing import planning
 
     settings = arguments.planning
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, split=arguments.split)
@@ -72,9 +72,9 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
             f"{settings.alpha:g}; increase sigma or max_samples"
         )
         return 1
-    pilots, solves = [], assembly.solves(checkpoint)
+    pilots, solves = [], checkpoint.solves
     with progress.bar(console) as shown:
-        chosen = planning.classifiers(checkpoint, settings)
+        chosen = planning.candidates(checkpoint, settings)
         progress.begin(shown, "pilot", len(chosen))
         for one in chosen:
             pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))

@@ -12,7 +12,7 @@ from deqsmooth import config, data
 from deqsmooth.certificates import writing
 from deqsmooth.commands import progress, shares
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import certification, prediction, provenance
+from deqsmooth.smoothing import certification, inputs, prediction, provenance
 
 _IMAGES = 64
 """Number of images that are read at a time."""
@@ -46,8 +46,9 @@ def run(
     checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma)
     indices = share.of(selection.indices(len(dataset)))
     prediction.check(settings)
-    settings = certification.fit(checkpoint, settings, checkpoint.model.image_shape, len(indices))
-    programs = certification.prepare(checkpoint, settings, checkpoint.model.image_shape, len(indices))
+    image = inputs.first_usable(checkpoint, dataset, indices, settings)
+    settings = certification.fit(checkpoint, settings, image.shape, len(indices))
+    programs = certification.prepare(checkpoint, settings, image.shape, len(indices))
     header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
     out = out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)

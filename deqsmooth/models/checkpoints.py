@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import hashlib
 import logging
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 
 from deqsmooth import config, devices, models, types
 from deqsmooth.config import architecture, checks, serialization
+from deqsmooth.models import classifiers
 
 LARGEST = 2**33
 """Largest size of all variables of a model, in bytes."""
@@ -32,54 +33,35 @@ _LATE = 0.1
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-class Checkpoint(NamedTuple):
-    """A trained model.
+def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> None:
+    """Writes a classifier to a folder, with the settings of its training, and replaces a model there.
 
-    Attributes:
-      model: functions of the model, with an equilibrium or explicit.
-      variables: variables of the model, numpy float32. With a trained start they have the entry `start`: the
-        parameters of its `network`, and the `mean` equilibrium, leaves [1, ...].
-      size: size of the model, from which it is built.
-      training: settings of the training; None for a model that was converted.
-      sha256: SHA-256 of size and variables, hexadecimal; independent of the files' layout.
-      start_training: settings of the training of its start, which with `fine_tune` also trained the model; None if
-        it has no trained start.
-    """
-
-    model: types.Model | types.Explicit
-    variables: types.Variables
-    size: architecture.Model
-    training: config.Training | None
-    sha256: str
-    start_training: config.StartTraining | None = None
-
-
-def save(
-    path: str | os.PathLike[str],
-    variables: types.Variables,
-    size: architecture.Model,
-    training: config.Training | None = None,
-    start: config.StartTraining | None = None,
-) -> None:
-    """Writes a model and the settings of its training and of its start to a folder, and replaces a model there.
+    Of a model of the caller's own the variables are written, not the code.
 
     Raises:
-      ValueError: if the folder holds something that is no model, or the variables are not finite or not those of a
-        model of this size with this start; nothing is written then.
+      ValueError: the folder holds something that is no model, the variables do not fit the size of the model or are
+        not finite, or there are none. Nothing is written then.
     """
     check_place(path)
-    _check_variables("the model to be saved", variables, _shapes(models.build(size), start))
+    if not jax.tree.leaves(classifier.variables):
+        raise ValueError(f"{classifier.name} has no variables, so that there is nothing to write")
+    if classifier.size is not None:
+        shapes = _shapes(classifier.size, classifier.start_training)
+        _check_shapes(f"the model for {path}", classifier.variables, shapes)
+    _check_finite(classifier.variables)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
-                variables=ocp.args.StandardSave(_to_numpy(variables)),
+                variables=ocp.args.StandardSave(_plain(classifier.variables)),
                 config=ocp.args.JsonSave(
                     {
-                        "model": serialization.to_json(size),
-                        "training": _training_to_json(training),
-                        "start": _training_to_json(start),
+                        "model": classifier.size and serialization.to_json(classifier.size),
+                        "name": classifier.name,
+                        "sha256": classifier.sha256,
+                        "training": _training_to_json(classifier.training),
+                        "start": _training_to_json(classifier.start_training),
                     }
                 ),
             ),
@@ -98,11 +80,17 @@ def check_place(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path} exists and is no model; a model must be written to a new or empty folder")
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a model from its folder, or from the working folder of its training.
+def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classifier:
+    """Reads a classifier from its folder, or from the working folder of its training.
+
+    Args:
+      path: the folder.
+      model: for a model of the caller's own, what was given to `classifiers.classifier` in its place. Variables
+        that are no nested dictionaries need a classifier whose variables have their structure.
 
     Raises:
-      ValueError: if there is no checkpoint of this project, or its variables do not have the shapes of its size.
+      ValueError: there is no checkpoint of this project, its variables do not fit the model, or `model` is missing
+        or not needed.
     """
     folder = _folder_of(path)
     # Every process reads by itself and does not wait for others.
@@ -111,25 +99,28 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     handler = ocp.CompositeCheckpointHandler()
     try:
         with quiet_reading(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
-            arguments = ocp.args.Composite(config=ocp.args.JsonRestore())
-            encoded = checkpointer.restore(folder, arguments).config
-            size = serialization.model_from_json(encoded["model"])
+            encoded = checkpointer.restore(folder, ocp.args.Composite(config=ocp.args.JsonRestore())).config
+            size = encoded["model"] and serialization.model_from_json(encoded["model"])
             training = encoded["training"] and serialization.from_json(config.Training, encoded["training"])
             # Checkpoints of version 0.1 have no entry for the start.
             start = encoded.get("start") and serialization.from_json(config.StartTraining, encoded["start"])
-            model = models.build(size)
-            shapes = _shapes(model, start)
-            size_in_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-            checks.holds(
-                size_in_bytes <= LARGEST, "size of the model", f"{size_in_bytes:,} bytes", f"at most {LARGEST:,}"
-            )
+            shapes = _stored(folder) if size is None else _shapes(size, start)
+            _check_size(shapes)
             template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
             arguments = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, arguments).variables
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint of this project: {reason_of(error)}") from None
-    _check_variables(str(path), variables, template)
-    return Checkpoint(model, variables, size, training, _digest(size, variables), start)
+    if size is not None:
+        if model is not None:
+            raise ValueError(f"{path} has a model of this package, which needs no `model`")
+        _check_shapes(str(path), variables, template)
+    try:
+        if size is not None:
+            return classifiers.of_size(size, variables, training, start)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return _own(path, encoded, model, variables, training, start)
 
 
 def shipped(dataset: str, sigma: float) -> pathlib.Path:
@@ -148,7 +139,7 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
     return folder
 
 
-def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: float) -> Checkpoint:
+def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: float) -> classifiers.Classifier:
     """Loads a model from a folder, or the shipped one for a data set and noise if no folder is given.
 
     Raises:
@@ -157,7 +148,7 @@ def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: fl
     return load(path or shipped(dataset, sigma))
 
 
-def load_shipped(dataset: str, sigma: float) -> Checkpoint:
+def load_shipped(dataset: str, sigma: float) -> classifiers.Classifier:
     """Reads the model that the package contains for a data set and sigma; see `shipped`."""
     return load(shipped(dataset, sigma))
 
@@ -167,14 +158,58 @@ def _training_to_json(settings: config.Descent | None) -> dict[str, Any] | None:
     return None if settings is None else serialization.to_json(dataclasses.replace(settings, data_dir=None))
 
 
-def _to_numpy(variables: types.Variables) -> types.Variables:
-    """Converts variables to numpy, so that the checkpoint does not depend on the devices."""
-    return jax.tree.map(np.asarray, variables)
+def _check_size(shapes: types.Variables) -> None:
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    checks.holds(size <= LARGEST, "size of the model", f"{size:,} bytes", f"at most {LARGEST:,}")
 
 
-def _shapes(model: types.Model | types.Explicit, start: config.StartTraining | None) -> types.Variables:
+def _plain(variables: Any) -> Any:
+    """Variables as Orbax writes and reads them alike: nested dictionaries, or the leaves of any other pytree."""
+
+    def is_nested(tree: Any) -> bool:
+        if isinstance(tree, dict):
+            return all(isinstance(key, str) and is_nested(x) for key, x in tree.items())
+        return isinstance(tree, np.ndarray)
+
+    return variables if is_nested(variables) else {"leaves": jax.tree.leaves(variables)}
+
+
+def _stored(folder: pathlib.Path) -> Any:
+    """Returns the shapes and dtypes that a checkpoint says its variables have."""
+    found = ocp.StandardCheckpointHandler().metadata(folder / "variables").tree
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found)
+
+
+def _own(
+    path: str | os.PathLike[str],
+    encoded: dict[str, Any],
+    model: Any,
+    variables: Any,
+    training: config.Training | None,
+    start: config.StartTraining | None,
+) -> classifiers.Classifier:
+    """The classifier of a model of the caller's own, from what a checkpoint holds."""
+    name = encoded["name"]
+    if model is None:
+        raise ValueError(f"{path} has the variables of {name}, a model of your own; give it: load(path, model)")
+    if isinstance(model, types.Model | types.Explicit):
+        model = classifiers.Classifier(model, jax.eval_shape(model.init, jax.random.key(0)), "", name)
+    elif isinstance(model, nnx.Module):
+        model = classifiers.classifier(model)
+    if isinstance(model, classifiers.Classifier):
+        expected, leaves = jax.tree.leaves(model.variables), jax.tree.leaves(variables)
+        if [x.shape for x in expected] != [x.shape for x in leaves]:
+            raise ValueError(f"{path} has variables of other shapes than the given model")
+        variables, model = jax.tree.unflatten(jax.tree.structure(model.variables), leaves), model.model
+    made = classifiers.classifier(model, variables, name=name)
+    if made.sha256 != encoded["sha256"]:
+        raise ValueError(f"{path} has variables of another structure than the given model")
+    return made._replace(training=training, start_training=start)
+
+
+def _shapes(size: architecture.Model, start: config.StartTraining | None) -> types.Variables:
     """Returns the shapes and dtypes of all variables of a checkpoint."""
-    key = jax.random.key(0)
+    key, model = jax.random.key(0), models.build(size)
     variables = jax.eval_shape(model.init, key)
     if start is None or isinstance(model, types.Explicit):
         return variables
@@ -182,20 +217,23 @@ def _shapes(model: types.Model | types.Explicit, start: config.StartTraining | N
     return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
-def _check_variables(what: str, variables: types.Variables, template: types.Variables) -> None:
-    """Raises `ValueError` unless variables have the names and shapes of a template and are finite."""
-    found = {jax.tree_util.keystr(key): x for key, x in jax.tree_util.tree_leaves_with_path(variables)}
-    wanted = {jax.tree_util.keystr(key): x.shape for key, x in jax.tree_util.tree_leaves_with_path(template)}
-    for name, shape in wanted.items():
-        if name not in found:
-            raise ValueError(f"{what} lacks {name}, which its size has")
-        if np.shape(found[name]) != shape:
-            raise ValueError(f"{what}: {name} has shape {np.shape(found[name])}; by its size it must have {shape}")
-    for name, x in found.items():
-        if name not in wanted:
-            raise ValueError(f"{what} has {name}, which its size lacks")
-        if not np.isfinite(x).all():
-            raise ValueError(f"{what}: {name} has numbers that are not finite; such a model classifies nothing")
+def _check_shapes(what: str, variables: types.Variables, template: types.Variables) -> None:
+    """Raises `ValueError` unless variables have the names and shapes of a template."""
+    found, wanted = (
+        {jax.tree_util.keystr(key): np.shape(x) for key, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (variables, template)
+    )
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            has, must = (f"shape {x[name]}" if name in x else "no such array" for x in (found, wanted))
+            raise ValueError(f"{what}: variables{name} has {has}; by the size of the model it must have {must}")
+
+
+def _check_finite(variables: Any) -> None:
+    """Raises `ValueError` unless all numbers are finite."""
+    for key, x in jax.tree_util.tree_leaves_with_path(variables):
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise ValueError(f"variables{jax.tree_util.keystr(key)} has numbers that are not finite")
 
 
 def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -227,16 +265,17 @@ def reason_of(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet_reading() -> Iterator[None]:
-    """Silences what tensorstore's threads print after an array could not be read: that others could not be either."""
-    hook, log = sys.unraisablehook, logging.getLogger("asyncio")
-    level = log.level
+    """Silences what Orbax and tensorstore's threads print if a file is damaged, besides the error that is raised."""
+    hook, logs = sys.unraisablehook, [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels = [log.level for log in logs]
 
     def ignore_closed(unraisable: sys.UnraisableHookArgs) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
             hook(unraisable)
 
     sys.unraisablehook = ignore_closed
-    log.setLevel(logging.CRITICAL)
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         yield
     except Exception:
@@ -245,13 +284,5 @@ def quiet_reading() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = hook
-        log.setLevel(level)
-
-
-def _digest(size: architecture.Model, variables: types.Variables) -> str:
-    """Returns the SHA-256 of size and variables, hexadecimal."""
-    digest = hashlib.sha256(serialization.digest(serialization.to_json(size)).encode())
-    for key, x in jax.tree_util.tree_leaves_with_path(variables):
-        digest.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
-        digest.update(np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

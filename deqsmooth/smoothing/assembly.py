@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import config, models, solvers, types
-from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.models import base_classifier, classifiers, starts
 from deqsmooth.smoothing import continuous_batching, kernels
 from deqsmooth.solvers import loop
 
-Classifier = checkpoints.Checkpoint | Callable[[types.Images], types.Logits]
-"""A checkpoint, or any function of images that treats its lanes independently and alike."""
 Resolved = config.Serial | config.Independent
 
 
@@ -40,7 +38,7 @@ class Assembly(NamedTuple):
     queue: Callable[[Any, Callable[[jax.Array], types.Images], int], kernels.Info] | None = None
 
 
-def assemble(classifier: Classifier, settings: Resolved, image_shape: tuple[int, ...]) -> Assembly:
+def assemble(classifier: classifiers.Classifier, settings: Resolved, image_shape: tuple[int, ...]) -> Assembly:
     """The functions of a classifier with some settings.
 
     Args:
@@ -51,21 +49,12 @@ def assemble(classifier: Classifier, settings: Resolved, image_shape: tuple[int,
     Raises:
       ValueError: a function does not give logits [images, classes].
     """
-    if not isinstance(classifier, checkpoints.Checkpoint):
-        return _explicit(jax.tree_util.Partial(classifier), image_shape)
     variables = jax.tree.map(jnp.asarray, classifier.variables)
-    if isinstance(classifier.model, types.Explicit):
-        apply = classifier.model.apply
-        logits = jax.tree_util.Partial(lambda variables, images: apply(variables, images, False)[0], variables)
-        return _explicit(logits, image_shape)
+    if not isinstance(classifier.model, types.Model):
+        return _explicit(classifier.apply, variables, image_shape)
     if isinstance(settings, config.Serial):
         return _serial(classifier.model, variables, settings)
     return _independent(classifier, classifier.model, variables, settings)
-
-
-def solves(classifier: Classifier) -> bool:
-    """Whether a classifier has an equilibrium to solve for."""
-    return isinstance(classifier, checkpoints.Checkpoint) and isinstance(classifier.model, types.Model)
 
 
 def _serial(model: types.Model, variables: types.Variables, settings: config.Serial) -> Assembly:
@@ -99,13 +88,13 @@ def _serial(model: types.Model, variables: types.Variables, settings: config.Ser
 
 
 def _independent(
-    checkpoint: checkpoints.Checkpoint,
+    classifier: classifiers.Classifier,
     model: types.Model,
     variables: types.Variables,
     settings: config.Independent,
 ) -> Assembly:
     model = models.with_cell_dtype(model, settings.dtype)
-    start = starts.build(settings.start, model, checkpoint.start_training)
+    start = starts.build(settings.start, model, classifier.start_training)
     solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
     continuous = solver if settings.continuous and isinstance(solver, loop.Solver) else None
 
@@ -130,14 +119,17 @@ def _independent(
     )
 
 
-def _explicit(fn: jax.tree_util.Partial, image_shape: tuple[int, ...]) -> Assembly:
-    """A function of images; its parameters, if it is a `Partial` over them, are arguments of the programs."""
-    logits = jax.eval_shape(fn, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
+def _explicit(
+    apply: Callable[[types.Variables, types.Images], types.Logits],
+    variables: types.Variables,
+    image_shape: tuple[int, ...],
+) -> Assembly:
+    logits = jax.eval_shape(apply, variables, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
     if getattr(logits, "shape", ())[:1] != (2,) or len(logits.shape) != 2:
         raise ValueError(f"the classifier gives {logits} for 2 images; it must give logits [2, classes]")
-    return Assembly(
-        parameters=fn,
-        num_classes=logits.shape[1],
-        solves=False,
-        samples=lambda fn: kernels.independent(functools.partial(base_classifier.explicit, fn)),
-    )
+
+    def samples(variables: types.Variables) -> kernels.Kernel:
+        classify = functools.partial(base_classifier.explicit, functools.partial(apply, variables))
+        return kernels.independent(classify)
+
+    return Assembly(parameters=variables, num_classes=logits.shape[1], solves=False, samples=samples)

@@ -20,7 +20,7 @@ from jax import lax
 
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.certificates import attempts, record
-from deqsmooth.models import checkpoints, starts
+from deqsmooth.models import classifiers, starts
 from deqsmooth.smoothing import ascent, certification, inputs, noise, prediction, recertification
 from deqsmooth.solvers import gradients
 
@@ -28,7 +28,7 @@ _IMAGES = 4
 
 
 def classify_fn(
-    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, gradient_budget: int
+    checkpoint: classifiers.Classifier, settings: config.Smoothing, gradient_budget: int
 ) -> Callable[[types.Variables, types.Images], types.Logits]:
     """The base classifier f as a function that can be differentiated in its images.
 
@@ -37,9 +37,8 @@ def classify_fn(
       settings: of the certificates, of the independent sampler.
       gradient_budget: terms of the Neumann series of the implicit gradient.
     """
-    if isinstance(checkpoint.model, types.Explicit):
-        apply = checkpoint.model.apply
-        return lambda variables, images: apply(variables, images, False)[0]
+    if not isinstance(checkpoint.model, types.Model):
+        return checkpoint.apply
     model = models.with_cell_dtype(checkpoint.model, settings.dtype)
     solver = solvers.build(settings.solver, settings.budget or 1, settings.tolerance)
     start = starts.build(str(settings.start), model, checkpoint.start_training)
@@ -56,7 +55,7 @@ def classify_fn(
 
 
 def attack(
-    checkpoint: checkpoints.Checkpoint,
+    checkpoint: classifiers.Classifier,
     found: Sequence[record.Certificate],
     settings: config.Smoothing,
     dataset: data.Dataset,
@@ -93,7 +92,7 @@ def attack(
     voting = recertification.base_settings(
         settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed
     )
-    shape = checkpoint.model.image_shape
+    shape = dataset.take([found[0].index])[0].shape[1:]
     programs = certification.prepare(checkpoint, voting, shape, len(found)) if smoothed else None
     num_images = _IMAGES * devices.mesh().size
     ascend = _ascend_fn(checkpoint, settings, how, num_images)
@@ -136,7 +135,7 @@ class _Rows(NamedTuple):
 
 
 def _ascend_fn(
-    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, how: config.Attack, num_images: int
+    checkpoint: classifiers.Classifier, settings: config.Smoothing, how: config.Attack, num_images: int
 ) -> Callable[[_Rows], np.ndarray]:
     """The function from rows to attacked images, for up to a number of images."""
     classify = classify_fn(checkpoint, settings, how.gradient_budget)
@@ -156,7 +155,7 @@ def _ascend_fn(
 
 
 def _predict_fn(
-    checkpoint: checkpoints.Checkpoint, settings: config.Smoothing, how: config.Attack, num_images: int
+    checkpoint: classifiers.Classifier, settings: config.Smoothing, how: config.Attack, num_images: int
 ) -> Callable[[jax.Array], np.ndarray]:
     """The function from images to classes of the base classifier, for up to a number of images."""
     classify = classify_fn(checkpoint, settings, how.gradient_budget)
@@ -171,7 +170,7 @@ Rows = TypeVar("Rows")
 
 
 def _compiled(
-    on_block: Callable[[types.Variables, Rows], jax.Array], checkpoint: checkpoints.Checkpoint, num_images: int
+    on_block: Callable[[types.Variables, Rows], jax.Array], checkpoint: classifiers.Classifier, num_images: int
 ) -> Callable[[Rows], np.ndarray]:
     """A function of rows over all devices, compiled once, for up to a number of rows."""
     on_rows = functools.partial(devices.map_blocks, on_block, block=_IMAGES, mesh=devices.mesh())

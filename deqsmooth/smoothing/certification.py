@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from deqsmooth import config, data, devices
 from deqsmooth.certificates import bound, record
-from deqsmooth.smoothing import assembly, cost, independent, inputs, layout, sampler, serial
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import cost, independent, inputs, layout, sampler, serial
 from deqsmooth.smoothing.tally import Image
 
 
 def certify(
-    classifier: assembly.Classifier,
+    classifier: classifiers.Classifiable,
     images: np.ndarray,
     settings: config.Smoothing,
     *,
@@ -33,7 +34,7 @@ def certify(
     Everything is checked and compiled when the first certificate is asked for, before any sample.
 
     Args:
-      classifier: a `checkpoints.Checkpoint`, or, with the independent sampler, any function from images
+      classifier: a `classifiers.Classifier`, or, with the independent sampler, any function from images
         [lanes, H, W, C] to logits [lanes, classes] that treats its lanes independently and alike. A
         `jax.tree_util.Partial` over its parameters keeps them out of the compiled program.
       images: float in [0, 1] [images, H, W, C].
@@ -56,6 +57,7 @@ def certify(
       >>> [certificate.prediction for certificate in found] == labels.tolist()
       True
     """
+    classifier = classifiers.classifier(classifier)
     images = inputs.images(classifier, images, settings)
     places = inputs.indices(indices, images).tolist()
     truths = [None] * len(images) if labels is None else inputs.one_each("labels", labels, images).tolist()
@@ -65,7 +67,7 @@ def certify(
 
 
 def certify_dataset(
-    classifier: assembly.Classifier,
+    classifier: classifiers.Classifiable,
     dataset: data.Dataset,
     indices: npt.ArrayLike,
     settings: config.Smoothing,
@@ -89,6 +91,7 @@ def certify_dataset(
     Raises:
       ValueError: an argument or an image breaks its rule.
     """
+    classifier = classifiers.classifier(classifier)
     places = np.asarray(indices).tolist()
 
     def read() -> Iterator[Image]:
@@ -109,7 +112,7 @@ def certify_dataset(
 
 
 def prepare(
-    classifier: assembly.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
+    classifier: classifiers.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
 ) -> sampler.Programs:
     """Compiles what the certification of some images needs.
 
@@ -128,7 +131,7 @@ def prepare(
 
 
 def fit(
-    classifier: assembly.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
+    classifier: classifiers.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
 ) -> config.Smoothing:
     """Settings whose block `auto` is the largest, of the default and its halves, that fits into a device's memory.
 

@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data
-from deqsmooth.models import checkpoints, starts
-from deqsmooth.smoothing import assembly
+from deqsmooth.models import classifiers, starts
 from deqsmooth.statistics import bounds
 
 _TRIED = 8
 
 
-def images(classifier: assembly.Classifier, given: npt.ArrayLike, settings: config.Smoothing) -> np.ndarray:
+def images(classifier: classifiers.Classifier, given: npt.ArrayLike, settings: config.Smoothing) -> np.ndarray:
     """Images as float32 [images, H, W, C], if the classifier can be smoothed on them with these settings.
 
     Raises:
@@ -31,10 +30,9 @@ def images(classifier: assembly.Classifier, given: npt.ArrayLike, settings: conf
         raise ValueError(
             f"images go from {given.min():g} to {given.max():g}; pixels must be finite numbers in [0, 1]"
         )
-    if isinstance(classifier, checkpoints.Checkpoint):
-        shape = classifier.model.image_shape
-        if given.shape[1:] != shape:
-            raise ValueError(f"images have shape {given.shape[1:]}; the model takes {shape}")
+    shape = classifier.image_shape
+    if shape is not None and given.shape[1:] != shape:
+        raise ValueError(f"images have shape {given.shape[1:]}; the model takes {shape}")
     _check_settings(classifier, settings)
     return given.astype(np.float32)
 
@@ -61,7 +59,7 @@ def one_each(name: str, values: npt.ArrayLike, images: np.ndarray) -> np.ndarray
 
 
 def first_usable(
-    classifier: assembly.Classifier, dataset: data.Dataset, chosen: Sequence[int], settings: config.Smoothing
+    classifier: classifiers.Classifier, dataset: data.Dataset, chosen: Sequence[int], settings: config.Smoothing
 ) -> np.ndarray:
     """The first image of a data set [H, W, C] that the classifier can be smoothed on.
 
@@ -82,8 +80,8 @@ def first_usable(
     raise reason
 
 
-def _check_settings(classifier: assembly.Classifier, settings: config.Smoothing) -> None:
-    solves = assembly.solves(classifier)
+def _check_settings(classifier: classifiers.Classifier, settings: config.Smoothing) -> None:
+    solves = classifier.solves
     if settings.sampler != "independent" and not solves:
         raise ValueError(
             f"sampler is {settings.sampler!r}; a classifier without an equilibrium has only 'independent'"
@@ -94,4 +92,4 @@ def _check_settings(classifier: assembly.Classifier, settings: config.Smoothing)
         raise ValueError(
             f"dtype is {settings.dtype!r}; it is that of the cell, which a classifier without an equilibrium lacks"
         )
-    starts.check_trained(settings.start, getattr(classifier, "start_training", None))
+    starts.check_trained(settings.start, classifier.start_training)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deqsmooth import config, data
-from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import assembly, certification, layout
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import certification, layout
 from deqsmooth.statistics import bounds
 
 _NUM_SELECTION = 100
@@ -74,7 +74,7 @@ class Plan:
         return float(np.mean(self.reached))
 
 
-def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -> list[config.Smoothing]:
+def candidates(checkpoint: classifiers.Classifier, settings: config.Planning) -> list[config.Smoothing]:
     """Settings of the pilot for every sampler, start, solver and budget that a plan can use."""
     common: dict[str, Any] = {
         "sigma": settings.sigma,
@@ -85,7 +85,7 @@ def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -
         "seed": settings.seed,
     }
     independent: dict[str, Any] = {**common, "sampler": "independent"}
-    if not assembly.solves(checkpoint):
+    if not checkpoint.solves:
         return [config.Smoothing(**independent)]
     chosen = [
         config.Smoothing(**independent, solver=solver, budget=k)
@@ -99,7 +99,7 @@ def classifiers(checkpoint: checkpoints.Checkpoint, settings: config.Planning) -
 
 
 def pilot(
-    checkpoint: checkpoints.Checkpoint, dataset: data.Dataset, settings: config.Smoothing, num: int
+    checkpoint: classifiers.Classifier, dataset: data.Dataset, settings: config.Smoothing, num: int
 ) -> Pilot:
     """Draws the pilot of a classifier on some images of a data set, evenly spaced."""
     indices = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config
-from deqsmooth.smoothing import assembly, certification, independent, inputs, noise, sampler
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import certification, independent, inputs, noise, sampler
 from deqsmooth.statistics import significance
 
 
@@ -26,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    classifier: assembly.Classifier,
+    classifier: classifiers.Classifiable,
     images: np.ndarray,
     settings: config.Smoothing,
     *,
@@ -57,6 +58,7 @@ def predict(
       True
     """
     check(settings)
+    classifier = classifiers.classifier(classifier)
     images = inputs.images(classifier, images, settings)
     places = inputs.indices(indices, images)
     if programs is None:

@@ -11,8 +11,8 @@ import jax
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, record
 from deqsmooth.config import serialization
-from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import assembly, layout
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import layout
 from deqsmooth.statistics import bounds
 
 _PACKAGES = ("deqsmooth", "jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def header(
-    checkpoint: checkpoints.Checkpoint,
+    checkpoint: classifiers.Classifier,
     selection: config.Selection,
     settings: config.Smoothing,
     data_identity: str,
@@ -53,7 +53,7 @@ def header(
         "tolerance": None if serial else settings.tolerance,
         "start": "zero" if serial else settings.start,
     }
-    if not assembly.solves(checkpoint):
+    if not checkpoint.solves:
         solve = dict.fromkeys(solve)
         smoothing_settings |= solve
     entries = {
@@ -69,7 +69,7 @@ def header(
             **solve,
             "dtype": settings.dtype,
         },
-        "model": serialization.to_json(checkpoint.size),
+        "model": checkpoint.size and serialization.to_json(checkpoint.size),
         "training": checkpoint.training and serialization.to_json(checkpoint.training),
         "start_training": checkpoint.start_training and serialization.to_json(checkpoint.start_training),
     }
@@ -80,7 +80,7 @@ def header(
     return {**entries, "sha256": serialization.digest(entries)}
 
 
-def agree(header: dict[str, Any], checkpoint: checkpoints.Checkpoint, dataset: data.Dataset) -> None:
+def agree(header: dict[str, Any], checkpoint: classifiers.Classifier, dataset: data.Dataset) -> None:
     """Raises `ValueError` unless model and data are those that a header names, and its settings still exist."""
     serialization.check_retired(config.Smoothing, header["smoothing"])
     for name, stated, given in (

@@ -17,7 +17,7 @@ import numpy as np
 
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, record
-from deqsmooth.models import checkpoints
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, noise
 
 _IMAGES = 16
@@ -53,8 +53,8 @@ def base_settings(settings: config.Smoothing, **change: Any) -> config.Smoothing
 
 def recertify(
     found: Sequence[record.Certificate],
-    before: tuple[checkpoints.Checkpoint, config.Smoothing],
-    after: tuple[checkpoints.Checkpoint, config.Paired],
+    before: tuple[classifiers.Classifier, config.Smoothing],
+    after: tuple[classifiers.Classifier, config.Paired],
     dataset: data.Dataset,
 ) -> Iterator[record.Certificate]:
     """Certifies images for another classifier.

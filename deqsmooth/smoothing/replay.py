@@ -10,7 +10,7 @@ import numpy as np
 
 from deqsmooth import config, data
 from deqsmooth.certificates import record
-from deqsmooth.models import checkpoints
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, provenance
 
 _COMPARED = ("label", "selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
@@ -22,7 +22,7 @@ def replay(
     header: dict[str, Any],
     found: Sequence[record.Certificate],
     settings: config.Smoothing,
-    checkpoint: checkpoints.Checkpoint,
+    checkpoint: classifiers.Classifier,
     dataset: data.Dataset,
     num: int,
     rng: np.random.Generator,

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deqsmooth import config, devices, types
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import assembly, kernels, noise
 
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
@@ -93,7 +94,7 @@ class Programs:
 
 
 def compile_programs(
-    classifier: assembly.Classifier, settings: assembly.Resolved, image_shape: tuple[int, ...], mesh: Mesh
+    classifier: classifiers.Classifier, settings: assembly.Resolved, image_shape: tuple[int, ...], mesh: Mesh
 ) -> Programs:
     """Compiles every program that a run needs, so that no image pays for it.
 

@@ -9,7 +9,7 @@ from conftest import SMALL
 
 from deqsmooth import config, models
 from deqsmooth.config import architecture
-from deqsmooth.models import checkpoints
+from deqsmooth.models import checkpoints, classifiers
 
 SETTINGS = config.Training(model=SMALL, sigma=0.25)
 
@@ -20,7 +20,7 @@ def variables():
 
 
 def test_saved_checkpoint_is_loaded(tmp_path, variables):
-    checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
+    checkpoints.save(tmp_path / "model", classifiers.of_size(SMALL, variables, SETTINGS))
     for folder in (tmp_path / "model", tmp_path):
         found = checkpoints.load(folder)
         jax.tree.map(np.testing.assert_array_equal, found.variables, variables)
@@ -29,16 +29,19 @@ def test_saved_checkpoint_is_loaded(tmp_path, variables):
 
 
 def test_data_directory_is_not_saved(tmp_path, variables):
-    checkpoints.save(tmp_path / "model", variables, SMALL, dataclasses.replace(SETTINGS, data_dir="/a/folder"))
+    checkpoints.save(
+        tmp_path / "model",
+        classifiers.of_size(SMALL, variables, dataclasses.replace(SETTINGS, data_dir="/a/folder")),
+    )
     assert checkpoints.load(tmp_path / "model").training == SETTINGS
 
 
 def test_digest_depends_only_on_variables(tmp_path, variables):
-    checkpoints.save(tmp_path / "a", variables, SMALL, SETTINGS)
-    checkpoints.save(tmp_path / "b", variables, SMALL, dataclasses.replace(SETTINGS, seed=3))
+    checkpoints.save(tmp_path / "a", classifiers.of_size(SMALL, variables, SETTINGS))
+    checkpoints.save(tmp_path / "b", classifiers.of_size(SMALL, variables, dataclasses.replace(SETTINGS, seed=3)))
     changed = jax.tree.map(np.array, variables)
     changed["params"]["readout"]["Dense_0"]["bias"][0] += 1e-7
-    checkpoints.save(tmp_path / "c", changed, SMALL, SETTINGS)
+    checkpoints.save(tmp_path / "c", classifiers.of_size(SMALL, changed, SETTINGS))
     a, b, c = (checkpoints.load(tmp_path / name).sha256 for name in "abc")
     assert a == b != c
 
@@ -52,7 +55,7 @@ def test_loading_invalid_checkpoint_raises(tmp_path, variables):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no checkpoint of this project"):
         checkpoints.load(tmp_path / "empty")
-    checkpoints.save(tmp_path / "wide", variables, architecture.ConvModel())
+    checkpoints.save(tmp_path / "wide", classifiers.of_size(architecture.ConvModel(), variables))
     with pytest.raises(ValueError, match=r"shape|checkpoint"):
         checkpoints.load(tmp_path / "wide")
     (tmp_path / "wide" / "config" / "metadata").write_text('{"model": {"name": "conv", "sugar": 1}}')
@@ -72,7 +75,7 @@ def test_shipped_models_load(dataset, sigma):
 
 
 def test_retired_settings_are_dropped_or_refused(tmp_path, variables):
-    checkpoints.save(tmp_path / "model", variables, SMALL, SETTINGS)
+    checkpoints.save(tmp_path / "model", classifiers.of_size(SMALL, variables, SETTINGS))
     metadata = tmp_path / "model" / "config" / "metadata"
     written = metadata.read_text()
     for value in ("false", "true"):
@@ -93,18 +96,18 @@ def test_saving_replaces_only_models(tmp_path, variables):
     """`--out .` must not delete the content of the current folder."""
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="exists and is no model"):
-        checkpoints.save(tmp_path, variables, SMALL)
+        checkpoints.save(tmp_path, classifiers.of_size(SMALL, variables))
     with pytest.raises(ValueError, match="exists and is no model"):
-        checkpoints.save(tmp_path / "thesis.tex", variables, SMALL)
+        checkpoints.save(tmp_path / "thesis.tex", classifiers.of_size(SMALL, variables))
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     (tmp_path / "model").mkdir()
     for _ in range(2):
-        checkpoints.save(tmp_path / "model", variables, SMALL)
+        checkpoints.save(tmp_path / "model", classifiers.of_size(SMALL, variables))
     assert checkpoints.load(tmp_path / "model").size == SMALL
 
 
 def test_too_large_model_is_not_built(tmp_path, variables):
-    checkpoints.save(tmp_path / "model", variables, SMALL)
+    checkpoints.save(tmp_path / "model", classifiers.of_size(SMALL, variables))
     described = tmp_path / "model" / "config" / "metadata"
     described.write_text(described.read_text().replace('"channels": 8', '"channels": 800000'))
     with pytest.raises(ValueError, match=r"size of the model is [0-9,]+ bytes; it must be at most 8,589,934,592"):

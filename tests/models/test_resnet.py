@@ -9,7 +9,7 @@ import pytest
 
 from deqsmooth import config, models
 from deqsmooth.config import architecture, presets
-from deqsmooth.models import checkpoints, parity, pytorch
+from deqsmooth.models import checkpoints, classifiers, parity, pytorch
 from deqsmooth.smoothing import certification, inputs, provenance
 
 SIZES = {
@@ -87,7 +87,7 @@ def baseline(tmp_path_factory):
     """A checkpoint after saving and loading."""
     size = SIZES["basic"]
     folder = tmp_path_factory.mktemp("models") / "resnet"
-    checkpoints.save(folder, pytorch.convert(published.state_dict(size), size), size)
+    checkpoints.save(folder, classifiers.of_size(size, pytorch.convert(published.state_dict(size), size)))
     return checkpoints.load(folder)
 
 

@@ -16,7 +16,7 @@ from conftest import SMALL
 from deqsmooth import config, data, models, solvers
 from deqsmooth.commands import train as train_command
 from deqsmooth.config import architecture
-from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.models import base_classifier, checkpoints, classifiers, starts
 from deqsmooth.smoothing import certification, inputs, noise, provenance
 from deqsmooth.training import start_training
 
@@ -105,7 +105,7 @@ def test_missing_start_raises(small, started):
 
 
 def test_checkpoint_and_header_record_start(started, tmp_path):
-    checkpoints.save(tmp_path / "model", started.variables, started.size, started.training, started.start_training)
+    checkpoints.save(tmp_path / "model", started)
     found = checkpoints.load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, found.variables, jax.device_get(started.variables))
     assert found.start_training == SETTINGS
@@ -115,7 +115,8 @@ def test_checkpoint_and_header_record_start(started, tmp_path):
     assert header["reference"]["checkpoint"] == found.sha256
     assert header["start_training"]["network"] == {"width": 8}
     other = {**started.variables, "start": {**started.variables["start"], "network": started.variables["params"]}}
-    checkpoints.save(tmp_path / "other", other, started.size, started.training, started.start_training)
+    other = classifiers.of_size(started.size, other, started.training, started.start_training)
+    checkpoints.save(tmp_path / "other", other)
     with pytest.raises(ValueError, match=r"no checkpoint of this project|has shape"):
         checkpoints.load(tmp_path / "other")
 
@@ -177,7 +178,7 @@ def test_train_command_learns_and_fine_tunes(small, tmp_path, monkeypatch, capsy
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
         return train_command.main()
 
-    checkpoints.save(tmp_path / "given", small.variables, small.size, small.training)
+    checkpoints.save(tmp_path / "given", small)
     assert train("given", "tuned", "--network.width", 8, "--fine-tune", 1) == 2
     assert "fine_tune is 1.0; it needs a trained start" in capsys.readouterr().err
     assert train("given", "started", "--network.width", 8) == 0
