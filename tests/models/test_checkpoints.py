@@ -55,7 +55,12 @@ def test_loading_invalid_checkpoint_raises(tmp_path, variables):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no checkpoint of this project"):
         checkpoints.load(tmp_path / "empty")
-    checkpoints.save(tmp_path / "wide", classifiers.of_size(architecture.ConvModel(), variables))
+    with pytest.raises(ValueError, match="must have shape"):
+        checkpoints.save(tmp_path / "wide", classifiers.of_size(architecture.ConvModel(), variables))
+    assert not (tmp_path / "wide").exists()
+    checkpoints.save(tmp_path / "wide", classifiers.of_size(SMALL, variables))
+    wide = (tmp_path / "wide" / "config" / "metadata").read_text().replace('"channels": 8', '"channels": 16')
+    (tmp_path / "wide" / "config" / "metadata").write_text(wide)
     with pytest.raises(ValueError, match=r"shape|checkpoint"):
         checkpoints.load(tmp_path / "wide")
     (tmp_path / "wide" / "config" / "metadata").write_text('{"model": {"name": "conv", "sugar": 1}}')
