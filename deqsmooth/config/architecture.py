@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from deqsmooth.config import checks
 
@@ -172,8 +173,8 @@ def sized(
 ) -> Model:
     """The size for given images: what still has the default of its family is taken from the images.
 
-    A convolutional DEQ with the default `pool` gets one that divides height and width. A model may have more classes
-    than the images.
+    A convolutional DEQ with the default `pool` gets one that divides height and width. A model may have more
+    classes than the images.
 
     Args:
       size: the size, of any family.
@@ -186,7 +187,7 @@ def sized(
       ValueError: what the size sets does not fit the images.
     """
     default = type(size)()
-    found = {"image_shape": image_shape, "num_classes": num_classes, "mean": mean, "std": std}
+    found: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes, "mean": mean, "std": std}
     taken = {name: x for name, x in found.items() if getattr(size, name) == getattr(default, name)}
     if isinstance(size, ConvModel) and isinstance(default, ConvModel) and size.pool == default.pool:
         taken["pool"] = math.gcd(size.pool, *image_shape[:2])

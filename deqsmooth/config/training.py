@@ -19,7 +19,8 @@ class Descent:
 
     Attributes:
       dataset: name of the data set: `digits`, `cifar10`, `imagenet` or `arrays`, a file of your own.
-      data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file with `images` and `labels`.
+      data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file with `images` and
+        `labels`.
       sigma: standard deviation of the noise, in pixels of [0, 1].
       epochs: number of passes over the training split.
       batch_size: images per update.
@@ -33,8 +34,8 @@ class Descent:
         another; more parts need less memory. Batch statistics are those of a part.
       evaluation_interval: epochs between evaluations under noise on the test split, and between saved states.
       seed: seed of the initialisation, the order of images and the noise.
-      held_out: every how many-th training image, in an order that the seed gives, is held out: the model is evaluated
-        on it and never trained on it. By default none where there are test images, otherwise every tenth.
+      held_out: every how many-th training image, in an order that the seed gives, is held out: the model is
+        evaluated on it and never trained on it. By default none if there are test images, otherwise every tenth.
     """
 
     dataset: str = "digits"
@@ -73,8 +74,8 @@ class Training(Descent):
     """How a model is trained under Gaussian noise; see also `Descent`.
 
     Attributes:
-      pretraining_epochs: number of first epochs in which the cell is unrolled and differentiated through; by default
-        5, at most a quarter of the epochs; 0 for a model without an equilibrium.
+      pretraining_epochs: number of first epochs in which the cell is unrolled and differentiated through; by
+        default 5, or a quarter of the epochs if that is less; 0 for a model without an equilibrium.
       pretraining_budget: number of evaluations of the unrolled cell.
       solver: solver of the forward pass after pre-training.
       budget: cell evaluations of the forward pass.
@@ -102,7 +103,7 @@ class Training(Descent):
       reference_budget: cell evaluations of the Anderson solve with which the model is evaluated.
       dtype: floating point type of the cell. Parameters and everything else are float32, multiplied in JAX's
         default precision, which is lower on accelerators.
-      model: size of the model.
+      model: size of the model; None for a model of the caller's own.
     """
 
     pretraining_epochs: float | None = None
@@ -127,7 +128,7 @@ class Training(Descent):
     pretraining_jacobian_weight: float | None = None
     reference_budget: int = 30
     dtype: str = "float32"
-    model: architecture.Model = dataclasses.field(default_factory=architecture.ConvModel)
+    model: architecture.Model | None = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,8 +39,8 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     Of a model of the caller's own the variables are written, not the code.
 
     Raises:
-      ValueError: the folder holds something that is no model, the variables do not fit the size of the model or are
-        not finite, or there are none. Nothing is written then.
+      ValueError: the folder holds something that is no model, the variables do not fit the size of the model or
+        are not finite, or there are none. Nothing is written then.
     """
     check_place(path)
     if not jax.tree.leaves(classifier.variables):
@@ -265,7 +265,7 @@ def reason_of(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet_reading() -> Iterator[None]:
-    """Silences what Orbax and tensorstore's threads print if a file is damaged, besides the error that is raised."""
+    """Silences what Orbax and tensorstore's threads print if a file is damaged; the error is raised anyway."""
     hook, logs = sys.unraisablehook, [logging.getLogger(name) for name in ("asyncio", "absl")]
     levels = [log.level for log in logs]
 

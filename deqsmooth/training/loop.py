@@ -58,7 +58,7 @@ class State(NamedTuple):
     update: jax.Array
 
 
-class Diverged(ValueError):
+class DivergenceError(ValueError):
     """The loss or the parameters of a training are not finite."""
 
 
@@ -234,7 +234,7 @@ def run(
 
     Raises:
       ValueError: if the number of processes does not divide the batch, or the accumulation a device's share of it.
-      Diverged: after an update whose loss is not finite, or that makes the state not finite.
+      DivergenceError: after an update whose loss is not finite, or that makes the state not finite.
       Interrupted: on Ctrl-C during an update, if the state before or after it is whole.
     """
     total = num_updates(settings, len(train))
@@ -272,7 +272,7 @@ def run(
             metrics = jax.device_get(metrics)
             current = float(metrics._asdict()["loss"])
             if not math.isfinite(current) or not _is_finite(state):
-                raise Diverged(_divergence(settings, number, current, last))
+                raise DivergenceError(_divergence(settings, number, current, last))
             last = f"the last finite loss was {current:.4g}, in update {number}"
             due = number % interval == 0 or number == total
             found = evaluate(jax.device_get(state.variables)) if due else None

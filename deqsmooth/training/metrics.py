@@ -19,8 +19,8 @@ _LOG = logging.getLogger(__name__)
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
-    A line has `update` and either the metrics of that update or an evaluation after it. A number that is not finite,
-    such as the residual of a solve that diverged, is null, because JSON has no such numbers.
+    A line has `update` and either the metrics of that update or an evaluation after it. A number that is not
+    finite, such as the residual of a solve that diverged, is null, because JSON has no such numbers.
 
     Args:
       path: the file; None for a log in memory that is discarded.
@@ -59,8 +59,8 @@ class Log:
         for place, at in enumerate(updates, 1):
             if at is None and place <= kept:
                 raise ValueError(
-                    f"line {place} of {self._path} is no JSON object with an update; mend or remove that line, or give "
-                    "another workdir"
+                    f"line {place} of {self._path} is no JSON object with an update; mend or remove that line, "
+                    "or give another workdir"
                 )
             if at is None and lines[place - 1].endswith("\n"):
                 _LOG.warning(f"line {place} of {self._path} is no JSON object with an update, and is removed")

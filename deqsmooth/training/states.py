@@ -68,7 +68,7 @@ class Run:
         """Returns when every state is on disk."""
         self._manager.wait_until_finished()
 
-    def latest_update(self) -> int | None:
+    def newest_update(self) -> int | None:
         """The number of finished updates of the newest state, damaged or not; None if there is no state."""
         self.wait()
         return self._manager.latest_step()
@@ -98,8 +98,8 @@ class Run:
             for worse, reason in damaged.items():
                 self._manager.delete(worse)
                 _LOG.warning(
-                    f"the state after update {worse} was damaged and is removed ({reason}); the run continues after "
-                    f"update {step}"
+                    f"the state after update {worse} was damaged and is removed ({reason}); the run continues "
+                    f"after update {step}"
                 )
             return jax.tree.map(jnp.asarray, found.state)
         if damaged:
