@@ -135,13 +135,10 @@ def _run(
         interruption.Interruption() as interrupted,
         progress.bar(console) as shown,
     ):
-        task = progress.begin(shown, "compiling", None)
-
         def follow(now: loop.Progress) -> None:
             nonlocal waited, done
             if not done:
-                before = int(now.state.update) - 1
-                shown.update(task, total=now.total, completed=before, before=before)
+                progress.begin(shown, "", now.total, int(now.state.update) - 1)
             done = int(now.state.update)
             waited += now.waited
             if now.evaluation is not None:

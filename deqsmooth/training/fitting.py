@@ -81,10 +81,7 @@ def train(
     settings = settings.resolved()
     _check(dataset, test, settings, built.image_shape, built.num_classes, len(training))
     pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)
-    if pretraining:
-        total = loop.num_updates(settings, len(training))
-        _LOG.info(f"the first {pretraining:,} of {total:,} updates are pre-training")
-
+    _LOG.info(f"{_updates(settings, training)}, the first {pretraining:,} of them pre-training; compiling")
     state = _fit(
         _open(workdir, settings, None, training, evaluated),
         resume,
@@ -138,6 +135,7 @@ def train_start(
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     _check(dataset, test, settings, model.image_shape, model.num_classes, len(training))
+    _LOG.info(f"{_updates(settings, training)}; compiling")
     teacher = classifier.variables
     state = _fit(
         _open(workdir, settings, classifier.sha256, training, evaluated),
@@ -171,6 +169,11 @@ def _named(settings: splits.Settings, dataset: data.Dataset) -> splits.Settings:
     if settings.dataset != "digits" or dataset.identity.startswith("digits/"):
         return settings
     return dataclasses.replace(settings, dataset="arrays")
+
+
+def _updates(settings: config.Descent, training: data.Dataset) -> str:
+    num = loop.num_updates(settings, len(training))
+    return f"{num:,} updates of {settings.batch_size} of {len(training):,} images"
 
 
 def _check(
