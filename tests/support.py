@@ -15,12 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import config, data, solvers
-from deqsmooth.certificates import jsonl, record, writing
+from deqsmooth.certificates import bound, jsonl, plan, record, writing
+from deqsmooth.config import serialization
 from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import certification, noise, provenance
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
+
+VOTES = config.Smoothing(sampler="independent", num_selection=20, num_estimation=100, alpha=0.01, lanes=10)
 
 
 def certificate(index: int, **change) -> record.Certificate:
@@ -33,25 +36,59 @@ def write_run(path, checkpoint, settings, stride):
     """A file of certificates of digits, every so many."""
     selection = config.Selection(dataset="digits", stride=stride)
     dataset = data.load("digits")
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
+    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
     indices = list(selection.indices(len(dataset)))
-    with writing.Writer(path, header) as writer:
+    with writing.Writer(path, header, plan.Plan(indices)) as writer:
         for certificate in certification.certify_dataset(checkpoint, dataset, indices, settings):
             writer.write(certificate)
     return path
 
 
 def rewritten(run, path, change):
-    """A file whose lines, as values, were changed, with a chain that fits them."""
-    header, *records = (json.loads(line) for line in run.read_text().splitlines())
+    """A file whose certificates, as values, were changed, with a chain that fits them."""
+    header, *lines = (json.loads(line) for line in run.read_text().splitlines())
+    records = [line for line in lines if "kind" not in line]
     change(header, records)
-    chain = header["sha256"]
-    lines = [json.dumps(header)]
-    for line in records:
-        line.pop("chain")
+    plans, ends = ([line for line in lines if line.get("kind") == kind] for kind in ("plan", "end"))
+    return relinked(path, [header, *plans, *records, *ends])
+
+
+def header_of(settings=VOTES, num_images=360, **change):
+    """A header without a model, for certificates by `voted`."""
+    entries = {
+        "kind": "header",
+        "schema": record.SCHEMA,
+        "device": "abacus",
+        "selection": {"dataset": "digits", "split": "test", "stride": 8},
+        "num_images": num_images,
+        "smoothing": serialization.to_json(settings),
+        "reference": {"checkpoint": "0" * 64, "solver": settings.solver},
+    }
+    return signed({**entries, **change})
+
+
+def signed(header):
+    """A header with the digest that fits it."""
+    entries = {name: x for name, x in header.items() if name != "sha256"}
+    return {**entries, "sha256": serialization.digest(entries)}
+
+
+def voted(index, votes=(90, 10, 0), settings=VOTES, seconds=0.5):
+    """The certificate of an image with label 0, from votes of the estimation made up."""
+    proven = bound.of_votes(settings, (settings.num_selection, 0, 0), votes)
+    work = record.Work(1200, 0, np.linspace(0, 0.1, 5), np.zeros(0), seconds)
+    return record.certificate(index, 0, proven, settings, solves=True, lanes=settings.lanes, work=work)
+
+
+def relinked(path, lines):
+    """A file of lines, as values, with a chain that fits them."""
+    header, *others = lines
+    chain, content = header["sha256"], [json.dumps(header)]
+    for line in others:
+        line.pop("chain", None)
         chain = jsonl.link(chain, line)
-        lines.append(json.dumps({**line, "chain": chain}))
-    path.write_text("\n".join(lines) + "\n")
+        content.append(json.dumps({**line, "chain": chain}))
+    path.write_text("\n".join(content) + "\n")
     return path
 
 

@@ -41,9 +41,9 @@ ROOMS = {
 HOMES = {
     "jaxopt": {"solvers/gradients.py", "solvers/jaxopt_anderson.py"},
     "orbax": {"models/checkpoints.py", "training/states.py"},
-    "grain": {"data.py"},
-    "sklearn": {"data.py"},
-    "tensorflow_datasets": {"data.py"},
+    "grain": {"data/batching.py"},
+    "sklearn": {"data/loading.py"},
+    "tensorflow_datasets": {"data/prepared.py"},
     "torch": {"models/pytorch.py"},
     "matplotlib": {"reports/figures.py"},
     "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from deqsmooth.certificates import jsonl
+from deqsmooth.certificates import decoding, jsonl, record
+from deqsmooth.config import checks
 
 KIND = "attack"
 """Of the header of such a file; its `certificates` is the digest of the header of the certificates' file."""
@@ -46,44 +48,65 @@ class File(NamedTuple):
 
     Attributes:
       header: its first line.
-      attempts: the others.
+      attempts: the others; a last line that was cut off is not among them.
+      is_whole: whether no line was cut off.
     """
 
     header: dict[str, Any]
     attempts: list[Attempt]
+    is_whole: bool
 
 
 def is_file(text: str) -> bool:
     """Whether the header of a text says that it holds attempts."""
-    try:
-        return jsonl.objects("", text.partition("\n")[0])[0].get("kind") == KIND
-    except (ValueError, IndexError):
-        return False
+    return jsonl.kind(text) == KIND
 
 
 def parse(name: str, text: str) -> File:
     """The attempts of a text; `name` stands for it in errors.
 
     Raises:
-      ValueError: a line is no attempt.
+      ValueError: the header is none of attacks, a line is no attempt, or there is none.
     """
-    header, *lines = jsonl.objects(name, text)
+    file = _parse(name, text)
+    if not file.attempts:
+        raise ValueError(f"{name} holds no attempt yet")
+    return file
+
+
+def read(name: str, text: str, certificates: Sequence[record.Certificate]) -> list[Attempt]:
+    """The attempts of a file in which a run is to go on; there may be none.
+
+    Raises:
+      ValueError: see `parse`, or the file has differences; see `differences`.
+    """
+    file = _parse(name, text)
+    for message in differences(file, certificates):
+        raise ValueError(f"{name}, {message}; {jsonl.RULE}")
+    return file.attempts
+
+
+def _parse(name: str, text: str) -> File:
+    (header, *lines), is_whole = jsonl.complete(name, text)
+    attack, radii = header.get("attack"), header.get("radii")
+    target = attack.get("target") if isinstance(attack, dict) else None
+    has_radii = isinstance(radii, list) and all(type(x) in (int, float) for x in radii)
+    if header.get("kind") != KIND or not (has_radii and isinstance(target, str) and "certificates" in header):
+        raise ValueError(
+            f"{name}, line 1, is no header of a file of attacks, with the entries certificates, attack and radii"
+        )
     found = []
     for number, values in enumerate(lines, 2):
+        if "kind" in values:
+            raise ValueError(f"{name}, line {number}, is a second header: two files were joined")
         try:
-            attempt = Attempt(**values)
-            numbers = (attempt.budget, attempt.distance, attempt.radius)
-            if (
-                not all(isinstance(x, int | float) and x >= 0 for x in numbers)
-                or type(attempt.refutes) is not bool
-            ):
-                raise ValueError("budget, distance and radius are numbers from 0, refutes is true or false")
-        except (TypeError, ValueError) as error:
+            attempt = decoding.record(Attempt, values)
+            for one in ("index", "label", "budget", "distance", "radius"):
+                checks.holds(getattr(attempt, one) >= 0, one, getattr(attempt, one), "at least 0")
+        except ValueError as error:
             raise ValueError(f"{name}, line {number}, is no attempt: {error}") from None
         found.append(attempt)
-    if not found:
-        raise ValueError(f"{name} holds no attempt yet")
-    return File(header, found)
+    return File(header, found, is_whole)
 
 
 def refutes(target: str, distance: float, prediction: int | None, certified: int | None, radius: float) -> bool:
@@ -100,10 +123,16 @@ def refutes(target: str, distance: float, prediction: int | None, certified: int
     return target == "smoothed" and other and distance < radius
 
 
-def differences(file: File) -> list[str]:
-    """Values of a file that do not follow from the rest of it, a sentence each."""
+def differences(file: File, certificates: Sequence[record.Certificate] | None = None) -> list[str]:
+    """Values of a file that do not follow from the rest of it, a sentence each.
+
+    Args:
+      file: the attempts.
+      certificates: that were attacked; if given, each attempt must repeat what they say of its image.
+    """
     found = []
     target = file.header["attack"]["target"]
+    attacked = {} if certificates is None else {one.index: one for one in certificates}
     seen: set[tuple[int, float]] = set()
     for number, one in enumerate(file.attempts, 2):
         expected = refutes(target, one.distance, one.prediction, one.certified, one.radius)
@@ -116,7 +145,21 @@ def differences(file: File) -> list[str]:
                 f"line {number}: radius {one.budget} of image {one.index} is there twice or was not asked for"
             )
         seen.add((one.index, one.budget))
+        if certificates is not None:
+            found += [f"line {number}: {message}" for message in _of_another(one, attacked.get(one.index))]
     return found
+
+
+def _of_another(one: Attempt, certificate: record.Certificate | None) -> Iterator[str]:
+    """Yields what an attempt says of its certificate and the certificate does not."""
+    if certificate is None:
+        yield f"image {one.index} has no certificate"
+        return
+    for name, stated in (("label", certificate.label), ("certified", certificate.prediction)):
+        if getattr(one, name) != stated:
+            yield f"{name} is {getattr(one, name)}; by the certificate of image {one.index} it is {stated}"
+    if one.radius != certificate.radius:
+        yield f"radius is {one.radius}; by the certificate of image {one.index} it is {certificate.radius}"
 
 
 def robust_accuracy(found: list[Attempt]) -> list[tuple[float, float]]:

@@ -2,27 +2,25 @@
 
 The first line is the header of the run. Every other line ends with `chain`: the SHA-256 of the previous line's
 chain and of the values of the line. The chain begins with the digest of the header. A line that was changed or
-moved breaks it, and so does a missing line, except at the end of the file. An image without a certificate has a
-line with its `index` and the `error`.
+moved breaks it, and so does a missing line, except at the end of the file. Plan and end lines show this, see
+`plan`. An image without a certificate has a line with its `index` and the `error`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import hashlib
 import json
 import os
 import pathlib
 import tarfile
-import types
-import typing
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from deqsmooth.certificates import record
+from deqsmooth.certificates import decoding, plan, record
+from deqsmooth.certificates.plan import End, Plan
 from deqsmooth.certificates.record import Certificate, Unreadable
 from deqsmooth.statistics import bounds
 
@@ -30,6 +28,13 @@ _LARGEST_FILE = 2**31
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 Path = str | os.PathLike[str]
+Entry = Certificate | Unreadable | Plan | End
+"""What a line after the header says."""
+
+CUT_OFF = "a kill or a full disk does that, the lines before are whole, and the same command resumes the run"
+"""What a message says of a last line without an end."""
+RULE = "a run goes on only in a file that verifies: give another --out"
+"""What a message says of a file with differences in which a run is to go on."""
 
 
 class Line(NamedTuple):
@@ -41,7 +46,7 @@ class Line(NamedTuple):
       chain: its place in the chain; None in schema 1.
     """
 
-    entry: Certificate | Unreadable
+    entry: Entry
     values: dict[str, Any]
     chain: str | None
 
@@ -51,13 +56,18 @@ class File(NamedTuple):
 
     Attributes:
       header: its first line.
-      lines: the others.
-      is_whole: whether the last line ends; a killed run may leave one that does not.
+      lines: the others; a last line that was cut off, by a kill or a full disk, is not among them.
+      is_whole: whether no line was cut off.
     """
 
     header: dict[str, Any]
     lines: list[Line]
     is_whole: bool
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plans, in the order of the file: a run that was extended has several."""
+        return [line.entry for line in self.lines if isinstance(line.entry, Plan)]
 
     @property
     def certificates(self) -> list[Certificate]:
@@ -69,7 +79,8 @@ class File(NamedTuple):
         """The images that have no certificate because they could not be read."""
         done = {certificate.index for certificate in self.certificates}
         found = (line.entry for line in self.lines)
-        return [entry for entry in found if isinstance(entry, Unreadable) and entry.index not in done]
+        entries = {entry.index: entry for entry in found if isinstance(entry, Unreadable)}
+        return [entry for index, entry in entries.items() if index not in done]
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Certificate]]:
@@ -103,29 +114,62 @@ def texts(path: Path) -> Iterator[tuple[str, str]]:
     if not str(path).endswith(_ARCHIVES):
         yield str(path), text(path)
         return
+    num = 0
     with _readable(path), tarfile.open(path) as archive:
         for member in archive:
             content = archive.extractfile(member) if member.name.endswith(".jsonl") else None
             if content is not None:
+                num += 1
                 yield f"{path}/{member.name}", _decoded(content.read(_LARGEST_FILE + 1))
+    if not num:
+        raise ValueError(f"{path} holds no .jsonl file")
 
 
 def objects(name: Path, content: str) -> list[dict[str, Any]]:
     """The JSON object of every line of a text; `name` stands for the text in errors.
 
     Raises:
-      ValueError: a line is no JSON object; says which.
+      ValueError: a line is no JSON object, has a key twice, or a number that is not finite or has more than 64
+        bits; says which line.
     """
     found = []
-    for number, line in enumerate(content.splitlines(), 1):
+    *lines, last = content.split("\n")
+    for number, line in enumerate([*lines, last] if last else lines, 1):
+        place = f"{name}, line {number},"
         try:
-            values = json.loads(line)
-            if not isinstance(values, dict):
-                raise ValueError(f"it is {type(values).__name__}")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{name}, line {number}, is no JSON object: {error}") from None
+            values = decoding.values(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if last and number > len(lines):
+                raise ValueError(f"{place} was cut off; {CUT_OFF}") from None
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "too many brackets"
+            raise ValueError(f"{place} is no JSON object: {reason}") from None
+        except ValueError as error:
+            raise ValueError(f"{place} {error}") from None
         found.append(values)
     return found
+
+
+def kind(content: str) -> Any:
+    """The `kind` in the header of a text: `header` for certificates; None if the text has no such header."""
+    try:
+        return objects("", content.partition("\n")[0])[0].get("kind")
+    except (ValueError, IndexError):
+        return None
+
+
+def complete(name: Path, content: str) -> tuple[list[dict[str, Any]], bool]:
+    """The JSON objects of the lines of a text that end, and whether these are all lines; see `objects`.
+
+    Raises:
+      ValueError: see `objects`, or no line ends.
+    """
+    if not content:
+        raise ValueError(f"{name} is empty; a file of records begins with a header")
+    lines, newline, rest = content.rpartition("\n")
+    if not newline:
+        objects(name, content)
+        raise ValueError(f"{name}, line 1, was cut off: the file has no whole line, and so no record")
+    return objects(name, lines + newline), not rest
 
 
 def parse(name: Path, content: str) -> File:
@@ -134,10 +178,7 @@ def parse(name: Path, content: str) -> File:
     Raises:
       ValueError: it is no file of certificates; says which line.
     """
-    found = objects(name, content)
-    if not found:
-        raise ValueError(f"{name} is empty; a certificate file begins with its header")
-    header, *others = found
+    (header, *others), is_whole = complete(name, content)
     schema = header.get("schema")
     if header.get("kind") != "header" or type(schema) is not int or not 1 <= schema <= record.SCHEMA:
         raise ValueError(
@@ -146,28 +187,20 @@ def parse(name: Path, content: str) -> File:
         )
     lines = []
     for number, values in enumerate(others, 2):
+        if values.get("kind") == "header":
+            raise ValueError(
+                f"{name}, line {number}, is a second header: two files were joined; deqsmooth-merge joins files"
+            )
         try:
             lines.append(_line(values, schema))
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise ValueError(f"{name}, line {number}, is no line of a certificate file: {error}") from None
-    return File(header, lines, content.endswith("\n"))
+    return File(header, lines, is_whole)
 
 
 def link(chain: str, values: dict[str, Any]) -> str:
     """The chain after a line, from the chain before it and the line's values; both are SHA-256, hexadecimal."""
     return hashlib.sha256(f"{chain} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
-
-
-def same_run(name: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
-    """Raises `ValueError` unless the header of a file is that of a run."""
-    different = [key for key in sorted(found.keys() | header.keys()) if found.get(key) != header.get(key)]
-    if different:
-        key = different[0]
-        raise ValueError(
-            f"{name} was begun by another run: its {', '.join(different)} differ "
-            f"({key} there: {json.dumps(found.get(key))}; here: {json.dumps(header.get(key))}); "
-            "a file holds one run: give another --out, or the same settings to resume"
-        )
 
 
 @contextlib.contextmanager
@@ -192,33 +225,20 @@ def _decoded(content: bytes) -> str:
 
 def _line(values: dict[str, Any], schema: int) -> Line:
     chain = values.pop("chain", None)
-    fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
-    entry = Unreadable if "error" in fields else Certificate
+    if chain is not None and not isinstance(chain, str):
+        raise ValueError(f"chain is {chain!r}; it must be a text")
+    if "kind" in values and schema > 3:
+        return Line(plan.from_json(values), values, chain)
+    fields = dict(values)
     if schema < 3 and fields.get("bound") == bounds.PAIRED:
         _separate_pairs(fields)
-    for name, (hint, kinds) in _kinds(entry).items():
-        if name in fields and not any(_is_a(fields[name], kind) for kind in kinds):
-            raise ValueError(f"{name} is {fields[name]!r}; it must be {hint}")
-    return Line(entry(**fields), values, chain)
+    if "error" in fields:
+        return Line(decoding.record(Unreadable, fields), values, chain)
+    return Line(decoding.record(Certificate, fields), values, chain)
 
 
 def _separate_pairs(fields: dict[str, Any]) -> None:
     """Gives pairs, which schemas 1 and 2 wrote in the fields of the audit, the fields that they have now."""
     for old, new in (("num_audit", "num_pairs"), ("mismatches", "lost"), ("alpha_audit", "alpha_pairs")):
-        fields[new], fields[old] = fields[old], 0 if old != "alpha_audit" else 0.0
-
-
-@functools.cache
-def _kinds(entry: type) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The type of every field, and the types that it unites."""
-    hints = typing.get_type_hints(entry)
-    return {
-        name: (hint, typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
-        for name, hint in hints.items()
-    }
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_a(x, typing.get_args(kind)[0]) for x in value)
-    return type(value) in ((int, float) if kind is float else (kind,))
+        if old in fields:
+            fields[new], fields[old] = fields[old], 0 if old != "alpha_audit" else 0.0

@@ -5,45 +5,135 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from deqsmooth.certificates import jsonl, record, verification, writing
+from deqsmooth.certificates import headers, jsonl, plan, record, verification, writing
 
 
-def merge(paths: Sequence[jsonl.Path], out: jsonl.Path) -> int:
+class Merged(NamedTuple):
+    """What was merged.
+
+    Attributes:
+      num_certificates: number of certificates in the new file.
+      num_planned: number of images of the run; None for files of schema 1 to 3, which do not say it.
+      unreadable: indices of images without a certificate because they could not be read.
+      doubled: indices of images that several files have a certificate of.
+    """
+
+    num_certificates: int
+    num_planned: int | None
+    unreadable: list[int]
+    doubled: list[int]
+
+
+def merge(paths: Sequence[jsonl.Path], out: jsonl.Path, *, partial: bool = False) -> Merged:
     """Writes the certificates of several files to one, in the order of their images.
 
-    An image may be in several files if their certificates differ only in the seconds; the first is kept.
+    An image may be in several files if their certificates differ only in the seconds; the first is kept. The new
+    file has the plan of the whole run, and an end line if no image of it is missing.
 
     Args:
       paths: files with equal headers.
       out: file that is written; it must not exist.
-
-    Returns:
-      The number of its certificates.
+      partial: whether images may be missing.
 
     Raises:
-      ValueError: a file cannot be read or does not verify, headers or certificates differ, or `out` exists.
+      ValueError: a file cannot be read, does not verify or is given twice; headers or certificates differ; images
+        are missing; or `out` exists or cannot be written.
     """
     if pathlib.Path(out).exists():
         raise ValueError(f"{out} exists; it must be a new file")
-    files = [verification.verify(path) for path in paths]
+    files = _verified(paths)
+    whole = _whole_run(files)
+    if not partial:
+        _check_complete(files, whole)
     certificates: dict[int, record.Certificate] = {}
     found: dict[int, jsonl.Line] = {}
     unreadable: dict[int, jsonl.Line] = {}
-    for path, file in zip(paths, files, strict=True):
-        if file.differences:
-            raise ValueError(f"{file.differences[0]}; only what verifies is merged")
-        jsonl.same_run(path, file.header, files[0].header)
+    doubled = set()
+    for file in files:
         for line in file.file.lines:
             if isinstance(line.entry, record.Unreadable):
                 unreadable[line.entry.index] = line
-                continue
-            first = certificates.setdefault(line.entry.index, line.entry)
-            found.setdefault(line.entry.index, line)
-            if dataclasses.replace(first, seconds=line.entry.seconds) != line.entry:
-                raise ValueError(f"{path} says of image {line.entry.index} what a file before it does not")
+            elif isinstance(line.entry, record.Certificate):
+                index = line.entry.index
+                first = certificates.setdefault(index, line.entry)
+                if found.setdefault(index, line) is not line:
+                    doubled.add(index)
+                if dataclasses.replace(first, seconds=line.entry.seconds) != line.entry:
+                    raise ValueError(f"{file.name} says of image {index} what a file before it does not")
     lines = {**unreadable, **found}
-    with writing.Writer(out, files[0].header) as writer:
+    with writing.Writer(out, files[0].header, whole) as writer:
         for index in sorted(lines):
-            writer.write_values(lines[index].values)
-    return len(found)
+            writer.write_line(lines[index])
+    return Merged(
+        len(found),
+        None if whole is None else len(whole.images),
+        sorted(unreadable.keys() - found.keys()),
+        sorted(doubled),
+    )
+
+
+def _verified(paths: Sequence[jsonl.Path]) -> list[verification.Checked]:
+    """The files, each of which verifies and has the header of the first."""
+    files: list[verification.Checked] = []
+    known: dict[pathlib.Path, jsonl.Path] = {}
+    for path in paths:
+        place = pathlib.Path(path).resolve()
+        if place in known:
+            same = "" if str(known[place]) == str(path) else f", also as {known[place]}"
+            raise ValueError(f"{path} is given twice{same}")
+        known[place] = path
+        file = verification.verify(path).must_hold("only what verifies is merged")
+        if files and file.header != files[0].header:
+            different = headers.differences(files[0].header, file.header, "in the first", "in the second")
+            raise ValueError(f"{paths[0]} and {path} are of different runs: {different}; only one run is merged")
+        files.append(file)
+    return files
+
+
+def _whole_run(files: Sequence[verification.Checked]) -> plan.Plan | None:
+    """The plan of the run that the files are shares of; None in schemas 1 to 3, or if no file has a plan line."""
+    images = {index for file in files for one in file.file.plans for index in one.images}
+    return plan.Plan(sorted(images)) if images else None
+
+
+def _check_complete(files: Sequence[verification.Checked], whole: plan.Plan | None) -> None:
+    """Raises `ValueError` if images are missing; says which, and which files were left out or have not ended."""
+    accept = "--partial merges what is there"
+    if whole is None:
+        for file in files:
+            if file.planned is not None or not file.file.is_whole:
+                raise ValueError(f"{file.name} is incomplete: {file.incomplete}; {accept}")
+        return
+    there = {one.index for file in files for one in file.found}
+    there |= {one.index for file in files for one in file.unreadable}
+    missing = [index for index in whole.images if index not in there]
+    if not missing:
+        return
+    reasons = _left_out(files, whole, there)
+    for file in files:
+        own = [index for index in file.missing if index not in there]
+        if own:
+            num = len(file.planned or ())
+            reasons.append(f"{file.name} has {num - len(own)} of {num} images")
+    raise ValueError(
+        f"{len(missing)} of {len(whole.images)} images are missing ({plan.first(missing)}): "
+        f"{', '.join(reasons)}; {accept}"
+    )
+
+
+def _left_out(files: Sequence[verification.Checked], whole: plan.Plan, there: set[int]) -> list[str]:
+    """The shares of the run that no file is of, and the number of images that are missing for that."""
+    given = {one.share for file in files for one in file.file.plans}
+    totals = {total for _, total in given}
+    if len(totals) != 1:
+        return []
+    (total,) = totals
+    shares = [plan.Plan(whole.images, (number, total)) for number in range(total) if (number, total) not in given]
+    num = len({index for share in shares for index in share.own} - there)
+    if not num:
+        return []
+    names = [str(share.share[0]) for share in shares]
+    listed = f"share {names[0]}" if len(names) == 1 else f"shares {', '.join(names[:-1])} and {names[-1]}"
+    return [f"{listed} of {total} were not given ({num} images)"]

@@ -14,8 +14,12 @@ import numpy as np
 from deqsmooth import config
 from deqsmooth.certificates.bound import Bound
 
-SCHEMA = 3
-"""Version of the format. Schema 1 had no chain; schemas 1 and 2 wrote pairs as an audit."""
+SCHEMA = 4
+"""Version of the format. All are read, and the newest is written.
+
+Schema 1 had no chain. Schemas 1 and 2 wrote pairs as an audit. Schemas 1 to 3 had no plan and no end lines, see
+`plan`, and no `num_images` in the header: the number of images of the data set, null if it is not known.
+"""
 _QUANTILES = (0.5, 0.9, 1.0)
 
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from deqsmooth import config
-from deqsmooth.certificates import bound, jsonl, record
+from deqsmooth.certificates import bound, headers, jsonl, plan, record
+from deqsmooth.certificates.plan import End, Plan
 from deqsmooth.certificates.record import Certificate, Unreadable
-from deqsmooth.config import serialization
-from deqsmooth.statistics import bounds, looks
+from deqsmooth.statistics import looks
 
 # Another version of scipy may compute bounds that differ by this.
 _RELATIVE = 1e-9
+_BROKEN = "the chain is broken: this line was changed, or one before it moved or taken out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Checked:
     """A file of certificates and its differences.
 
     Attributes:
+      name: of the file.
       file: its content.
       settings: of the certificates.
       selection: of their images.
       differences: values that do not follow from the rest.
     """
 
+    name: str
     file: jsonl.File
     settings: config.Smoothing
     selection: config.Selection
@@ -70,6 +74,60 @@ class Checked:
         """Images that have no certificate because they could not be read."""
         return self.file.unreadable
 
+    @functools.cached_property
+    def planned(self) -> list[int] | None:
+        """Images that the file is to hold, by all of its plans, increasing; None in files of schema 1 to 3."""
+        if self.header["schema"] < 4:
+            return None
+        return sorted({index for one in self.file.plans for index in one.own})
+
+    @property
+    def missing(self) -> list[int]:
+        """Planned images without a line; none in files of schema 1 to 3, which have no plan."""
+        there = {one.index for one in self.found} | {one.index for one in self.unreadable}
+        return [index for index in self.planned or () if index not in there]
+
+    @property
+    def incomplete(self) -> str | None:
+        """What the file lacks, as a sentence without a full stop; None if it lacks nothing.
+
+        Files of schema 1 to 3 do not say which images were planned: of these, only unreadable images and a last
+        line that was cut off are known.
+        """
+        if self.planned is not None and not self.file.plans:
+            return "it holds no image and no plan: the run had not begun"
+        reasons = []
+        if self.unreadable:
+            some = plan.first([one.index for one in self.unreadable])
+            reasons.append(f"{len(self.unreadable)} could not be read ({some})")
+        if self.missing:
+            reasons.append(f"{len(self.missing)} are missing ({plan.first(self.missing)}): the run has not ended")
+        elif self.planned is not None and not isinstance(self._last, End):
+            reasons.append("the run has not ended, since its last line is no end line")
+        if not self.file.is_whole:
+            reasons.append(f"line {len(self.file.lines) + 2} was cut off; {jsonl.CUT_OFF}")
+        if not reasons:
+            return None
+        num = len(self.found) + len(self.unreadable) if self.planned is None else len(self.planned)
+        return f"{len(self.found)} of {num} images; {'; '.join(reasons)}"
+
+    @property
+    def _last(self) -> jsonl.Entry | None:
+        return self.file.lines[-1].entry if self.file.lines else None
+
+    def must_hold(self, rule: str) -> Checked:
+        """Returns the same if nothing differs; for whatever makes a statement from the certificates.
+
+        Args:
+          rule: what follows, as a sentence without a full stop.
+
+        Raises:
+          ValueError: a value does not follow from the rest; says which.
+        """
+        if self.differences:
+            raise ValueError(f"{self.differences[0]}; {rule}")
+        return self
+
 
 def verify(path: jsonl.Path) -> Checked:
     """Checks a file of certificates, which may be compressed (`.gz`); see `verify_text`.
@@ -84,7 +142,9 @@ def verify_text(name: str, text: str) -> Checked:
     """Checks the text of a file of certificates.
 
     Checked are the digest of the header; the chain of the lines; that every certificate has the header's settings
-    and an image of its selection, once; and that count, bound, radius and prediction follow from its votes.
+    and an image of its selection and of a plan, once; that count, bound, radius and prediction follow from its
+    votes; and that the other values are such as a run writes. A file that lacks images has no difference for that,
+    see `Checked.incomplete`.
 
     Args:
       name: of the file, for messages.
@@ -94,28 +154,21 @@ def verify_text(name: str, text: str) -> Checked:
       ValueError: it is no file of certificates, or its header holds no settings.
     """
     file = jsonl.parse(name, text)
-    differences = [Difference(name, 1, message) for message in _check_header(file.header)]
-    settings, selection, solves = _settings(name, file.header)
+    terms = headers.terms(name, file.header)
+    differences = [Difference(name, 1, message) for message in headers.check_digest(file.header)]
     chain = str(file.header.get("sha256"))
-    seen: dict[int, int] = {}
+    before = _Before(terms)
     for number, (entry, values, stated) in enumerate(file.lines, 2):
-        messages = []
-        if file.header["schema"] > 1:
+        messages = list(before.check(entry, number))
+        if terms.schema > 1:
             chain = jsonl.link(chain, values)
             if stated != chain:
-                messages.append("the chain is broken: this line was changed, or one before it moved or taken out")
+                messages.insert(0, _BROKEN)
                 chain = str(stated)
-        if not selection.selects(entry.index):
-            messages.append(f"index is {entry.index}, which the header does not select")
-        if entry.index in seen:
-            messages.append(f"image {entry.index} has a certificate already, in line {seen[entry.index]}")
         if isinstance(entry, Certificate):
-            seen.setdefault(entry.index, number)
-            messages += _check_votes(entry, settings, solves)
+            messages += [*_check_votes(entry, terms), *_check_work(entry)]
         differences += [Difference(name, number, message) for message in messages]
-    if not file.is_whole:
-        differences.append(Difference(name, len(file.lines) + 1, "the line does not end: it was cut off"))
-    return Checked(file, settings, selection, differences)
+    return Checked(name, file, terms.settings, terms.selection, differences)
 
 
 def summary(checked: Checked) -> str:
@@ -133,39 +186,53 @@ def summary(checked: Checked) -> str:
     return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"
 
 
-def _check_header(header: dict[str, Any]) -> Iterator[str]:
-    stated = header.get("sha256")
-    digest = serialization.digest({name: x for name, x in header.items() if name != "sha256"})
-    if stated != digest:
-        yield f"sha256 is {stated}; the header's is {digest}"
+class _Before:
+    """The images of the lines before a line, which it must agree with."""
+
+    def __init__(self, terms: headers.Terms):
+        self._terms = terms
+        self._planned: set[int] = set()
+        self._certified: dict[int, int] = {}
+        self._unreadable: set[int] = set()
+
+    def check(self, entry: jsonl.Entry, number: int) -> Iterator[str]:
+        """Yields what is wrong with the next line, and adds its images."""
+        if isinstance(entry, End):
+            yield from self._check_end(entry)
+        elif isinstance(entry, Plan):
+            wrong = (f"the plan is wrong: {x}" for index in entry.images for x in self._terms.check_index(index))
+            yield from itertools.islice(wrong, 1)
+            self._planned.update(entry.own)
+        else:
+            yield from self._terms.check_index(entry.index)
+            if self._terms.schema > 3 and entry.index not in self._planned:
+                yield f"index is {entry.index}, which no plan before it has"
+            if entry.index in self._certified:
+                line = self._certified[entry.index]
+                yield f"image {entry.index} has a certificate already, in line {line}"
+            if isinstance(entry, Certificate):
+                self._certified.setdefault(entry.index, number)
+            else:
+                self._unreadable.add(entry.index)
+
+    def _check_end(self, end: End) -> Iterator[str]:
+        """Yields what differs between an end line and the lines before it."""
+        expected = End(len(self._certified), len(self._unreadable - self._certified.keys()))
+        for name, value in expected._asdict().items():
+            if getattr(end, name) != value:
+                yield f"{name} is {getattr(end, name)}; the lines before have {value}"
+        missing = sorted(self._planned - self._certified.keys() - self._unreadable)
+        if missing:
+            yield f"the run cannot have ended here: {len(missing)} images are missing ({plan.first(missing)})"
 
 
-def _settings(name: str, header: dict[str, Any]) -> tuple[config.Smoothing, config.Selection, bool]:
-    """Settings and selection of a header, and whether its classifier solves; missing ones take their defaults."""
-    try:
-        encoded = {key: x for key, x in header["smoothing"].items() if x is not None}
-        kind = config.Paired if encoded.get("bound") == bounds.PAIRED else config.Smoothing
-        if kind is config.Paired and header["schema"] < 3:
-            for old, new in (("num_audit", "num_pairs"), ("alpha_audit", "alpha_pairs")):
-                encoded[new] = encoded.pop(old)
-        if "looks" in encoded:
-            # Looks shared alpha equally before headers said how.
-            encoded.setdefault("spending", looks.EQUAL)
-        return (
-            serialization.from_json(kind, serialization.without_retired(kind, encoded)),
-            serialization.from_json(config.Selection, header["selection"]),
-            header["reference"]["solver"] is not None,
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name}: its header holds no settings of a certification: {error!r}") from None
-
-
-def _check_votes(certificate: Certificate, settings: config.Smoothing, solves: bool) -> Iterator[str]:
+def _check_votes(certificate: Certificate, terms: headers.Terms) -> Iterator[str]:
     """Values of a certificate that do not follow from its votes and the settings of the header."""
+    settings = terms.settings
     try:
         _check_counts(certificate, settings)
-        expected = _expected(certificate, settings, solves)
-    except (TypeError, ValueError, IndexError) as error:
+        expected = _expected(certificate, settings, terms.solves)
+    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
         yield str(error)
         return
     for name, value in expected.items():
@@ -174,6 +241,20 @@ def _check_votes(certificate: Certificate, settings: config.Smoothing, solves: b
         follows = name == "alpha_count" and stated is None and settings.spending != looks.PROPORTIONAL
         if not (follows or _same(stated, value)):
             yield f"{name} is {stated}; it should be {value}"
+    label, classes = certificate.label, len(certificate.counts) - 1
+    if label is not None and not 0 <= label < classes:
+        yield f"label is {label}; it must be from 0 to {classes - 1}"
+
+
+def _check_work(certificate: Certificate) -> Iterator[str]:
+    """Values of a certificate that no run writes: negative costs, and quantiles that fall."""
+    for name in ("evaluations", "fallbacks", "seconds"):
+        if getattr(certificate, name) < 0:
+            yield f"{name} is {getattr(certificate, name)}; it must be at least 0"
+    for name in ("residuals", "reference_residuals"):
+        found = getattr(certificate, name)
+        if found is not None and not (len(found) == 3 and 0 <= found[0] <= found[1] <= found[2]):
+            yield f"{name} is {list(found)}; it must be three numbers from 0, each at least the one before it"
 
 
 def _check_counts(certificate: Certificate, settings: config.Smoothing) -> None:

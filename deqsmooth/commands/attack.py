@@ -55,9 +55,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.reports import terminal
     from deqsmooth.smoothing import attacks, provenance
 
-    source = verification.verify(arguments.file)
-    if source.differences:
-        raise ValueError(f"{source.differences[0]}; only verified certificates can be attacked")
+    source = verification.verify(arguments.file).must_hold("only verified certificates can be attacked")
     checks.holds(len(source.found) > 0, "file", arguments.file, "one with certificates")
     selection = source.selection
     dataset = data.load(selection.dataset, selection.split, arguments.data_dir, download=arguments.download)
@@ -77,16 +75,19 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         "attack": serialization.to_json(arguments.attack),
         "radii": list(radii),
     }
-    with writing.Lines(out, header) as file, progress.bar(console) as shown:
-        found = [attempts.Attempt(**record) for record in file.records]
+
+    def read(name: str, text: str) -> list[attempts.Attempt]:
+        return attempts.read(name, text, source.found)
+
+    with writing.Lines(out, header, read) as file, progress.bar(console) as shown:
+        found = file.done
         done = {(attempt.index, attempt.budget) for attempt in found}
         left = [c for c in chosen if any((c.index, radius) not in done for radius in radii)]
         progress.begin(shown, "compiling", len(chosen) * len(radii), len(found))
         coming = attacks.attack(checkpoint, left, source.settings, dataset, radii, arguments.attack)
         for attempt in coming if left else ():
             if (attempt.index, attempt.budget) not in done:
-                found.append(attempt)
-                file.append(dataclasses.asdict(attempt))
+                file.write(attempt)
                 progress.advance(shown, f"{sum(x.refutes for x in found)} certificates refuted")
     console.print(terminal.robust_accuracy(found, arguments.attack.target))
     refuted = [attempt for attempt in found if attempt.refutes]

@@ -64,7 +64,7 @@ def preset(name: str) -> Flags:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Certifies the images that have no certificate in the file yet, and prints the certified accuracy."""
     from deqsmooth import data
-    from deqsmooth.certificates import record, statements, writing
+    from deqsmooth.certificates import plan, record, statements, writing
     from deqsmooth.commands import predict, progress, shares
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
@@ -90,13 +90,13 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         f"{selection.dataset}, with {dataset.num_classes} classes",
         f"one of at most {classes} classes, the number of classes of the model",
     )
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
+    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
     out = share.file(out)
-    with writing.Writer(out, header) as writer:
-        left = writer.left(indices)
+    with writing.Writer(out, header, plan.Plan(chosen, (share.number, share.total))) as writer:
+        left = writer.left()
         console.print(
             f"{share.prefix()}{len(indices)} images of {selection.dataset}, {len(writer.done)} done, to {out}"
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import rich.console
 
 from deqsmooth import config, data
-from deqsmooth.certificates import writing
+from deqsmooth.certificates import plan, writing
 from deqsmooth.commands import attack, fitting, progress
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
@@ -190,13 +190,13 @@ def _run_row(
 def _certify(context: _Context, checkpoint: classifiers.Classifier, settings: config.Smoothing) -> pathlib.Path:
     """Certifies a row; returns its file, which is named after its settings so that experiments share rows."""
     selection, dataset = context.selection, context.dataset
-    header = provenance.header(checkpoint, selection, settings, dataset.identity)
+    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
     path = (
         context.request.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     )
     indices = selection.indices(len(dataset))
-    with writing.Writer(path, header) as writer:
-        left = writer.left(indices)
+    with writing.Writer(path, header, plan.Plan(indices)) as writer:
+        left = writer.left()
         if left:
             coming = certification.certify_dataset(checkpoint, dataset, left, settings)
             progress.follow(coming, writer, len(indices), context.console)

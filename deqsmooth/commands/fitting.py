@@ -117,7 +117,8 @@ def _splits(
         )
     training = data.load(name, "train", folder, download=download)
     if test_data is not None:
-        return training, data.load(name, None, str(test_data))
+        # All images of a split of this name are checked.
+        return training, data.load(name, "train", str(test_data))
     if name == "arrays" or settings.held_out is not None:
         return training, None
     return training, data.load(name, config.Selection(dataset=name).split, folder, download=download)
@@ -135,6 +136,7 @@ def _run(
         interruption.Interruption() as interrupted,
         progress.bar(console) as shown,
     ):
+
         def follow(now: loop.Progress) -> None:
             nonlocal waited, done
             if not done:

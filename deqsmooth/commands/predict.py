@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import rich.console
 
 from deqsmooth import config, data
-from deqsmooth.certificates import writing
+from deqsmooth.certificates import predictions, writing
 from deqsmooth.commands import progress, shares
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, inputs, prediction, provenance
@@ -49,12 +48,14 @@ def run(
     image = inputs.first_usable(checkpoint, dataset, indices, settings)
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
     programs = certification.prepare(checkpoint, settings, image.shape, len(indices))
-    header = provenance.header(checkpoint, selection, settings, dataset.identity) | {"kind": "predictions"}
+    header = predictions.header(
+        provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
+    )
     out = out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)
-    with writing.Lines(out, header) as file, progress.bar(console) as shown:
-        found = list(file.records)
-        done = {record["index"] for record in found}
+    with writing.Lines(out, header, predictions.read) as file, progress.bar(console) as shown:
+        found = file.done
+        done = {one.index for one in found}
         left = [index for index in indices if index not in done]
         progress.begin(shown, "", len(indices), len(found))
         for begin in range(0, len(left), _IMAGES):
@@ -62,15 +63,14 @@ def run(
             images, labels = dataset.take(chosen)
             predicted = prediction.predict(checkpoint, images, settings, indices=chosen, programs=programs)
             for index, label, one in zip(chosen, labels.tolist(), predicted, strict=True):
-                found.append({"index": index, "label": label, "prediction": one.label, "counts": one.counts})
-                file.append(found[-1])
+                file.write(predictions.Prediction(index, label, one.label, one.counts))
                 progress.advance(shown, _accuracy(found))
     console.print(f"{share.prefix()}{_accuracy(found)}, to {out}")
     return 0
 
 
-def _accuracy(found: Sequence[dict[str, Any]]) -> str:
+def _accuracy(found: Sequence[predictions.Prediction]) -> str:
     """The share of right predictions and the number of abstentions, as text."""
-    right = sum(record["prediction"] == record["label"] for record in found)
-    abstained = sum(record["prediction"] is None for record in found)
+    right = sum(bool(one.correct) for one in found)
+    abstained = sum(one.prediction is None for one in found)
     return f"{100 * right / max(len(found), 1):.1f} % right, {abstained} abstentions"

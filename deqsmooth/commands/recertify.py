@@ -54,15 +54,15 @@ def main() -> int:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Certifies the new network for the images that have no certificate in the file yet."""
     from deqsmooth import data
-    from deqsmooth.certificates import statements, verification, writing
+    from deqsmooth.certificates import plan, statements, verification, writing
     from deqsmooth.commands import progress
+    from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
     from deqsmooth.smoothing import provenance, recertification
 
-    source = verification.verify(arguments.file)
-    if source.differences:
-        raise ValueError(f"{source.differences[0]}; only verified certificates can be used")
+    source = verification.verify(arguments.file).must_hold("only verified certificates can be used")
+    checks.holds(len(source.found) > 0, "file", arguments.file, "one with certificates")
     selection = dataclasses.replace(source.selection, data_dir=arguments.data_dir)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     before = checkpoints.load_or_shipped(arguments.before, selection.dataset, source.settings.sigma)
@@ -72,11 +72,14 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     change = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     pairs = {"num_pairs": arguments.num_pairs, "alpha_pairs": arguments.alpha_pairs}
     settings = recertification.settings_after(source.settings, **change, **pairs)
-    header = provenance.header(after, selection, settings, dataset.identity, source.header)
+    header = provenance.header(
+        after, selection, settings, dataset.identity, source.header, num_images=len(dataset)
+    )
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
-    with writing.Writer(out, header) as writer:
+    planned = plan.Plan(sorted(certificate.index for certificate in source.found))
+    with writing.Writer(out, header, planned) as writer:
         console.print(f"{len(source.found)} certificates, {len(writer.done)} done, to {out}")
-        left = set(writer.left(certificate.index for certificate in source.found))
+        left = set(writer.left())
         chosen = [certificate for certificate in source.found if certificate.index in left]
         coming = recertification.recertify(chosen, (before, source.settings), (after, settings), dataset)
         progress.follow(coming, writer, len(source.found), console)

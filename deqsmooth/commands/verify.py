@@ -1,4 +1,4 @@
-"""Command `deqsmooth-verify`: checks files of certificates and attacks by computing their values again."""
+"""Command `deqsmooth-verify`: checks files of certificates and others by computing their values again."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ import rich.console
 import tyro
 
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 if TYPE_CHECKING:
     from deqsmooth.certificates import verification
+
+_OK, _DIFFERENCES, _BAD_INPUT, _INCOMPLETE = range(4)
+_ORDER = (_OK, _INCOMPLETE, _DIFFERENCES, _BAD_INPUT)
+"""Exit statuses; of several files the last of this order counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Check files of certificates: every bound and radius is computed again from the votes, without the model.
 
-    Files of attacks on certificates are checked as well. Exit status: 0 no difference; 1 differences; 2 bad input.
+    Files of attacks on certificates and of predictions are checked as well. Exit status: 0 no difference; 1
+    differences; 2 bad input; 3 no difference, but images are missing or could not be read. Of several files the
+    worst counts, in the order 2, 1, 3, 0.
 
     Attributes:
-      files: files of certificates or attacks, also compressed (`.gz`), and archives of them (`.tar.gz`).
+      files: files of certificates, attacks or predictions, also compressed (`.gz`), and archives (`.tar.gz`).
       replay: number of certificates of each file whose samples are drawn and classified again, with the model.
       checkpoint: for replay: folder of the model; by default the shipped model for the data set and sigma.
       data_dir: for replay: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
@@ -37,31 +44,40 @@ class Flags:
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("no file of certificates is given")
+        checks.holds(self.replay >= 0, "replay", self.replay, "at least 0")
 
 
 def main() -> int:
-    """Command `deqsmooth-verify`; returns the exit status: 1 if there are differences."""
+    """Command `deqsmooth-verify`; returns the exit status, see `Flags`."""
     return commands.run(Flags, run, prog="deqsmooth-verify", uses_jax=False)
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
-    """Verifies every file and every file of an archive; after a file that cannot be read, the others follow."""
-    from deqsmooth.certificates import attempts, jsonl
+    """Verifies every file, also of archives, each once; after one that cannot be read, the others follow."""
+    from deqsmooth.certificates import attempts, jsonl, predictions
 
-    status = 0
-    for path in arguments.files:
+    kinds = {attempts.KIND: _attempts, predictions.KIND: _predictions}
+    statuses = [_OK]
+    # A file that several patterns of a shell match is given several times.
+    for path in {path.resolve(): path for path in arguments.files}.values():
         try:
             for name, text in jsonl.texts(path):
-                verify = _attempts if attempts.is_file(text) else _certificates
-                status = max(status, verify(name, text, arguments))
+                try:
+                    statuses.append(kinds.get(jsonl.kind(text), _certificates)(name, text, arguments))
+                except ValueError as error:
+                    statuses.append(_complain(error))
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            status = 2
-    return status
+            statuses.append(_complain(error))
+    return max(statuses, key=_ORDER.index)
+
+
+def _complain(error: ValueError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return _BAD_INPUT
 
 
 def _certificates(name: str, text: str, arguments: Flags) -> int:
-    """Prints the differences of a file of certificates; returns 1 if there are any."""
+    """Prints what is wrong with a file of certificates; returns the exit status."""
     from deqsmooth.certificates import verification
 
     checked = verification.verify_text(name, text)
@@ -70,21 +86,46 @@ def _certificates(name: str, text: str, arguments: Flags) -> int:
         messages += [f"{name}: {message}" for message in _replay(checked, arguments)]
     for message in messages:
         print(message)
+    if checked.incomplete:
+        print(f"{name}: incomplete: {checked.incomplete}")
     print(f"{name}: {verification.summary(checked)}")
-    return int(bool(messages))
+    return _status(messages, is_complete=checked.incomplete is None)
+
+
+def _predictions(name: str, text: str, arguments: Flags) -> int:
+    """Prints what is wrong with a file of predictions; returns the exit status."""
+    from deqsmooth.certificates import predictions
+
+    file = predictions.parse(name, text)
+    found = _print_differences(name, predictions.differences(file), len(file.predictions), is_whole=file.is_whole)
+    abstained = sum(one.prediction is None for one in file.predictions)
+    print(f"{name}: {len(file.predictions)} predictions, {len(found)} differences, {abstained} abstentions")
+    return _status(found, is_complete=file.is_whole)
 
 
 def _attempts(name: str, text: str, arguments: Flags) -> int:
-    """Prints the differences of a file of attacks; returns 1 if there are any, or if a certificate is refuted."""
+    """Prints what is wrong with a file of attacks; returns the exit status: 1 also if a certificate is refuted."""
     from deqsmooth.certificates import attempts
 
     file = attempts.parse(name, text)
-    found = attempts.differences(file)
-    for message in found:
-        print(f"{name}, {message}")
+    found = _print_differences(name, attempts.differences(file), len(file.attempts), is_whole=file.is_whole)
     refuted = sum(attempt.refutes for attempt in file.attempts)
     print(f"{name}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
-    return int(bool(found or refuted))
+    return _status([*found, *["refuted"] * refuted], is_complete=file.is_whole)
+
+
+def _print_differences(name: str, found: list[str], num: int, *, is_whole: bool) -> list[str]:
+    from deqsmooth.certificates import jsonl
+
+    for message in found:
+        print(f"{name}, {message}")
+    if not is_whole:
+        print(f"{name}: incomplete: line {num + 2} was cut off; {jsonl.CUT_OFF}")
+    return found
+
+
+def _status(problems: list[str], *, is_complete: bool) -> int:
+    return _DIFFERENCES if problems else _OK if is_complete else _INCOMPLETE
 
 
 def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:

@@ -173,8 +173,7 @@ def sized(
 ) -> Model:
     """The size for given images: what still has the default of its family is taken from the images.
 
-    A convolutional DEQ with the default `pool` gets one that divides height and width. A model may have more
-    classes than the images.
+    A convolutional DEQ with the default `pool` gets one that divides height and width.
 
     Args:
       size: the size, of any family.
@@ -184,36 +183,19 @@ def sized(
       std: standard deviation of each channel of the images.
 
     Raises:
-      ValueError: what the size sets does not fit the images.
+      ValueError: the image shape that the size sets is another one, or breaks a rule of the family.
     """
     default = type(size)()
     found: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes, "mean": mean, "std": std}
     taken = {name: x for name, x in found.items() if getattr(size, name) == getattr(default, name)}
     if isinstance(size, ConvModel) and isinstance(default, ConvModel) and size.pool == default.pool:
         taken["pool"] = math.gcd(size.pool, *image_shape[:2])
-    if "image_shape" not in taken:
-        check_images(size.image_shape, image_shape)
-    size = dataclasses.replace(size, **taken)
-    check_classes(size.num_classes, num_classes)
-    return size
-
-
-def check_images(model: tuple[int, ...], images: tuple[int, ...]) -> None:
-    """Raises `ValueError` unless images have the shape (height, width, channels) that a model takes."""
-    if images != model:
+    if "image_shape" not in taken and size.image_shape != image_shape:
         raise ValueError(
-            f"the images have shape {images}; the model takes {model}, which is its image_shape "
+            f"the images have shape {image_shape}; the model takes {size.image_shape}, its image_shape "
             "(--model.image-shape, or that of the preset)"
         )
-
-
-def check_classes(model: int, images: int) -> None:
-    """Raises `ValueError` if images have more classes than a model."""
-    if images > model:
-        raise ValueError(
-            f"the images have {images} classes; the model has {model}, which is its num_classes "
-            "(--model.num-classes, or that of the preset)"
-        )
+    return dataclasses.replace(size, **taken)
 
 
 def _check_images(size: Model) -> None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import re
 
 from deqsmooth.config import checks
 
-DATASETS = ("digits", "cifar10", "imagenet", "arrays")
-_STRIDES = {"digits": 8, "cifar10": 20, "imagenet": 100, "arrays": 1}
-EVALUATION_SPLITS = {"digits": "test", "cifar10": "test", "imagenet": "validation", "arrays": "test"}
+DATASETS = (
+    "digits", "arrays", "cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist", "kmnist", "emnist",
+    "svhn_cropped",
+)  # fmt: skip
+"""Well-known data sets. TensorFlow Datasets (TFDS) has others, which are found by name when they are loaded."""
+_STRIDES = {"digits": 8, "arrays": 1, "imagenet": 100, "imagenet2012": 100}
+_STRIDE = 20
+_SPLITS = {"imagenet": "validation", "imagenet2012": "validation"}
+_SPLIT = "test"
+# A name of TFDS: the name of the set, its configuration and its version.
+_NAME = re.compile(r"[a-z][a-z0-9_]*(/\w[\w.+=,-]*)?(:\d+\.\d+\.\d+)?")
+# Similarity (0 to 1) of a well-formed name to a well-known one from which on it is taken for a typing error.
+_TYPING_ERROR = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +28,11 @@ class Selection:
     """Which images are certified.
 
     Attributes:
-      dataset: name of the data set: `digits`, `cifar10`, `imagenet` or `arrays`, a file of your own.
+      dataset: name of the data set: `digits`; `arrays`, a file of your own; `cifar10`, `imagenet`, `mnist`,
+        `svhn_cropped` or any other image classification set of TensorFlow Datasets (TFDS).
       data_dir: TFDS data directory, by default its own; for `arrays` the `.npz` file with `images` and `labels`.
-      split: by default `test`, for imagenet `validation`.
-      stride: distance of two chosen images; by default 8 for digits, 20 for cifar10, 100 for imagenet.
+      split: by default `test`, for imagenet `validation`; TFDS also has parts of splits, such as `train[90%:]`.
+      stride: distance of two chosen images; by default 8 for digits, 1 for arrays, 100 for imagenet, else 20.
       start_index: index of the first image.
       max_images: largest number of images.
     """
@@ -32,10 +45,11 @@ class Selection:
     max_images: int | None = None
 
     def __post_init__(self) -> None:
-        checks.known("data set", self.dataset, DATASETS)
-        for name, defaults in (("stride", _STRIDES), ("split", EVALUATION_SPLITS)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, defaults[self.dataset])
+        check_dataset(self.dataset)
+        if self.split is None:
+            object.__setattr__(self, "split", evaluation_split(self.dataset))
+        if self.stride is None:
+            object.__setattr__(self, "stride", _STRIDES.get(self.dataset, _STRIDE))
         checks.positive(self, "stride")
         checks.holds(self.start_index >= 0, "start_index", self.start_index, "at least 0")
         if self.max_images is not None:
@@ -44,7 +58,8 @@ class Selection:
     @property
     def step(self) -> int:
         """Distance of two chosen indices."""
-        return self.stride or _STRIDES[self.dataset]
+        assert self.stride is not None
+        return self.stride
 
     def selects(self, index: int) -> bool:
         """Whether an index is one of the chosen ones, in a split that is large enough."""
@@ -62,3 +77,22 @@ class Selection:
             len(chosen) > 0, "start_index", self.start_index, f"below the size of the split, {num_images}"
         )
         return chosen
+
+
+def check_dataset(name: str) -> None:
+    """Raises `ValueError` if no data set can have this name, or if it is nearly that of a well-known one."""
+    well_formed = _NAME.fullmatch(name) is not None
+    if name in DATASETS:
+        return
+    nearest = difflib.get_close_matches(name.lower(), DATASETS, 1, _TYPING_ERROR if well_formed else 0.6)
+    if nearest or not well_formed:
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"unknown data set {name!r}; known: {', '.join(DATASETS)}, and any image classification set of "
+            f"TensorFlow Datasets by its name{hint}"
+        )
+
+
+def evaluation_split(dataset: str) -> str:
+    """Name of the split of a data set that models are evaluated on by default."""
+    return _SPLITS.get(dataset, _SPLIT)

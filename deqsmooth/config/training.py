@@ -18,7 +18,7 @@ class Descent:
     """Settings that every training has: data, noise, batches and the optimiser.
 
     Attributes:
-      dataset: name of the data set: `digits`, `cifar10`, `imagenet` or `arrays`, a file of your own.
+      dataset: name of the data set; see `config.Selection`.
       data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file with `images` and
         `labels`.
       sigma: standard deviation of the noise, in pixels of [0, 1].
@@ -55,7 +55,7 @@ class Descent:
     held_out: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self) -> None:
-        checks.known("dataset", self.dataset, selection.DATASETS)
+        selection.check_dataset(self.dataset)
         checks.known("optimiser", self.optimiser, OPTIMISERS)
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
         for name in ("learning_rate", "clip_norm"):

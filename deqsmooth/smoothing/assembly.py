@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import config, models, solvers, types
+from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, starts
-from deqsmooth.smoothing import continuous_batching, kernels
+from deqsmooth.smoothing import continuous_batching, contract, kernels
 from deqsmooth.solvers import loop
 
 Resolved = config.Serial | config.Independent
@@ -24,8 +25,10 @@ class Assembly(NamedTuple):
       parameters: first argument of the others.
       num_classes: number of logits.
       solves: whether the classifier has an equilibrium to solve for.
-      samples: parameters -> kernel of selection and estimation.
-      reference: parameters -> kernel of the audit; None for the independent sampler.
+      classify: (parameters, images [lanes, H, W, C]) -> output of the base classifier, which the certificates are
+        about.
+      serial: parameters -> kernel of the serial samples; None for the independent sampler, whose samples are those
+        of the base classifier.
       queue: (parameters, row numbers -> noisy images, number of rows) -> info of the rows, for solves that stop by
         themselves; else None.
     """
@@ -33,9 +36,19 @@ class Assembly(NamedTuple):
     parameters: Any
     num_classes: int
     solves: bool
-    samples: Callable[[Any], kernels.Kernel]
-    reference: Callable[[Any], kernels.Kernel] | None = None
+    classify: Callable[[Any, types.Images], base_classifier.Output]
+    serial: Callable[[Any], kernels.Kernel] | None = None
     queue: Callable[[Any, Callable[[jax.Array], types.Images], int], kernels.Info] | None = None
+
+    def logits(self, parameters: Any, images: types.Images) -> types.Logits:
+        """The logits of the base classifier."""
+        return self.classify(parameters, images).logits
+
+    def kernel(self, parameters: Any, *, reference: bool) -> kernels.Kernel:
+        """The kernel of selection and estimation, or that of the audit, which is the base classifier's."""
+        if self.serial is not None and not reference:
+            return self.serial(parameters)
+        return kernels.independent(functools.partial(self.classify, parameters))
 
 
 def assemble(classifier: classifiers.Classifier, settings: Resolved, image_shape: tuple[int, ...]) -> Assembly:
@@ -47,14 +60,29 @@ def assemble(classifier: classifiers.Classifier, settings: Resolved, image_shape
       image_shape: [H, W, C] of its images.
 
     Raises:
-      ValueError: a function does not give logits [images, classes].
+      ValueError: see `contract.num_classes`.
     """
     variables = jax.tree.map(jnp.asarray, classifier.variables)
     if not isinstance(classifier.model, types.Model):
-        return _explicit(classifier.apply, variables, image_shape)
+        apply = classifier.apply
+        classes = contract.num_classes(apply, variables, image_shape)
+        return Assembly(
+            variables,
+            classes,
+            solves=False,
+            classify=lambda variables, images: base_classifier.explicit(
+                functools.partial(apply, variables), images
+            ),
+        )
     if isinstance(settings, config.Serial):
-        return _serial(classifier.model, variables, settings)
-    return _independent(classifier, classifier.model, variables, settings)
+        parts = _serial(classifier.model, variables, settings)
+    else:
+        parts = _independent(classifier, classifier.model, variables, settings)
+    classes = contract.num_classes(parts.logits, variables, image_shape)
+    checks.holds(
+        classes == parts.num_classes, "num_classes of the model", parts.num_classes, f"{classes}, its logits"
+    )
+    return parts
 
 
 def _serial(model: types.Model, variables: types.Variables, settings: config.Serial) -> Assembly:
@@ -68,22 +96,23 @@ def _serial(model: types.Model, variables: types.Variables, settings: config.Ser
         )
     )
 
-    def from_zero(variables: types.Variables, solver: solvers.Solver) -> Callable[..., base_classifier.Output]:
-        start = starts.zero(model)
-        return functools.partial(base_classifier.classify, model, variables, solver, start=start)
+    def from_zero(
+        solver: solvers.Solver, variables: types.Variables, images: types.Images
+    ) -> base_classifier.Output:
+        return base_classifier.classify(model, variables, solver, images, starts.zero(model))
 
-    def samples(variables: types.Variables) -> kernels.Kernel:
+    def serial(variables: types.Variables) -> kernels.Kernel:
         def classify(images: types.Images, z: types.State) -> base_classifier.Output:
             return base_classifier.classify(model, variables, following, images, starts.state(z))
 
-        return kernels.serial(from_zero(variables, first), classify, settings.start)
+        return kernels.serial(functools.partial(from_zero, first, variables), classify, settings.start)
 
     return Assembly(
         parameters=variables,
         num_classes=model.num_classes,
         solves=True,
-        samples=samples,
-        reference=lambda variables: kernels.independent(from_zero(variables, reference)),
+        classify=functools.partial(from_zero, reference),
+        serial=serial,
     )
 
 
@@ -98,9 +127,8 @@ def _independent(
     solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
     continuous = solver if settings.continuous and isinstance(solver, loop.Solver) else None
 
-    def samples(variables: types.Variables) -> kernels.Kernel:
-        classify = functools.partial(base_classifier.classify, model, variables, solver, start=start(variables))
-        return kernels.independent(classify)
+    def classify(variables: types.Variables, images: types.Images) -> base_classifier.Output:
+        return base_classifier.classify(model, variables, solver, images, start(variables))
 
     def queue(
         variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int
@@ -114,22 +142,6 @@ def _independent(
         parameters=variables,
         num_classes=model.num_classes,
         solves=True,
-        samples=samples,
+        classify=classify,
         queue=None if continuous is None else queue,
     )
-
-
-def _explicit(
-    apply: Callable[[types.Variables, types.Images], types.Logits],
-    variables: types.Variables,
-    image_shape: tuple[int, ...],
-) -> Assembly:
-    logits = jax.eval_shape(apply, variables, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
-    if getattr(logits, "shape", ())[:1] != (2,) or len(logits.shape) != 2:
-        raise ValueError(f"the classifier gives {logits} for 2 images; it must give logits [2, classes]")
-
-    def samples(variables: types.Variables) -> kernels.Kernel:
-        classify = functools.partial(base_classifier.explicit, functools.partial(apply, variables))
-        return kernels.independent(classify)
-
-    return Assembly(parameters=variables, num_classes=logits.shape[1], solves=False, samples=samples)

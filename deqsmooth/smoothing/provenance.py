@@ -29,6 +29,8 @@ def header(
     settings: config.Smoothing,
     data_identity: str,
     before: dict[str, Any] | None = None,
+    *,
+    num_images: int | None = None,
 ) -> dict[str, Any]:
     """The header of a file of certificates: everything that its lines have in common.
 
@@ -41,6 +43,7 @@ def header(
       settings: of the certificates.
       data_identity: `data.Dataset.identity` of the images.
       before: header of the certificates that these are made from; None if they are made anew.
+      num_images: number of images of the data set; None if it is not known.
     """
     settings = layout.fill(settings)
     serial = settings.sampler == "serial"
@@ -63,6 +66,7 @@ def header(
         "device": jax.local_devices()[0].device_kind,
         "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
         "data": data_identity,
+        "num_images": num_images,
         "smoothing": smoothing_settings,
         "reference": {
             "checkpoint": checkpoint.sha256,

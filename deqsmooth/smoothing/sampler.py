@@ -135,9 +135,7 @@ def _program(parts: assembly.Assembly, settings: assembly.Resolved, mesh: Mesh, 
     if parts.queue is not None:
         program = _continuous(parts.queue, settings, mesh)
     else:
-        kernel_of = parts.reference if reference else parts.samples
-        assert kernel_of is not None
-        program = _in_blocks(kernel_of, settings, mesh)
+        program = _in_blocks(functools.partial(parts.kernel, reference=reference), settings, mesh)
     # On accelerators JAX multiplies float32 in fewer bits unless told otherwise.
     return jax.default_matmul_precision("highest")(program)
 

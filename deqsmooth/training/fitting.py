@@ -188,7 +188,6 @@ def _check(
     for images, name in ((dataset, "training images"), (test, "test images")):
         if images is not None:
             splits.check(images, shape, num_classes, name)
-            architecture.check_classes(num_classes, images.num_classes)
     rule = f"at most the number of training images, {num_training}"
     checks.holds(settings.batch_size <= num_training, "batch_size", settings.batch_size, rule)
     loop.check_accumulation(settings, devices.mesh_of_all(settings.batch_size))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +15,8 @@ _LOG = logging.getLogger(__name__)
 _HELD_OUT = 10
 _CHECKED = 500
 _MEASURED = 1000
+# Fewer classes than this may be without images: a small file need not have all ten digits.
+_FEW = 11
 _TRAINING = "training images"
 
 Settings = TypeVar("Settings", bound=config.Descent)
@@ -66,6 +67,7 @@ def split(
         dataclasses.replace(
             dataset,
             source=_Part(dataset.source, np.flatnonzero(chosen)),
+            labels=None if dataset.labels is None else dataset.labels[chosen],
             identity=f"{dataset.identity} {words} {rule}",
         )
         for chosen, words in ((~is_held, "without"), (is_held, "only"))
@@ -75,28 +77,29 @@ def split(
 
 
 def check(dataset: data.Dataset, shape: tuple[int, ...], num_classes: int, name: str) -> None:
-    """Raises `ValueError` for the first image that a model cannot be trained on.
+    """Raises `ValueError` unless a model can be trained on a data set, or evaluated on it.
 
-    Of data sets that are not in memory only some images are checked.
+    All labels that are in memory are checked, and up to 500 images.
 
     Args:
       dataset: the images.
-      shape: (height, width, channels) that they must have.
+      shape: (height, width, channels) that the model takes.
       num_classes: number of classes of the model.
       name: what the images are, for messages.
     """
     checks.holds(len(dataset) > 0, f"number of {name}", len(dataset), "at least 1")
-    for index in _checked(dataset):
+    try:
+        dataset.check_classes(num_classes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    for index in _spaced(len(dataset), _CHECKED):
         image, label = _read(dataset, index, name)
-        where = f"image {index} of the {name}"
-        if image.shape != tuple(shape):
-            raise ValueError(f"{where} has shape {image.shape}; it must be {tuple(shape)}, as the model takes")
-        low, high = float(image.min()), float(image.max())
-        if not (low >= 0 and high <= 1):
-            hint = ", and these look like 0 to 255" if 2 < high <= 255 and low >= 0 else ""
-            raise ValueError(f"{where} has pixels from {low!r} to {high!r}; they must be finite, in [0, 1]{hint}")
-        if not isinstance(label, int | np.integer) or not 0 <= label < num_classes:
-            raise ValueError(f"{where} has label {label!r}; it must be an integer from 0 to {num_classes - 1}")
+        try:
+            data.check_images(image[None], shape)
+            data.check_labels([label], 1, num_classes)
+        except ValueError as error:
+            fault = str(error).removeprefix("image 0: ").replace("the label of image 0", "its label")
+            raise ValueError(f"image {index} of the {name}: {fault}") from None
 
 
 def sized(
@@ -116,7 +119,9 @@ def sized(
     Raises:
       ValueError: what the size sets does not fit the images, or their labels leave out classes.
     """
-    shape = _shape_of(dataset)
+    image, _ = _read(dataset, 0, _TRAINING)
+    data.check_images(image[None])
+    height, width, channels = shape = image.shape
     fits = size.image_shape == shape and size.num_classes == dataset.num_classes
     if fits and name != "arrays":
         return size
@@ -124,44 +129,27 @@ def sized(
     mean, std = images.mean((0, 1, 2), np.float64), images.std((0, 1, 2), np.float64)
     found = architecture.sized(
         size,
-        shape,
+        (height, width, channels),
         dataset.num_classes,
         tuple(round(float(x), 4) for x in mean),
         # A channel that is constant is only shifted.
         tuple(round(float(x), 4) if x > 1e-4 else 1.0 for x in std),
     )
-    if found.num_classes > type(size)().num_classes and found.num_classes != size.num_classes:
-        _check_no_gap(dataset)
+    if dataset.labels is not None and found.num_classes not in (size.num_classes, *range(_FEW)):
+        _check_no_gap(dataset.labels)
     if found != size:
         of_images = f"{found.image_shape} and {found.num_classes} classes"
         _LOG.info(f"the size of the model is fitted to the data set: images of shape {of_images}")
     return found
 
 
-def _shape_of(dataset: data.Dataset) -> tuple[int, int, int]:
-    image, _ = _read(dataset, 0, _TRAINING)
-    if image.ndim != 3:
-        raise ValueError(f"the images have shape {image.shape}; it must be (height, width, channels)")
-    height, width, channels = image.shape
-    if height in (1, 3) and channels > 4:
-        raise ValueError(
-            f"the images have shape {image.shape}, which looks like channels first; it must be "
-            "(height, width, channels)"
-        )
-    return height, width, channels
-
-
-def _check_no_gap(dataset: data.Dataset) -> None:
+def _check_no_gap(labels: np.ndarray) -> None:
     """Raises `ValueError` if a class has no image, which a wrong label above all others would also cause."""
-    if not _is_in_memory(dataset.source):
-        return
-    labels = [int(dataset.source[index][1]) for index in range(len(dataset))]
-    missing = sorted(set(range(dataset.num_classes)) - set(labels))
-    if missing:
-        highest = max(labels)
+    missing = np.setdiff1d(np.arange(labels.max()), labels)
+    if len(missing):
         raise ValueError(
-            f"image {labels.index(highest)} of the {_TRAINING} has label {highest}, but no image has label "
-            f"{missing[0]}; give the number of classes (--model.num-classes) if classes without images are meant"
+            f"the label of image {labels.argmax()} is {labels.max()}, but no image has label {missing[0]}; labels "
+            "must be 0, 1, ... without a gap, or the number of classes be given (--model.num-classes)"
         )
 
 
@@ -172,14 +160,6 @@ def _read(dataset: data.Dataset, index: int, name: str) -> tuple[np.ndarray, int
         raise ValueError(f"image {index} of the {name} {error}") from None
 
 
-def _checked(dataset: data.Dataset) -> Sequence[int]:
-    return range(len(dataset)) if _is_in_memory(dataset.source) else _spaced(len(dataset), _CHECKED)
-
-
-def _spaced(total: int, num: int) -> Sequence[int]:
+def _spaced(total: int, num: int) -> range:
     """At most `num` evenly spaced indices."""
     return range(0, total, -(-total // num))
-
-
-def _is_in_memory(pairs: data.Pairs) -> bool:
-    return isinstance(pairs.pairs if isinstance(pairs, _Part) else pairs, Sequence)

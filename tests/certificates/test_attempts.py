@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from deqsmooth.certificates import attempts, jsonl, writing
+from deqsmooth.certificates import attempts, jsonl, plan, writing
 from deqsmooth.commands import attack, certify, recertify, report, verify
 from deqsmooth.config import serialization
 from deqsmooth.reports import runs
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 
 def test_all_attempts_are_written(folder, monkeypatch, capsys):
-    header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
+    header, found, _ = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     chosen = jsonl.read(folder / "certificates.jsonl")
     assert header["certificates"] == chosen[0]["sha256"] and header["attack"]["steps"] == 4
     assert sorted((x.index, x.budget, x.radius) for x in found) == [
@@ -66,7 +66,7 @@ def test_inconsistent_attempts_are_named(folder, tmp_path, monkeypatch, capsys):
 
     status, out = checked(folder / "attacks.jsonl")
     assert status == 0 and out.endswith("6 attacks, 0 differences, 0 certificates refuted\n")
-    header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
+    header, found, _ = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     changed = tmp_path / "changed.jsonl"
     one = dataclasses.replace(found[0], prediction=(found[0].certified + 1) % 10, distance=0.1, radius=0.2)
     lines = {
@@ -78,16 +78,17 @@ def test_inconsistent_attempts_are_named(folder, tmp_path, monkeypatch, capsys):
     }
     for message, line in lines.items():
         entries = [header, *map(dataclasses.asdict, [found[0], line] if line == found[0] else [line])]
-        changed.write_text("\n".join(map(json.dumps, entries)))
+        changed.write_text("\n".join(map(json.dumps, entries)) + "\n")
         status, out = checked(changed)
         assert status == 1 and message in out
     # One that follows, and refutes.
-    changed.write_text("\n".join(json.dumps(x) for x in (header, dataclasses.asdict(one) | {"refutes": True})))
+    entries = header, dataclasses.asdict(one) | {"refutes": True}
+    changed.write_text("\n".join(map(json.dumps, entries)) + "\n")
     assert checked(changed) == (1, f"{changed}: 1 attacks, 0 differences, 1 certificates refuted\n")
 
 
 def test_refuted_certificate_raises_alarm(folder, tmp_path, monkeypatch, capsys):
-    header, found = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
+    header, found, _ = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     found[0] = dataclasses.replace(found[0], distance=0.1, prediction=9, refutes=True)
     lines = [header, *map(dataclasses.asdict, found)]
     (tmp_path / "attacks.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
@@ -137,7 +138,7 @@ def test_certificates_without_data_are_refused(folder, tmp_path, monkeypatch, ca
     header, found = jsonl.read(folder / "certificates.jsonl")
     entries = {name: x for name, x in header.items() if name not in ("data", "sha256")}
     entries |= {"sha256": serialization.digest(entries)}
-    with writing.Writer(tmp_path / "old.jsonl", entries) as writer:
+    with writing.Writer(tmp_path / "old.jsonl", entries, plan.Plan([c.index for c in found])) as writer:
         for certificate in found:
             writer.write(certificate)
     for command in (attack.main, recertify.main):

@@ -5,13 +5,13 @@ import sys
 import pytest
 from support import rewritten
 
-from deqsmooth.certificates import jsonl, merging, verification, writing
+from deqsmooth.certificates import jsonl, merging, plan, verification, writing
 from deqsmooth.commands import merge
 from deqsmooth.config import serialization
 
 
-def write(path, header, found):
-    with writing.Writer(path, header) as writer:
+def write(path, header, found, images=range(0, 360, 40)):
+    with writing.Writer(path, header, plan.Plan(images)) as writer:
         for certificate in found:
             writer.write(certificate)
     return path
@@ -25,7 +25,7 @@ def parts(run, tmp_path):
 
 
 def test_merged_parts_equal_whole_run(run, parts, tmp_path):
-    assert merging.merge(parts, tmp_path / "whole.jsonl") == 9
+    assert merging.merge(parts, tmp_path / "whole.jsonl") == merging.Merged(9, 9, [], [160])
     header, found = jsonl.read(run)
     ordered = write(tmp_path / "ordered.jsonl", header, sorted(found, key=lambda c: c.index))
     assert (tmp_path / "whole.jsonl").read_bytes() == ordered.read_bytes()
@@ -67,5 +67,5 @@ def test_other_run_is_refused(parts, tmp_path):
     entries |= {"sha256": serialization.digest(entries)}
     other = write(tmp_path / "other.jsonl", entries, found)
     assert verification.verify(other).differences == []
-    with pytest.raises(ValueError, match="was begun by another run: its device, sha256 differ"):
+    with pytest.raises(ValueError, match=r"other.jsonl are of different runs: device is .cpu. in the first"):
         merging.merge([*parts, other], tmp_path / "x.jsonl")

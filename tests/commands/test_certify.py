@@ -22,7 +22,7 @@ def test_interrupted_run_resumes_on_other_devices(tmp_path, cache):
 
     process = start_script(*arguments, "--out", str(killed), cwd=tmp_path, cache=cache)
     # With the second certificate on disk, the first is in the table that the command prints.
-    wait_for_lines(killed, 3, process)
+    wait_for_lines(killed, 4, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130

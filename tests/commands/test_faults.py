@@ -34,7 +34,7 @@ def test_shares_merge_to_whole_run(tmp_path, cache):
     assert "process 0 of 2 on " in outputs[0] and "5 images of digits" in outputs[0]
     assert "process 1 of 2 on " in outputs[1] and "4 images of digits" in outputs[1]
     parts = sorted(tmp_path.glob("run.*-of-2.jsonl"))
-    assert len(parts) == 2 and merging.merge(parts, tmp_path / "merged.jsonl") == 9
+    assert len(parts) == 2 and merging.merge(parts, tmp_path / "merged.jsonl").num_certificates == 9
     (header, expected), (merged_header, merged) = (
         jsonl.read(tmp_path / name) for name in ("whole.jsonl", "merged.jsonl")
     )
@@ -89,7 +89,7 @@ def test_random_seed_becomes_a_number(monkeypatch):
 def test_second_writer_of_file_is_refused(tmp_path, monkeypatch, capsys):
     code = (
         "import sys, time; from deqsmooth.certificates import writing\n"
-        "with writing.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}):\n"
+        "with writing.Writer(sys.argv[1], {'kind': 'header', 'schema': 2, 'sha256': ''}, None):\n"
         "    print('open', flush=True); time.sleep(60)"
     )
     path = tmp_path / "run.jsonl"
@@ -124,8 +124,9 @@ def test_unreadable_images_give_status_3(tmp_path, monkeypatch, capsys):
         checked = verification.verify(out)
         assert [c.index for c in checked.found] == [1, 3] and not checked.differences
         assert [entry.index for entry in checked.unreadable] == [0, 2]
-        assert len(out.read_text().splitlines()) == 5
-    assert merging.merge([out], tmp_path / "merged.jsonl") == 2
+        assert checked.incomplete == "2 of 4 images; 2 could not be read (0, 2)"
+        assert len(out.read_text().splitlines()) == 7
+    assert merging.merge([out], tmp_path / "merged.jsonl") == merging.Merged(2, 4, [0, 2], [])
     assert "2 images without one" in verification.summary(verification.verify(tmp_path / "merged.jsonl"))
 
 
@@ -138,7 +139,7 @@ def test_replaced_checkpoint_is_refused(tmp_path, monkeypatch, capsys):
     shutil.copytree(shipped / "digits-0.25", model)
     before = (tmp_path / "run.jsonl").read_bytes()
     assert call(monkeypatch, *arguments) == 2
-    assert "was begun by another run: its reference" in capsys.readouterr().err
+    assert "was begun by another run: the model differs; " in capsys.readouterr().err
     assert (tmp_path / "run.jsonl").read_bytes() == before
 
 

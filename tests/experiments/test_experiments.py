@@ -13,7 +13,7 @@ from scipy import stats
 from support import certificate, rewritten
 
 from deqsmooth import config
-from deqsmooth.certificates import bound, jsonl, record, rounding, truth, writing
+from deqsmooth.certificates import bound, jsonl, plan, record, rounding, truth, writing
 from deqsmooth.commands import reproduce
 from deqsmooth.config import presets, serialization
 from deqsmooth.experiments import definitions, page, results, scales
@@ -156,7 +156,7 @@ def test_slack_compares_audits_of_equal_votes(small, tmp_path):
         proven = bound.of_votes(settings, (20, *[0] * 10), votes, audit=settings.audit(num_audit, 1))
         work = record.Work(1, 0, np.zeros(num_estimation), np.zeros(num_audit), 1.0)
         path = tmp_path / f"{name}.jsonl"
-        with writing.Writer(path, header) as writer:
+        with writing.Writer(path, header, plan.Plan([0])) as writer:
             writer.write(record.certificate(0, 0, proven, settings, solves=True, lanes=16, work=work))
         return results.Row(name, path)
 

@@ -8,7 +8,7 @@ from scipy import stats
 from support import labels_of, rewritten
 
 from deqsmooth import config, data
-from deqsmooth.certificates import jsonl, verification, writing
+from deqsmooth.certificates import jsonl, plan, verification, writing
 from deqsmooth.commands import certify, recertify
 from deqsmooth.smoothing import certification, noise, provenance, recertification
 from deqsmooth.statistics import bounds
@@ -100,9 +100,9 @@ def run(small, digits, found, tmp_path_factory):
     settings = recertification.settings_after(BEFORE, budget=2, num_pairs=60, alpha_pairs=0.005)
     selection = config.Selection(dataset="digits")
     before = provenance.header(small, selection, BEFORE, digits.identity)
-    header = provenance.header(small, selection, settings, digits.identity, before)
+    header = provenance.header(small, selection, settings, digits.identity, before, num_images=len(digits))
     path = tmp_path_factory.mktemp("paired") / "run.jsonl"
-    with writing.Writer(path, header) as writer:
+    with writing.Writer(path, header, plan.Plan(sorted(c.index for c in found))) as writer:
         for certificate in recertification.recertify(found, (small, BEFORE), (small, settings), digits):
             writer.write(certificate)
     return path

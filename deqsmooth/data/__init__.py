@@ -1,0 +1,8 @@
+"""Data sets: splits of images and labels with random access, training batches, and the rules of their contents."""
+
+from deqsmooth.data.batching import batches
+from deqsmooth.data.contents import check_images, check_labels
+from deqsmooth.data.dataset import Dataset, Pair, Pairs
+from deqsmooth.data.loading import load
+
+__all__ = ["Dataset", "Pair", "Pairs", "batches", "check_images", "check_labels", "load"]

@@ -1,0 +1,83 @@
+"""A split of a data set: random access to its images and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from deqsmooth.config import checks
+from deqsmooth.data import contents
+
+Pair = tuple[np.ndarray, int]
+"""A stored image and its label."""
+Augment = Callable[[Sequence[np.ndarray], np.random.Generator], np.ndarray]
+"""(stored images, random generator) -> augmented images [num, height, width, channels]."""
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Random access to pairs."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One split of a data set in a fixed order; `dataset[i]` is the prepared image number i and its label.
+
+    Attributes:
+      source: random access to pairs (stored image, label).
+      num_classes: number of classes.
+      identity: name, version and split, by which records identify the data.
+      prepare: stored image -> float32 in [0, 1] [height, width, channels], for evaluation.
+      augment: (stored images, random generator) -> float32 in [0, 1] [num, height, width, channels], for training.
+      labels: all labels [num], where they are in memory; else None.
+    """
+
+    source: Pairs
+    num_classes: int
+    identity: str
+    prepare: Callable[[np.ndarray], np.ndarray]
+    augment: Augment
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns the image with an index, and its label.
+
+        Raises:
+          IndexError: if the index is out of range.
+          ValueError: if the image cannot be read, or has a pixel that is no number in [0, 1].
+        """
+        try:
+            image, label = self.source[index]
+        except (IndexError, MemoryError):
+            raise
+        except Exception as error:
+            # Decoders and storage raise exceptions of many types.
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(f"cannot be read: {type(error).__name__}: {reason}") from error
+        return self.prepare(image), label
+
+    def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images [num, height, width, channels], float32, and labels [num], int32, of indices."""
+        images, labels = zip(*(self[int(index)] for index in indices), strict=True)
+        return np.stack(images), np.asarray(labels, np.int32)
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises `ValueError` unless the labels are classes of a model with so many classes."""
+        if self.labels is not None:
+            contents.check_labels(self.labels, len(self), num_classes)
+        checks.holds(
+            self.num_classes <= num_classes,
+            "number of classes of the data set",
+            self.num_classes,
+            f"at most {num_classes}, the number of classes of the model",
+        )

@@ -1,0 +1,164 @@
+"""The contract of a base classifier: that it is a function of one image, checked before the first sample.
+
+Randomized smoothing bounds the probability of a class for a function f of one image (Cohen et al. 2019, theorem 1).
+A function that looks at the other images of its batch, or that is random, is none, and its certificates would
+be false. A few calls show both: an image must get the same logits in every lane, beside any other images, alone, and
+again. Calls cannot prove this of a function; they find the usual mistakes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqsmooth import types
+
+Classify = Callable[[Any, types.Images], types.Logits]
+"""(parameters, images [lanes, H, W, C]) -> logits [lanes, classes]."""
+
+_LANES = 6
+# Largest difference of two logits of an image, as a share of the largest logit, that rounding explains. A solve
+# that does not converge multiplies differences of 1e-7.
+_ROUNDING = 1e-2
+_EQUAL = 1e-6
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def num_classes(classify: Classify, parameters: Any, image_shape: tuple[int, ...]) -> int:
+    """The number of logits, from shapes alone.
+
+    Args:
+      classify: the base classifier.
+      parameters: its first argument.
+      image_shape: [H, W, C].
+
+    Raises:
+      ValueError: it does not take images [lanes, H, W, C], float32, of any number of lanes, or does not give
+        floating point logits [lanes, classes] of at least two classes.
+    """
+    shape: tuple[int, ...] = ()
+    for lanes in (_LANES, 1):
+        images = jax.ShapeDtypeStruct((lanes, *image_shape), jnp.float32)
+        try:
+            logits = jax.eval_shape(classify, parameters, images)
+        except Exception as error:
+            # A function of the caller's own raises whatever it likes.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"the classifier fails on {lanes} images of shape {image_shape}: {type(error).__name__}: "
+                f"{reason}; it must take any number of images [lanes, height, width, channels], float32, inside jax.jit"
+            ) from error
+        shape = getattr(logits, "shape", ())
+        if len(shape) != 2 or shape[0] != lanes:
+            found = f"shape {shape}" if hasattr(logits, "shape") else type(logits).__name__
+            raise ValueError(
+                f"the classifier gives {found} for {lanes} images; it must give logits [{lanes}, classes], "
+                "one row an image"
+            )
+        if not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise ValueError(
+                f"the classifier gives {logits.dtype}; it must give logits, floating point, not labels"
+            )
+    if shape[1] < 2:
+        raise ValueError(
+            f"the classifier gives {shape[1]} logit an image; it must give one for each of at least 2 classes "
+            "(of a single score s, [s, -s])"
+        )
+    return shape[1]
+
+
+def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) -> None:
+    """Checks that a base classifier is a function of one image, on an image and noisy copies of it.
+
+    Args:
+      classify: the base classifier.
+      parameters: its first argument.
+      image: clean image, float32 in [0, 1] [H, W, C].
+      own: whether the code is the caller's own, which is also traced twice and called with the image alone.
+
+    Raises:
+      ValueError: its logits of an image depend on the other images, on the lane or on the call, are not finite on
+        the clean image, or are the same for all images; says which, the likely cause and the mend.
+    """
+    rng = np.random.default_rng(0)
+    noisy = image + rng.normal(0, 0.5, (_LANES - 2, *image.shape))
+    batch = np.stack([image, *noisy, 1 - image]).astype(np.float32)
+    logits = _compiled(classify, parameters, batch)
+    first = logits(batch)
+    if not np.isfinite(first[0]).all():
+        raise ValueError(
+            f"the classifier gives {_shown(first[0])} on a clean image; logits must be finite: the model may have "
+            "diverged in training, or its solve may not converge"
+        )
+    if not np.array_equal(first, logits(batch), equal_nan=True) or (
+        own and _is_random(classify, parameters, batch)
+    ):
+        raise ValueError(
+            "the classifier gives other logits when it is called again: it is random (dropout that is switched "
+            "on, or a random key of its own); call it in evaluation mode"
+        )
+    _check_lanes(batch, first, logits)
+    if own:
+        alone = _compiled(classify, parameters, batch[:1])(batch[:1])
+        _same(first[0], alone[0], "in a batch and alone", "it depends on the size of its batch")
+    finite = first[np.isfinite(first).all(-1)]
+    if np.ptp(finite, axis=0).max() <= _EQUAL * np.abs(finite).max() or np.ptp(first[0]) == 0:
+        raise ValueError(
+            f"the classifier gives the logits {_shown(first[0])} to every image that was tried; a constant "
+            "classifier certifies nothing worth knowing: check that its variables are the trained ones"
+        )
+
+
+def _compiled(classify: Classify, parameters: Any, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images to logits, float64 [lanes, classes], compiled quickly and not to be quick."""
+    options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+    lowered = jax.jit(jax.default_matmul_precision("highest")(classify)).lower(parameters, images)
+    program = lowered.compile(compiler_options=options)
+    return lambda images: np.asarray(program(parameters, images), np.float64)
+
+
+def _is_random(classify: Classify, parameters: Any, images: np.ndarray) -> bool:
+    """Whether a function becomes another program when it is traced again: a key is made while it is traced."""
+
+    def trace() -> tuple[str, list[bytes]]:
+        # JAX does not trace the same function twice.
+        traced = jax.make_jaxpr(lambda parameters, images: classify(parameters, images))(parameters, images)
+        return _ADDRESS.sub("", str(traced.jaxpr)), [_content(x) for x in traced.consts]
+
+    return trace() != trace()
+
+
+def _content(constant: Any) -> bytes:
+    if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
+        constant = jax.random.key_data(constant)
+    return np.asarray(constant).tobytes() if hasattr(constant, "dtype") else b""
+
+
+def _check_lanes(batch: np.ndarray, first: np.ndarray, logits: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raises `ValueError` if the logits of an image depend on its lane or on the other images."""
+    cause = "it mixes its images or uses statistics of its batch, as batch normalisation does in training mode"
+    rolled = np.roll(logits(np.roll(batch, 1, 0)), -1, 0)
+    _same(first[0], rolled[0], "in two lanes", cause)
+    for others, name in ((0.0, "black images"), (1.0, "white images"), (np.nan, "images of not-a-number")):
+        changed = np.full_like(batch, others)
+        changed[0] = batch[0]
+        _same(first[0], logits(changed)[0], f"beside noisy copies and beside {name}", cause)
+
+
+def _same(one: np.ndarray, other: np.ndarray, where: str, cause: str) -> None:
+    if not np.abs(one - other).max() <= _ROUNDING * np.abs(one).max():
+        raise ValueError(
+            f"the classifier gives one image the logits {_shown(one)} and {_shown(other)} {where}: {cause}, so "
+            "that it is no function of one image, which a certificate is about; call it in evaluation mode, or write "
+            "it for one image and use jax.vmap"
+        )
+
+
+def _shown(logits: np.ndarray) -> str:
+    few = ", ".join(f"{x:.4g}" for x in logits[:3])
+    return f"[{few}{', ...' if len(logits) > 3 else ''}]"
