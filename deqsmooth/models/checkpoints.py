@@ -45,16 +45,19 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     check_place(path)
     if not jax.tree.leaves(classifier.variables):
         raise ValueError(f"{classifier.name} has no variables, so that there is nothing to write")
-    if classifier.size is not None:
+    if classifier.size is None:
+        variables = _plain(classifier.variables)
+    else:
         shapes = _shapes(classifier.size, classifier.start_training)
         _check_shapes(f"the model for {path}", classifier.variables, shapes)
+        variables = jax.tree.map(np.asarray, classifier.variables)
     _check_finite(classifier.variables)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
-                variables=ocp.args.StandardSave(_plain(classifier.variables)),
+                variables=ocp.args.StandardSave(variables),
                 config=ocp.args.JsonSave(
                     {
                         "model": classifier.size and serialization.to_json(classifier.size),

@@ -95,6 +95,9 @@ class Run:
             found = self._read(step, damaged, state=ocp.args.StandardRestore(template))
             if found is None:
                 continue
+            shapes, expected = ([np.shape(x) for x in jax.tree.leaves(tree)] for tree in (found.state, template))
+            if shapes != expected:
+                raise self._other("its model has arrays of other shapes")
             for worse, reason in damaged.items():
                 self._manager.delete(worse)
                 _LOG.warning(
