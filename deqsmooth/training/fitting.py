@@ -59,10 +59,11 @@ def train(
     Example:
       >>> import deqsmooth as ds
       >>> size = ds.ConvModel(channels=8, num_groups=4)
-      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, pretraining_budget=2, reference_budget=4)
+      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, budget=1, gradient="one-step",
+      ...     jacobian_weight=0.0, pretraining_epochs=0.0, reference_budget=1)
       >>> classifier = ds.train(size, ds.load_dataset("digits", "train"), settings)
-      >>> classifier.training.pretraining_epochs, classifier.training.held_out
-      (0.25, 10)
+      >>> classifier.size.image_shape, classifier.training.held_out
+      ((8, 8, 1), 10)
     """
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)

@@ -57,8 +57,7 @@ def split(
         return dataset, test, settings
     settings = dataclasses.replace(settings, held_out=settings.held_out or _HELD_OUT)
     num = len(dataset)
-    if num < 2:
-        raise ValueError(f"the data set has {num} images; at least 2 are needed to hold one out for evaluation")
+    checks.holds(num > 1, "number of images", num, "at least 2, of which one is held out for evaluation")
     order = np.random.default_rng(settings.seed).permutation(num)
     is_held = np.zeros(num, bool)
     is_held[order[:: settings.held_out]] = True

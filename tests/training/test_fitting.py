@@ -167,7 +167,7 @@ def test_diverged_training_keeps_last_state(tmp_path, change, message):
         ({"batch_size": 19}, {}, "batch_size is 19; it must be at most the number of training images, 18"),
         ({"accumulation": 9}, {}, "accumulation is 9; it must be a divisor"),
         ({"jacobian_weight": 1.0}, {}, "jacobian_weight is 1.0; it must be 0 for a model without an equilibrium"),
-        ({}, {"num": 1}, "the data set has 1 images; at least 2"),
+        ({}, {"num": 1}, "number of images is 1; it must be at least 2"),
         ({}, {"shape": (4, 5, 1)}, r"image 0 of the training images: images have shape \(4, 5, 1\)"),
         ({}, {"num_classes": 4}, r"training images: the label of image 3 is 3; labels must be integers in"),
         ({}, {"labels": [-1] * 20}, "training images: the label of image 0 is -1"),
