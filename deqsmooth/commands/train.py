@@ -22,6 +22,8 @@ class Flags:
       settings: settings of the training.
       phase: `model`, or `start`, which has other flags: see `--phase start --help`.
       preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
+      test_data: with data set `arrays`, `.npz` file of the images to evaluate on; by default every tenth image of
+        `data_dir` is held out, or as `held_out` says.
       workdir: folder for metrics, states and the trained model; by default a folder in `runs/`.
       resume: continue the run in the folder from its newest state.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
@@ -52,6 +54,7 @@ class Flags:
     )
     phase: Literal["model", "start"] = "model"
     preset: str | None = None
+    test_data: pathlib.Path | None = None
     workdir: pathlib.Path | None = None
     resume: bool = False
     download: bool = False
@@ -67,6 +70,8 @@ class StartFlags:
       phase: `start`; by default a model is trained.
       preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
       checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      test_data: with data set `arrays`, `.npz` file of the images to evaluate on; by default every tenth image of
+        `data_dir` is held out, or as `held_out` says.
       workdir: folder for metrics, states and the model with its start; by default a folder in `runs/`.
       resume: continue the run in the folder from its newest state.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
@@ -93,6 +98,7 @@ class StartFlags:
     phase: Literal["start"] = "start"
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
+    test_data: pathlib.Path | None = None
     workdir: pathlib.Path | None = None
     resume: bool = False
     download: bool = False
@@ -133,6 +139,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     return fitting.train_model(
         arguments.settings,
         console,
+        test_data=arguments.test_data,
         workdir=arguments.workdir,
         resume=arguments.resume,
         download=arguments.download,
@@ -148,6 +155,7 @@ def run_start(arguments: StartFlags, console: rich.console.Console) -> int:
         arguments.settings,
         console,
         folder=arguments.checkpoint,
+        test_data=arguments.test_data,
         workdir=arguments.workdir,
         resume=arguments.resume,
         download=arguments.download,

@@ -61,6 +61,22 @@ class State(NamedTuple):
     update: jax.Array
 
 
+class DivergenceError(ValueError):
+    """The loss or the parameters of a training are not finite."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during an update.
+
+    Attributes:
+      state: state after the last finished update.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.state = state
+
+
 class Progress(NamedTuple):
     """Progress of a training after an update.
 
@@ -88,10 +104,12 @@ def num_updates(settings: config.Descent, num_images: int, epochs: int | float |
 
 def optimiser(settings: config.Descent, total: int) -> optax.GradientTransformation:
     """Returns the optimiser with gradient clipping, linear warm-up and a cosine schedule of the learning rate."""
+    # The schedule needs an update after the warm-up.
+    warmup = min(max(int(settings.warmup * total), 1), total - 1) if settings.warmup else 0
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if settings.warmup else settings.learning_rate,
+        init_value=0.0 if warmup else settings.learning_rate,
         peak_value=settings.learning_rate,
-        warmup_steps=max(int(settings.warmup * total), 1) if settings.warmup else 0,
+        warmup_steps=warmup,
         decay_steps=total,
         end_value=settings.final_learning_rate,
     )
@@ -219,6 +237,8 @@ def run(
 
     Raises:
       ValueError: if the number of processes does not divide the batch, or the accumulation a device's share of it.
+      DivergenceError: after an update whose loss is not finite, or that makes the state not finite.
+      Interrupted: on Ctrl-C during an update, if the state before or after it is whole.
     """
     total = num_updates(settings, len(train))
     mesh = devices.mesh_of_all(settings.batch_size)
@@ -244,16 +264,42 @@ def run(
     stream = data.batches(
         train, settings.batch_size, seed=settings.seed, first=begin, shard=shard, num_shards=num_shards
     )
+    last = "no update of this run had a finite loss"
     for number, (task, shared) in zip(range(begin + 1, total + 1), tasks, strict=True):
-        begun = time.perf_counter()
-        images, labels = devices.to_global(next(stream), mesh)
-        waited = time.perf_counter() - begun
-        state, metrics = step(state, images, labels, shared, task=task)
-        # Waits for the update: two programs that run at the same time can deadlock XLA's CPU collectives.
-        metrics = jax.device_get(metrics)
-        due = number % interval == 0 or number == total
-        found = evaluate(jax.device_get(state.variables)) if due else None
+        try:
+            begun = time.perf_counter()
+            images, labels = devices.to_global(next(stream), mesh)
+            waited = time.perf_counter() - begun
+            state, metrics = step(state, images, labels, shared, task=task)
+            # Waits for the update: two programs that run at the same time can deadlock XLA's CPU collectives.
+            metrics = jax.device_get(metrics)
+            current = float(metrics._asdict()["loss"])
+            if not math.isfinite(current) or not _is_finite(state):
+                raise DivergenceError(_divergence(settings, number, current, last))
+            last = f"the last finite loss was {current:.4g}, in update {number}"
+            due = number % interval == 0 or number == total
+            found = evaluate(jax.device_get(state.variables)) if due else None
+        except KeyboardInterrupt:
+            # An update takes over the buffers of the state before it.
+            if any(x.is_deleted() for x in jax.tree.leaves(state)):
+                raise
+            raise Interrupted(state) from None
         yield Progress(state, metrics, found, waited, total)
+
+
+def _divergence(settings: config.Descent, number: int, loss: float, last: str) -> str:
+    """What is said of an update after which the loss or the state is not finite."""
+    what = "parameters that are not finite" if math.isfinite(loss) else f"a loss of {loss}"
+    remedy = f"lower learning_rate (now {settings.learning_rate:g}) or clip_norm (now {settings.clip_norm:g})"
+    if isinstance(settings, config.Training) and settings.jacobian_weight:
+        remedy += f", or raise jacobian_weight (now {settings.jacobian_weight:g})"
+    return f"the training diverged: update {number} gave {what}, and {last}; {remedy}"
+
+
+@jax.jit
+def _is_finite(state: State) -> jax.Array:
+    """Whether all numbers of a state are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]))
 
 
 def check_accumulation(settings: config.Descent, mesh: Mesh) -> None:
