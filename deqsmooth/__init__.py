@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from deqsmooth.models.checkpoints import load as load
     from deqsmooth.models.checkpoints import load_shipped as load_checkpoint  # noqa: F401
     from deqsmooth.models.checkpoints import shipped as shipped
+    from deqsmooth.reports.report import report as report
+    from deqsmooth.reports.summary import summary as summary
     from deqsmooth.smoothing.certification import certify as certify
     from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
     from deqsmooth.smoothing.prediction import predict as predict
@@ -62,7 +64,9 @@ _HOMES = {
     "load_dataset": "data.load",
     "predict": "smoothing.prediction.predict",
     "read": "certificates.jsonl.read",
+    "report": "reports.report.report",
     "shipped": "models.checkpoints.shipped",
+    "summary": "reports.summary.summary",
 }
 
 __all__ = list(_HOMES)

@@ -68,7 +68,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.commands import predict, progress, shares
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
-    from deqsmooth.reports import terminal
+    from deqsmooth.reports import summary, terminal
     from deqsmooth.smoothing import assembly, certification, cost, inputs, layout, provenance
 
     selection = arguments.selection
@@ -120,6 +120,5 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         finally:
             if writer.done:
                 at = statements.radii(settings.sigma, settings.cap)
-                console.print(terminal.certified_accuracy(writer.done, at))
-                console.print(terminal.summary(writer.done))
+                console.print(summary.summary(writer.done, at))
     return 3 if unreadable else 0

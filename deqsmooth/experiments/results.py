@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deqsmooth.certificates import attempts, bound, jsonl, record, rounding, statements, truth, verification
-from deqsmooth.reports import figures, summary, tables
+from deqsmooth.reports import figures, overview, tables
 from deqsmooth.statistics import bounds
 
 ABOVE = "above the truth"
@@ -109,7 +109,7 @@ def _certified_accuracy(title: str, group: Sequence[Row], checked: Checked) -> t
     for row in group:
         records, votes = checked[row.path], _independent_votes(row, group, checked)
         found = records.found
-        lines.append((row.name, *summary.mean_cost(found), *_accuracies(found, radii, votes)))
+        lines.append((row.name, *overview.mean_cost(found), *_accuracies(found, radii, votes)))
         if records.settings.sampler == "serial":
             for name, other in _other_bounds(records).items():
                 lines.append((f"*{name}*", "", "", "", *_accuracies(other, radii, votes)))
@@ -264,7 +264,7 @@ def _accuracies(
 ) -> tuple[str, ...]:
     """Cells of a row of the first table: mean radii, certified accuracies, and the number of false bounds."""
     return (
-        *summary.mean_radii(found),
+        *overview.mean_radii(found),
         *(rounding.percent(statements.certified_accuracy(found, r)) for r in radii),
         f"{truth.above(found, votes)} of {len(found)}" if votes else "",
     )

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-_POINTS = 200
+ADVICE = "pip install matplotlib"
+"""What to do where figures cannot be drawn."""
+_POINTS = 1000
 _COLOURS_OF_PAGE = {
     "light": {"text": "#1a1a1a", "grid": "#d9d9d9"},
     "dark": {"text": "#e6e6e6", "grid": "#444444"},
@@ -67,7 +70,9 @@ class Figure:
         return self._render("light", "png")
 
     def _render(self, page: Literal["light", "dark"], kind: Literal["svg", "png"]) -> bytes:
-        with _canvas(page) as canvas:
+        with _canvas(page) as canvas, warnings.catch_warnings():
+            # A name may have letters that the font lacks; they are drawn as boxes.
+            warnings.filterwarnings("ignore", "Glyph")
             self.draw(canvas.add_subplot())
             content = io.BytesIO()
             # Without a date, and with fixed element names, the file depends on the data alone.
@@ -89,21 +94,20 @@ def certified_accuracy(
       alpha: 1 minus the confidence level of the bands, which are intervals over images.
     """
     largest = max(line.radius for found in runs.values() for line in found) or 1.0
-    radii = np.linspace(0, 1.05 * largest, _POINTS)
+    end = 1.05 * max(largest, *(points[-1][0] for points in attacked.values()), 0.0)
 
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(runs.items(), _line_styles(), strict=False):
-            curve = [statements.accuracy(found, radius, alpha) for radius in radii]
-            shares, lower, upper = (
-                100 * np.array([getattr(x, end) for x in curve]) for end in curve[0]._fields[1:]
-            )
-            axes.plot(radii, shares, label=name, **style)
-            axes.fill_between(radii, lower, upper, color=style["color"], alpha=0.15, linewidth=0)
+            curve = statements.accuracies(found, _steps(found, end), alpha)
+            radii, shares, lower, upper = np.transpose(curve) * [[1], [100], [100], [100]]
+            axes.plot(radii, shares, drawstyle="steps-pre", label=_entry(name), **style)
+            axes.fill_between(radii, lower, upper, step="pre", color=style["color"], alpha=0.15, linewidth=0)
             if name in attacked:
-                points = np.array(attacked[name])
-                axes.plot(*points.T * [[1], [100]], "x--", color=style["color"], label=f"{name}, attacked")
+                points = np.transpose(attacked[name]) * [[1], [100]]
+                legend = _entry(f"{name}, attacked")
+                axes.plot(*points, "x--", drawstyle="steps-post", color=style["color"], label=legend)
         axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, 100))
-        axes.set_xlim(0, max([radii[-1], *(1.05 * points[-1][0] for points in attacked.values())]))
+        axes.set_xlim(0, end)
         axes.legend()
 
     caption = (
@@ -121,7 +125,9 @@ def cost(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure:
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(runs.items(), _line_styles(), strict=False):
             spent = [c.evaluations for c in found]
-            axes.plot([c.radius for c in found], spent, "o", ms=4, alpha=0.6, color=style["color"], label=name)
+            axes.plot(
+                [c.radius for c in found], spent, "o", ms=4, alpha=0.6, color=style["color"], label=_entry(name)
+            )
         axes.set(xlabel="certified radius", ylabel="cell evaluations", yscale="log")
         axes.legend()
 
@@ -164,11 +170,12 @@ def mismatches(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure | Non
 
 
 def scatter(
-    first: tuple[str, Sequence[statements.Image]], second: tuple[str, Sequence[statements.Image]]
+    name: str, first: tuple[str, Sequence[statements.Image]], second: tuple[str, Sequence[statements.Image]]
 ) -> Figure:
     """Radii of one run against radii of another, one point for each image that both have.
 
     Args:
+      name: stem of the figure's files.
       first: name and results of the run on the horizontal axis.
       second: name and results of the run on the vertical axis.
     """
@@ -179,7 +186,7 @@ def scatter(
         largest = max(max(pair) for pair in pairs) or 1.0
         axes.plot([0, largest], [0, largest], linewidth=1, color=axes.xaxis.label.get_color())
         axes.plot(*zip(*pairs, strict=True), "o", ms=4, alpha=0.6, color=_COLOURS[1])
-        axes.set(xlabel=f"radius, {first[0]}", ylabel=f"radius, {second[0]}", aspect="equal")
+        axes.set(xlabel=_entry(f"radius, {first[0]}"), ylabel=_entry(f"radius, {second[0]}"), aspect="equal")
 
     caption = f"Certified radii of {len(pairs)} images."
     if change:
@@ -187,7 +194,7 @@ def scatter(
             f" Relative difference where {first[0]} certifies: median {np.median(change):+.1f} %, "
             f"from {min(change):+.1f} to {max(change):+.1f} %."
         )
-    return Figure(f"radii-{second[0]}", caption, draw)
+    return Figure(name, caption, draw)
 
 
 def possible_radii(
@@ -234,10 +241,30 @@ def slack(name: str, caption: str, slacks: Mapping[str, Sequence[float]]) -> Fig
     return _histogram(name, caption, slacks, bins, xlabel="bound on wrong votes less their number, % of the votes")
 
 
+def is_possible() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def check() -> None:
     """Raises ValueError if matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("figures are drawn with matplotlib: pip install 'deqsmooth[plot]'")
+    if not is_possible():
+        raise ValueError(f"figures are drawn with matplotlib, which is not installed: {ADVICE}")
+
+
+def _steps(found: Sequence[statements.Image], end: float) -> list[float]:
+    """The radii at which certified accuracy falls, from 0 to `end`; where there are too many, evenly spaced ones.
+
+    Between two of them it has its value at the larger one, or is above it.
+    """
+    radii = np.unique([0.0, *(line.radius for line in found if line.correct), end])
+    return (radii if len(radii) <= _POINTS else np.linspace(0.0, end, _POINTS)).tolist()
+
+
+def _entry(name: str) -> str:
+    """The name as text of a legend or an axis: no formula, and not left out for an underscore at its beginning."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _histogram(
@@ -256,7 +283,7 @@ def _histogram(
     def draw(axes: Axes) -> None:
         for (label, found), style in zip(values.items(), _line_styles(), strict=False):
             if found:
-                axes.hist(found, bins.tolist(), histtype="step", label=label, **style)
+                axes.hist(found, bins.tolist(), histtype="step", label=_entry(label), **style)
         axes.set(ylabel="images", **labels)
         axes.legend()
 
