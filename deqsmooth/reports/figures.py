@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 ADVICE = "pip install matplotlib"
 """What to do where figures cannot be drawn."""
 _POINTS = 1000
+_MOST_BANDS = 5
+_MOST_INSIDE = 10
+_LONGEST_NAME = 60
+# Inches.
+_SIZE = (7, 4.2)
+_LINE = 0.22
 _COLOURS_OF_PAGE = {
     "light": {"text": "#1a1a1a", "grid": "#d9d9d9"},
     "dark": {"text": "#e6e6e6", "grid": "#444444"},
@@ -73,7 +79,9 @@ class Figure:
         with _canvas(page) as canvas, warnings.catch_warnings():
             # A name may have letters that the font lacks; they are drawn as boxes.
             warnings.filterwarnings("ignore", "Glyph")
-            self.draw(canvas.add_subplot())
+            axes = canvas.add_subplot()
+            self.draw(axes)
+            _make_room(canvas, axes)
             content = io.BytesIO()
             # Without a date, and with fixed element names, the file depends on the data alone.
             metadata = {"Date": None} if kind == "svg" else None
@@ -86,7 +94,7 @@ def certified_accuracy(
     attacked: Mapping[str, list[tuple[float, float]]],
     alpha: float = 0.05,
 ) -> Figure:
-    """Certified accuracy against the radius, with confidence bands, and the accuracy under attack.
+    """Certified accuracy against the radius, with confidence bands of few runs, and the accuracy under attack.
 
     Args:
       runs: results of the images, by name of the run.
@@ -94,6 +102,7 @@ def certified_accuracy(
       alpha: 1 minus the confidence level of the bands, which are intervals over images.
     """
     largest = max(line.radius for found in runs.values() for line in found) or 1.0
+    has_bands = len(runs) <= _MOST_BANDS
     end = 1.05 * max(largest, *(points[-1][0] for points in attacked.values()), 0.0)
 
     def draw(axes: Axes) -> None:
@@ -101,7 +110,8 @@ def certified_accuracy(
             curve = statements.accuracies(found, _steps(found, end), alpha)
             radii, shares, lower, upper = np.transpose(curve) * [[1], [100], [100], [100]]
             axes.plot(radii, shares, drawstyle="steps-pre", label=_entry(name), **style)
-            axes.fill_between(radii, lower, upper, step="pre", color=style["color"], alpha=0.15, linewidth=0)
+            if has_bands:
+                axes.fill_between(radii, lower, upper, step="pre", color=style["color"], alpha=0.15, linewidth=0)
             if name in attacked:
                 points = np.transpose(attacked[name]) * [[1], [100]]
                 legend = _entry(f"{name}, attacked")
@@ -110,10 +120,12 @@ def certified_accuracy(
         axes.set_xlim(0, end)
         axes.legend()
 
-    caption = (
-        "Share of images that are classified correctly and certified to at least this radius. Bands: "
-        f"{100 * (1 - alpha):g} % interval for the images that these were drawn from, at each radius by itself."
-    )
+    caption = "Share of images that are classified correctly and certified to at least this radius."
+    if has_bands:
+        caption += (
+            f" Bands: {100 * (1 - alpha):g} % interval for the images that these were drawn from, at each radius "
+            "by itself."
+        )
     if attacked:
         caption += " Crosses: the share of the attacked images whose class the attacks could not change."
     return Figure("certified-accuracy", caption, draw)
@@ -262,7 +274,9 @@ def _steps(found: Sequence[statements.Image], end: float) -> list[float]:
 
 
 def _entry(name: str) -> str:
-    """The name as text of a legend or an axis: no formula, and not left out for an underscore at its beginning."""
+    """The name as text of a legend or an axis: no formula, not too long, not hidden by an underscore."""
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME // 2]}…{name[-_LONGEST_NAME // 2 :]}"
     text = name.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
@@ -296,6 +310,17 @@ def _line_styles() -> Iterator[dict[str, Any]]:
         yield {"color": colour, "linestyle": dash}
 
 
+def _make_room(canvas: Canvas, axes: Axes) -> None:
+    """Puts a legend of many entries below the axes, and makes the figure higher by it."""
+    legend = axes.get_legend()
+    if legend is None or len(legend.get_texts()) <= _MOST_INSIDE:
+        return
+    legend.remove()
+    handles, labels = axes.get_legend_handles_labels()
+    canvas.set_figheight(_SIZE[1] + _LINE * (len(labels) + 1))
+    canvas.legend(handles, labels, loc="outside lower left")
+
+
 @contextlib.contextmanager
 def _canvas(page: Literal["light", "dark"]) -> Iterator[Canvas]:
     """An empty matplotlib figure, with the settings that apply while something is drawn on it."""
@@ -319,4 +344,4 @@ def _canvas(page: Literal["light", "dark"]) -> Iterator[Canvas]:
         "font.size": 10,
     }
     with matplotlib.rc_context(settings):
-        yield figure.Figure(figsize=(7, 4.2), layout="constrained")
+        yield figure.Figure(figsize=_SIZE, layout="constrained")

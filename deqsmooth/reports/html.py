@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterator, Sequence
 
 from deqsmooth.reports import figures, tables
-from deqsmooth.reports.runs import Run
+from deqsmooth.reports.runs import Run, readable
 
 # Every rule is below a class, so that a notebook around the report keeps its own style.
 _STYLE = """
@@ -85,7 +85,7 @@ def body(
         *(["<h2>Behind the numbers</h2>"] if len(all_figures) > 1 else []),
         *map(_picture, all_figures[1:]),
     ]
-    return f'<div class="deqsmooth"><style>{_STYLE}</style>\n' + "\n".join(parts) + "\n</div>"
+    return readable(f'<div class="deqsmooth"><style>{_STYLE}</style>\n' + "\n".join(parts) + "\n</div>")
 
 
 def _no_figures() -> str:

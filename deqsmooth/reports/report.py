@@ -56,7 +56,7 @@ class Report:
         """
         out = pathlib.Path(folder)
         contents = {
-            "index.html": html.page(self.runs, self._repr_html_()).encode("utf-8", "surrogateescape"),
+            "index.html": html.page(self.runs, self._repr_html_()).encode(),
             "tables.md": "\n".join(map(tables.to_markdown, self.tables)).encode(),
         }
         for figure in self.figures:

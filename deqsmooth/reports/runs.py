@@ -259,10 +259,10 @@ def _names(paths: list[pathlib.Path]) -> list[str]:
                 whole = [name.removesuffix(".gz") for name in names]
                 names = [name.rpartition(".")[0] or name for name in whole]
             if len({name.replace("/", "-") for name in names}) == len(names):
-                return [_readable(name) for name in names]
-    return [f"{number} {_readable(path.name)}" for number, path in enumerate(paths, 1)]
+                return [readable(name) for name in names]
+    return [f"{number} {readable(path.name)}" for number, path in enumerate(paths, 1)]
 
 
-def _readable(name: str) -> str:
-    """The name as text that every encoding of Unicode can write, whatever the locale makes of its bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def readable(text: str) -> str:
+    """A text with the letters of the names of files in it, also where the locale does not decode their bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
