@@ -174,7 +174,7 @@ def main() -> None:
     try:
         plot(rows, radii[:4], out / "accuracy-against-cost.svg")
     except ImportError:
-        print("no plot: pip install 'deqsmooth[plot]'", file=sys.stderr)
+        print("no plot: pip install matplotlib", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -51,26 +51,24 @@ class Run:
     @property
     def label(self) -> str:
         """The name, with a mark if its numbers are no certificates; for every place that shows its numbers."""
-        if self.refuted:
-            return f"{self.name} [REFUTED]"
         if not self.is_sound:
-            return f"{self.name} [NOT VERIFIED]"
+            return f"{self.name} [{'NOT VERIFIED' if self._differences else 'REFUTED'}]"
         return self.name if self.is_certified or self.checked is None else f"{self.name} [{bound.NOT_VALID}]"
 
     def verdict(self) -> str:
         """Returns the outcome of verification and attacks as a sentence without a full stop."""
+        if self._differences:
+            number = len(self._differences)
+            values = "1 value does" if number == 1 else f"{number} values do"
+            return (
+                f"NOT VERIFIED: {values} not follow from the rest of the file; the first: {self._differences[0]}"
+            )
         if self.refuted:
             one = self.refuted[0]
             return (
                 f"REFUTED by {len(self.refuted)} of {len(self.attempts)} attacks; the first: image {one.index} is "
                 f"certified as {one.certified} to {rounding.radius(one.radius)}, but at distance "
                 f"{rounding.radius(one.distance, up=True)} it is {one.prediction}"
-            )
-        if self._differences:
-            number = len(self._differences)
-            values = "1 value does" if number == 1 else f"{number} values do"
-            return (
-                f"NOT VERIFIED: {values} not follow from the rest of the file; the first: {self._differences[0]}"
             )
         if self.checked is None:
             return "published radii, which cannot be verified because their counts are not known"
@@ -194,7 +192,7 @@ def _check_kind(path: pathlib.Path, text: str) -> None:
     kind = header.get("kind")
     if kind == _PREDICTIONS:
         raise _LeftOutError("it holds predictions, which have no radius")
-    if kind != "header" and "chain" not in header:
+    if kind != "header" and '"chain": ' not in text:
         raise _LeftOutError("it holds neither certificates nor attacks")
 
 
