@@ -45,7 +45,7 @@ HOMES = {
     "sklearn": {"data.py"},
     "tensorflow_datasets": {"data.py"},
     "torch": {"models/pytorch.py"},
-    "matplotlib": {"reports/figures.py"},
+    "matplotlib": {"reports/canvas.py"},
     "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},
     "scipy": {"statistics/bounds.py", "statistics/significance.py"},
 }

@@ -16,7 +16,6 @@ from deqsmooth.certificates import jsonl, record, rounding
 
 _COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 _ABSTAINS = -1
-_DIGITS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +91,13 @@ def write(path: jsonl.Path, found: Iterable[record.Certificate]) -> None:
             certificate.index,
             certificate.label,
             _ABSTAINS if certificate.prediction is None else certificate.prediction,
-            rounding.down(certificate.radius, _DIGITS),
+            rounding.radius(certificate.radius),
             int(bool(certificate.correct)),
             datetime.timedelta(seconds=certificate.seconds),
         )
         lines.append("\t".join(map(str, values)))
     try:
-        pathlib.Path(path).write_text("\n".join(lines) + "\n")
+        pathlib.Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from None
 

@@ -9,16 +9,7 @@ import decimal
 import math
 
 _RADIUS_DIGITS = 3
-
-
-def down(value: float, digits: int) -> str:
-    """Decimal text of a number, rounded down; a number that has no more digits stays as it is.
-
-    Example:
-      >>> down(0.9999, 3), down(1.001, 3)
-      ('0.999', '1.001')
-    """
-    return _decimal(value, digits, decimal.ROUND_FLOOR)
+_PERCENT_DIGITS = 1
 
 
 def radius(value: float, *, up: bool = False) -> str:
@@ -28,7 +19,11 @@ def radius(value: float, *, up: bool = False) -> str:
       >>> radius(0.48199), radius(0.48199, up=True)
       ('0.481', '0.482')
     """
-    return _decimal(value, _RADIUS_DIGITS, decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR)
+    if not math.isfinite(value):
+        return str(value)
+    # Digits for the largest float; the shortest decimal number that stands for a float is exact enough.
+    with decimal.localcontext(prec=400):
+        return _rounded(decimal.Decimal(repr(float(value))), _RADIUS_DIGITS, up)
 
 
 def percent(share: float, *, up: bool = False) -> str:
@@ -38,8 +33,7 @@ def percent(share: float, *, up: bool = False) -> str:
       >>> percent(29 / 100), percent(2 / 3), percent(2 / 3, up=True)
       ('29.0', '66.6', '66.7')
     """
-    exact = 100 * decimal.Decimal(repr(float(share)))
-    return str(exact.quantize(decimal.Decimal("0.1"), decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR))
+    return _rounded(100 * decimal.Decimal(repr(float(share))), _PERCENT_DIGITS, up)
 
 
 def errors(num: int, of: int) -> str:
@@ -84,9 +78,6 @@ def evaluations(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _decimal(value: float, digits: int, rounding: str) -> str:
-    """The shortest decimal number that stands for a float, rounded to some digits."""
-    if not math.isfinite(value):
-        return str(value)
-    with decimal.localcontext(prec=400):
-        return str(decimal.Decimal(repr(float(value))).quantize(decimal.Decimal(1).scaleb(-digits), rounding))
+def _rounded(value: decimal.Decimal, digits: int, up: bool) -> str:
+    direction = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
+    return str(value.quantize(decimal.Decimal(1).scaleb(-digits), direction))

@@ -35,7 +35,7 @@ def main() -> int:
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Verifies the files, writes the page, and prints the verdict on each file."""
-    from deqsmooth.reports import figures, report
+    from deqsmooth.reports import canvas, report
 
     found = report.report(arguments.files)
     for text in found.left_out:
@@ -44,6 +44,6 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     for one in found.runs:
         print(f"{one.path}: {one.verdict()}", file=sys.stdout if one.is_sound else sys.stderr)
     if not found.figures:
-        print(f"no figures are drawn, because matplotlib is not installed: {figures.ADVICE}", file=sys.stderr)
+        print(f"no figures are drawn, because matplotlib is not installed: {canvas.ADVICE}", file=sys.stderr)
     print(f"report: {page}")
     return int(not found.is_sound)

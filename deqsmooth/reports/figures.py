@@ -1,92 +1,21 @@
-"""Figures of reports and experiments: runs of certificates, or numbers computed from them, to images (matplotlib).
-
-A figure is rendered when one of its images is first asked for. This module writes no files.
-"""
+"""Figures of reports and experiments: from runs of certificates, or numbers computed from them, to drawings."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
-import importlib.util
-import io
-import itertools
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deqsmooth.certificates import record, statements
+from deqsmooth.reports import canvas
+from deqsmooth.reports.canvas import Figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
+    from deqsmooth.reports.canvas import Axes
 
-ADVICE = "pip install matplotlib"
-"""What to do where figures cannot be drawn."""
 _POINTS = 1000
 _MOST_BANDS = 5
-_MOST_INSIDE = 10
-_LONGEST_NAME = 60
-# Inches.
-_SIZE = (7, 4.2)
-_LINE = 0.22
-_COLOURS_OF_PAGE = {
-    "light": {"text": "#1a1a1a", "grid": "#d9d9d9"},
-    "dark": {"text": "#e6e6e6", "grid": "#444444"},
-}
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255")
-_DASHES = ("-", "--", ":", "-.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A figure, whose images are rendered on demand and kept.
-
-    Attributes:
-      name: stem of its files.
-      caption: one or more sentences on what it shows.
-      draw: function that draws the figure on matplotlib axes.
-
-    Raises:
-      ValueError: matplotlib is not installed.
-    """
-
-    name: str
-    caption: str
-    draw: Callable[[Axes], None]
-
-    def __post_init__(self) -> None:
-        check()
-
-    @functools.cached_property
-    def light(self) -> str:
-        """SVG with a transparent background for a light page."""
-        return self._render("light", "svg").decode()
-
-    @functools.cached_property
-    def dark(self) -> str:
-        """SVG with a transparent background for a dark page."""
-        return self._render("dark", "svg").decode()
-
-    @functools.cached_property
-    def png(self) -> bytes:
-        """PNG with a white background."""
-        return self._render("light", "png")
-
-    def _render(self, page: Literal["light", "dark"], kind: Literal["svg", "png"]) -> bytes:
-        with _canvas(page) as canvas, warnings.catch_warnings():
-            # A name may have letters that the font lacks; they are drawn as boxes.
-            warnings.filterwarnings("ignore", "Glyph")
-            axes = canvas.add_subplot()
-            self.draw(axes)
-            _make_room(canvas, axes)
-            content = io.BytesIO()
-            # Without a date, and with fixed element names, the file depends on the data alone.
-            metadata = {"Date": None} if kind == "svg" else None
-            canvas.savefig(content, format=kind, metadata=metadata, transparent=kind == "svg", dpi=200)
-            return content.getvalue()
 
 
 def certified_accuracy(
@@ -106,15 +35,15 @@ def certified_accuracy(
     end = 1.05 * max(largest, *(points[-1][0] for points in attacked.values()), 0.0)
 
     def draw(axes: Axes) -> None:
-        for (name, found), style in zip(runs.items(), _line_styles(), strict=False):
+        for (name, found), style in zip(runs.items(), canvas.line_styles(), strict=False):
             curve = statements.accuracies(found, _steps(found, end), alpha)
             radii, shares, lower, upper = np.transpose(curve) * [[1], [100], [100], [100]]
-            axes.plot(radii, shares, drawstyle="steps-pre", label=_entry(name), **style)
+            axes.plot(radii, shares, drawstyle="steps-pre", label=canvas.entry(name), **style)
             if has_bands:
                 axes.fill_between(radii, lower, upper, step="pre", color=style["color"], alpha=0.15, linewidth=0)
             if name in attacked:
                 points = np.transpose(attacked[name]) * [[1], [100]]
-                legend = _entry(f"{name}, attacked")
+                legend = canvas.entry(f"{name}, attacked")
                 axes.plot(*points, "x--", drawstyle="steps-post", color=style["color"], label=legend)
         axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, 100))
         axes.set_xlim(0, end)
@@ -135,10 +64,16 @@ def cost(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure:
     """Cell evaluations against the certified radius, one point for each image."""
 
     def draw(axes: Axes) -> None:
-        for (name, found), style in zip(runs.items(), _line_styles(), strict=False):
+        for (name, found), style in zip(runs.items(), canvas.line_styles(), strict=False):
             spent = [c.evaluations for c in found]
             axes.plot(
-                [c.radius for c in found], spent, "o", ms=4, alpha=0.6, color=style["color"], label=_entry(name)
+                [c.radius for c in found],
+                spent,
+                "o",
+                ms=4,
+                alpha=0.6,
+                color=style["color"],
+                label=canvas.entry(name),
             )
         axes.set(xlabel="certified radius", ylabel="cell evaluations", yscale="log")
         axes.legend()
@@ -197,8 +132,10 @@ def scatter(
     def draw(axes: Axes) -> None:
         largest = max(max(pair) for pair in pairs) or 1.0
         axes.plot([0, largest], [0, largest], linewidth=1, color=axes.xaxis.label.get_color())
-        axes.plot(*zip(*pairs, strict=True), "o", ms=4, alpha=0.6, color=_COLOURS[1])
-        axes.set(xlabel=_entry(f"radius, {first[0]}"), ylabel=_entry(f"radius, {second[0]}"), aspect="equal")
+        axes.plot(*zip(*pairs, strict=True), "o", ms=4, alpha=0.6, color=canvas.COLOURS[1])
+        axes.set(
+            xlabel=canvas.entry(f"radius, {first[0]}"), ylabel=canvas.entry(f"radius, {second[0]}"), aspect="equal"
+        )
 
     caption = f"Certified radii of {len(pairs)} images."
     if change:
@@ -230,7 +167,7 @@ def possible_radii(
     def draw(axes: Axes) -> None:
         grey = axes.xaxis.label.get_color()
         axes.bar(places, np.minimum(upper, top) - lower, 0.8, lower, color=grey, alpha=0.3, label="possible")
-        colours = (_COLOURS[place] for place in (0, 2, 1))
+        colours = (canvas.COLOURS[place] for place in (0, 2, 1))
         for (bound, radii), marker, colour in zip(bounds.items(), "o+x", colours, strict=True):
             axes.plot(places, np.asarray(radii)[order], marker, ms=5, color=colour, label=bound)
         axes.set(xlabel="images, by what is possible", ylabel="radius (pixels in [0, 1])", ylim=(-0.02 * top, top))
@@ -253,17 +190,6 @@ def slack(name: str, caption: str, slacks: Mapping[str, Sequence[float]]) -> Fig
     return _histogram(name, caption, slacks, bins, xlabel="bound on wrong votes less their number, % of the votes")
 
 
-def is_possible() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
-
-
-def check() -> None:
-    """Raises ValueError if matplotlib is not installed."""
-    if not is_possible():
-        raise ValueError(f"figures are drawn with matplotlib, which is not installed: {ADVICE}")
-
-
 def _steps(found: Sequence[statements.Image], end: float) -> list[float]:
     """The radii at which certified accuracy falls, from 0 to `end`; where there are too many, evenly spaced ones.
 
@@ -271,14 +197,6 @@ def _steps(found: Sequence[statements.Image], end: float) -> list[float]:
     """
     radii = np.unique([0.0, *(line.radius for line in found if line.correct), end])
     return (radii if len(radii) <= _POINTS else np.linspace(0.0, end, _POINTS)).tolist()
-
-
-def _entry(name: str) -> str:
-    """The name as text of a legend or an axis: no formula, not too long, not hidden by an underscore."""
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME // 2]}…{name[-_LONGEST_NAME // 2 :]}"
-    text = name.replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
 
 
 def _histogram(
@@ -295,53 +213,10 @@ def _histogram(
     """
 
     def draw(axes: Axes) -> None:
-        for (label, found), style in zip(values.items(), _line_styles(), strict=False):
+        for (label, found), style in zip(values.items(), canvas.line_styles(), strict=False):
             if found:
-                axes.hist(found, bins.tolist(), histtype="step", label=_entry(label), **style)
+                axes.hist(found, bins.tolist(), histtype="step", label=canvas.entry(label), **style)
         axes.set(ylabel="images", **labels)
         axes.legend()
 
     return Figure(name, caption, draw)
-
-
-def _line_styles() -> Iterator[dict[str, Any]]:
-    """Colour and dash of each run; they repeat after 32 runs."""
-    for dash, colour in itertools.cycle(itertools.product(_DASHES, _COLOURS)):
-        yield {"color": colour, "linestyle": dash}
-
-
-def _make_room(canvas: Canvas, axes: Axes) -> None:
-    """Puts a legend of many entries below the axes, and makes the figure higher by it."""
-    legend = axes.get_legend()
-    if legend is None or len(legend.get_texts()) <= _MOST_INSIDE:
-        return
-    legend.remove()
-    handles, labels = axes.get_legend_handles_labels()
-    canvas.set_figheight(_SIZE[1] + _LINE * (len(labels) + 1))
-    canvas.legend(handles, labels, loc="outside lower left")
-
-
-@contextlib.contextmanager
-def _canvas(page: Literal["light", "dark"]) -> Iterator[Canvas]:
-    """An empty matplotlib figure, with the settings that apply while something is drawn on it."""
-    import matplotlib
-    from matplotlib import figure
-
-    text, grid = _COLOURS_OF_PAGE[page]["text"], _COLOURS_OF_PAGE[page]["grid"]
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "deqsmooth",
-        "axes.edgecolor": grid,
-        "axes.grid": True,
-        "axes.labelcolor": text,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "grid.color": grid,
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-        "text.color": text,
-        "xtick.color": text,
-        "ytick.color": text,
-        "font.size": 10,
-    }
-    with matplotlib.rc_context(settings):
-        yield figure.Figure(figsize=_SIZE, layout="constrained")

@@ -6,7 +6,7 @@ import base64
 import html
 from collections.abc import Iterator, Sequence
 
-from deqsmooth.reports import figures, tables
+from deqsmooth.reports import canvas, tables
 from deqsmooth.reports.runs import Run, readable
 
 # Every rule is below a class, so that a notebook around the report keeps its own style.
@@ -59,7 +59,7 @@ def page(runs: Sequence[Run], body: str) -> str:
 def body(
     runs: Sequence[Run],
     all_tables: Sequence[tables.Table],
-    all_figures: Sequence[figures.Figure],
+    all_figures: Sequence[canvas.Figure],
     left_out: Sequence[str],
 ) -> str:
     """Returns the body of a page with its style: verdicts first, then tables, figures and what they mean.
@@ -89,7 +89,7 @@ def body(
 
 
 def _no_figures() -> str:
-    return f"There are no figures, because matplotlib is not installed: <code>{figures.ADVICE}</code>."
+    return f"There are no figures, because matplotlib is not installed: <code>{canvas.ADVICE}</code>."
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -133,7 +133,7 @@ def _meaning(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
-def _picture(figure: figures.Figure) -> str:
+def _picture(figure: canvas.Figure) -> str:
     """The figure as HTML; the browser chooses the copy for a light or a dark page."""
     light, dark = (base64.b64encode(text.encode()).decode() for text in (figure.light, figure.dark))
     kind = "data:image/svg+xml;base64,"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import rich.text
 
 from deqsmooth.certificates import attempts, cohen, jsonl
-from deqsmooth.reports import figures, html, overview, runs, tables
+from deqsmooth.reports import canvas, figures, html, overview, runs, tables
 from deqsmooth.reports.runs import Run
 
 
@@ -38,9 +38,9 @@ class Report:
         return list(overview.overview(self.runs))
 
     @functools.cached_property
-    def figures(self) -> list[figures.Figure]:
+    def figures(self) -> list[canvas.Figure]:
         """The figures, which are drawn when they are first shown; none if matplotlib is not installed."""
-        return list(_figures(self.runs)) if figures.is_possible() else []
+        return list(_figures(self.runs)) if canvas.is_possible() else []
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Writes `index.html`, its tables as `tables.md`, its figures as SVG and PNG, and verified results as TSV.
@@ -112,7 +112,7 @@ def report(paths: jsonl.Path | Sequence[jsonl.Path]) -> Report:
     return Report(*runs.read([paths] if isinstance(paths, str | os.PathLike) else paths))
 
 
-def _figures(found: Sequence[Run]) -> Iterator[figures.Figure]:
+def _figures(found: Sequence[Run]) -> Iterator[canvas.Figure]:
     """Yields certified accuracy, cost, residuals and mismatches, and a scatter plot for each comparison."""
     attacked = {run.label: attempts.robust_accuracy(run.attempts) for run in found if run.attempts}
     yield figures.certified_accuracy({run.label: run.found for run in found}, attacked, overview.ALPHA)

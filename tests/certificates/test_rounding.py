@@ -8,8 +8,8 @@ from deqsmooth.certificates import rounding
 
 
 def test_rounding_never_exceeds_the_value():
-    assert rounding.down(0.99999, 3) == "0.999"
-    assert rounding.down(1.0, 3) == "1.000"
+    assert rounding.radius(0.99999) == "0.999"
+    assert rounding.radius(1.0) == "1.000"
     for i in range(2000):
         value = i / 977
         assert (
@@ -38,3 +38,11 @@ def test_percent_of_counts_is_exact():
             assert rounding.percent(count / total) == f"{tenths // 10}.{tenths % 10}"
             tenths = -(-1000 * count // total)
             assert rounding.percent(count / total, up=True) == f"{tenths // 10}.{tenths % 10}"
+
+
+def test_costs_keep_a_digit():
+    assert [rounding.seconds(x) for x in (0.0, 0.0004, 0.0049, 0.005, 0.41, 9.976, 120.0)] == [
+        "0.00", "0.0004", "0.005", "0.01", "0.41", "9.98", "120.00",
+    ]  # fmt: skip
+    assert rounding.evaluations(303_000.4) == "303,000" and rounding.errors(1, 300) == "0.33 %"
+    assert [rounding.duration(x) for x in (119.4, 120, 7199, 9000)] == ["119 s", "2 min", "120 min", "2.5 h"]

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from deqsmooth.certificates import cohen, statements
-from deqsmooth.reports import figures
+from deqsmooth.reports import canvas, figures
 
 
 def line(index, radius, correct=True):
@@ -25,7 +25,7 @@ def drawn(figure):
 
 def test_figures_render_each_image_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(figures.Figure, "_render", lambda figure, page, kind: asked.append((page, kind)) or b"")
+    monkeypatch.setattr(canvas.Figure, "_render", lambda figure, page, kind: asked.append((page, kind)) or b"")
     figure = figures.slack("name", "caption", {"an audit": [1.0]})
     assert asked == []
     for _ in range(2):

@@ -15,7 +15,7 @@ from support import rewritten
 import deqsmooth as ds
 from deqsmooth.certificates import cohen, verification
 from deqsmooth.commands import report
-from deqsmooth.reports import figures
+from deqsmooth.reports import canvas
 
 COMMAND = "from deqsmooth.commands import report\nraise SystemExit(report.main())"
 
@@ -28,7 +28,7 @@ def main(monkeypatch, *arguments):
 @pytest.fixture
 def unrendered(monkeypatch):
     """Empty images in place of figures: for tests of the text of a page."""
-    monkeypatch.setattr(figures.Figure, "_render", lambda figure, page, kind: b"")
+    monkeypatch.setattr(canvas.Figure, "_render", lambda figure, page, kind: b"")
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_unverified_numbers_are_marked(run, tmp_path, monkeypatch, unrendered):
         named = [row[0] for row in table.rows if "changed" in row[0]] + [table.title] * ("changed" in table.title)
         assert all("changed [NOT VERIFIED]" in name and "all at once" not in name for name in named)
         assert named
-    labels, entry = [], figures._entry
-    monkeypatch.setattr(figures, "_entry", lambda name: labels.append(name) or entry(name))
+    labels, entry = [], canvas.entry
+    monkeypatch.setattr(canvas, "entry", lambda name: labels.append(name) or entry(name))
     for figure in found.figures:
         figure.draw(Figure().add_subplot())
     assert all("changed [NOT VERIFIED]" in label for label in labels if "changed" in label)
@@ -116,7 +116,7 @@ def test_notebook_shows_the_page(run, tmp_path, unrendered):
 
 
 def test_figures_may_be_missing(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(canvas.importlib.util, "find_spec", lambda name: None)
     assert main(monkeypatch, run, "--out", tmp_path) == 0
     assert "pip install matplotlib\n" in capsys.readouterr().err
     assert "pip install matplotlib" in (tmp_path / "index.html").read_text()

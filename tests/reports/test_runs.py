@@ -10,7 +10,7 @@ from support import rewritten
 
 from deqsmooth.certificates import cohen, verification
 from deqsmooth.commands import report
-from deqsmooth.reports import figures, runs
+from deqsmooth.reports import canvas, runs
 
 TSV = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 OTHERS = {
@@ -27,7 +27,7 @@ OTHERS = {
 @pytest.fixture(autouse=True)
 def unrendered(monkeypatch):
     """Empty images in place of figures."""
-    monkeypatch.setattr(figures.Figure, "_render", lambda figure, page, kind: b"")
+    monkeypatch.setattr(canvas.Figure, "_render", lambda figure, page, kind: b"")
 
 
 @pytest.fixture
