@@ -65,16 +65,8 @@ def cost(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure:
 
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(runs.items(), canvas.line_styles(), strict=False):
-            spent = [c.evaluations for c in found]
-            axes.plot(
-                [c.radius for c in found],
-                spent,
-                "o",
-                ms=4,
-                alpha=0.6,
-                color=style["color"],
-                label=canvas.entry(name),
-            )
+            points = np.transpose([(c.radius, c.evaluations) for c in found])
+            axes.plot(*points, "o", ms=4, alpha=0.6, color=style["color"], label=canvas.entry(name))
         axes.set(xlabel="certified radius", ylabel="cell evaluations", yscale="log")
         axes.legend()
 
@@ -133,9 +125,8 @@ def scatter(
         largest = max(max(pair) for pair in pairs) or 1.0
         axes.plot([0, largest], [0, largest], linewidth=1, color=axes.xaxis.label.get_color())
         axes.plot(*zip(*pairs, strict=True), "o", ms=4, alpha=0.6, color=canvas.COLOURS[1])
-        axes.set(
-            xlabel=canvas.entry(f"radius, {first[0]}"), ylabel=canvas.entry(f"radius, {second[0]}"), aspect="equal"
-        )
+        names = [canvas.entry(f"radius, {run[0]}") for run in (first, second)]
+        axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
 
     caption = f"Certified radii of {len(pairs)} images."
     if change:
