@@ -33,9 +33,11 @@ _STYLE = """
 @media print {
   .deqsmooth { --text: #000; --page: #fff; --faint: #444; --rule: #999; --alarm: #b00020; --alarm-page: #fff;
     font-size: 10pt; }
-  .deqsmooth .wide { overflow-x: visible; } .deqsmooth table { font-size: 8pt; }
-  .deqsmooth th, .deqsmooth td { padding: 0.15rem 0.25rem; } .deqsmooth td { overflow-wrap: anywhere; }
+  .deqsmooth .wide { overflow-x: visible; } .deqsmooth table { font-size: 7pt; }
+  .deqsmooth th, .deqsmooth td { padding: 0.15rem 0 0.15rem 0.4rem; }
+  .deqsmooth th:first-child, .deqsmooth td:first-child { min-width: 4rem; }
   .deqsmooth tr, .deqsmooth figure { break-inside: avoid; }
+  .deqsmooth h2, .deqsmooth caption { break-after: avoid; }
 }
 """
 # A page of its own also has margins, and lines that are not too long.
