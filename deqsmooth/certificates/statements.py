@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -138,8 +139,7 @@ def certified(found: Sequence[Image], at: Sequence[float], alpha: float = 0.05) 
 
 def largest_radius(c: record.Certificate) -> float:
     """A radius that no certificate with these settings exceeds: that of unanimous votes, at the whole alpha."""
-    trials = max(c.looks or (c.num_estimation,))
-    return bounds.radius(bounds.clopper_pearson_lower(trials, trials, c.alpha), c.sigma)
+    return _unanimous(max(c.looks or (c.num_estimation,)), c.alpha, c.sigma)
 
 
 def impossible(found: Sequence[Image]) -> str | None:
@@ -222,6 +222,12 @@ def under(formula: str, c: record.Certificate) -> record.Certificate:
         radius=bounds.radius(p_lower, c.sigma),
         correct=record.is_correct(prediction, c.label),
     )
+
+
+@functools.cache
+def _unanimous(trials: int, alpha: float, sigma: float) -> float:
+    """Radius of unanimous votes, for settings that all images of a run share."""
+    return bounds.radius(bounds.clopper_pearson_lower(trials, trials, alpha), sigma)
 
 
 def _p_lower(c: record.Certificate, num: int = 1, formula: str | None = None) -> float:
