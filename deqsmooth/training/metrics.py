@@ -19,8 +19,8 @@ _LOG = logging.getLogger(__name__)
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
-    A line has `update` and either the metrics of that update or an evaluation after it. Metrics that an update does
-    not have are left out. A number that is not finite, such as the residual of a solve that diverged, is null,
+    A line has `update` and either the metrics of that update or an evaluation after it. Metrics that an update
+    does not have are left out. A number that is not finite, such as the residual of a solve that diverged, is null,
     because JSON has no such numbers.
 
     Args:
