@@ -109,7 +109,7 @@ def _order(path: epath.Path) -> tuple[int, ...]:
 def _formats(folder: epath.Path) -> set[str]:
     """Returns the file formats in which a version is prepared."""
     try:
-        info = json.loads((folder / _INFO).read_text())
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
         # Versions of TFDS without this entry knew one format.
         return {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
     except (OSError, ValueError, AttributeError) as error:
