@@ -64,8 +64,13 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path, *, partial: bool = False
                     raise ValueError(f"{file.name} says of image {index} what a file before it does not")
     lines = {**unreadable, **found}
     with writing.Writer(out, files[0].header, whole) as writer:
-        for index in sorted(lines):
-            writer.write_line(lines[index])
+        try:
+            for index in sorted(lines):
+                writer.write_line(lines[index])
+        except BaseException:
+            # The file is new and not whole; without it, the same command can be given again.
+            pathlib.Path(out).unlink(missing_ok=True)
+            raise
     return Merged(
         len(found),
         None if whole is None else len(whole.images),
