@@ -66,8 +66,13 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path, *, partial: bool = False
     lines = {**unreadable, **found}
     header = functools.reduce(lambda one, other: headers.common(one, other) or one, (x.header for x in files))
     with writing.Writer(out, header, whole) as writer:
-        for index in sorted(lines):
-            writer.write_line(lines[index])
+        try:
+            for index in sorted(lines):
+                writer.write_line(lines[index])
+        except BaseException:
+            # The file is new and not whole; without it, the same command can be given again.
+            pathlib.Path(out).unlink(missing_ok=True)
+            raise
     return Merged(
         len(found),
         None if whole is None else len(whole.images),

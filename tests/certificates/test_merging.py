@@ -1,6 +1,8 @@
 """Merging: the merged file equals that of a single run, and inconsistent files are refused."""
 
 import dataclasses
+import errno
+import os
 import sys
 
 import pytest
@@ -203,3 +205,21 @@ def test_parts_of_different_processors_merge(parts, tmp_path):
     checked = verification.verify(tmp_path / "whole.jsonl")
     assert checked.differences == [] and checked.incomplete is None
     assert checked.header["processor"] is None and checked.header["vector"] is None
+
+
+def test_full_disk_leaves_no_part(shares, tmp_path, main, monkeypatch):
+    whole, paths = shares
+    calls, fsync = [], os.fsync
+
+    def full(file):
+        calls.append(file)
+        if len(calls) == 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    out = tmp_path / "merged.jsonl"
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, errors = main(*paths, "--out", out)
+    assert status == 2 and "No space left on device" in errors and not out.exists()
+    monkeypatch.undo()
+    assert merging.merge(paths, out).num_certificates == 18 and out.read_bytes() == whole.read_bytes()
