@@ -6,21 +6,15 @@ import pathlib
 import sys
 
 import deqsmooth as ds
-from deqsmooth.certificates import jsonl, plan
-from deqsmooth.smoothing import provenance
+from deqsmooth.certificates import jsonl
 
 
 def certify(name, settings, selection, checkpoint, dataset, out) -> list[ds.Certificate]:
     """Returns the certificates of a row; those that its file in `out` lacks are made and appended."""
-    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
-    planned = plan.Plan(selection.indices(len(dataset)))
-    with ds.Writer(out / f"{name.replace(' ', '-').replace(',', '')}.jsonl", header, planned) as writer:
-        left = writer.left()
-        if left:
-            print(f"{name}: {len(left)} images", file=sys.stderr, flush=True)
-            for certificate in ds.certify_dataset(checkpoint, dataset, left, settings):
-                writer.write(certificate)
-        return writer.done
+    print(name, file=sys.stderr, flush=True)
+    path = out / f"{name.replace(' ', '-').replace(',', '')}.jsonl"
+    indices = selection.indices(len(dataset))
+    return list(ds.certify_dataset(checkpoint, dataset, indices, settings, out=path, selection=selection))
 
 
 def texts(folder: pathlib.Path) -> dict[str, str]:

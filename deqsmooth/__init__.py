@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from deqsmooth.certificates.jsonl import read as read
+    from deqsmooth.certificates.plan import Plan as Plan
     from deqsmooth.certificates.record import Certificate as Certificate
     from deqsmooth.certificates.writing import Writer as Writer
     from deqsmooth.config import Selection as Selection
@@ -53,6 +54,7 @@ _HOMES = {
     "Dataset": "data.Dataset",
     "MdeqModel": "config.architecture.MdeqModel",
     "Model": "types.Model",
+    "Plan": "certificates.plan.Plan",
     "ResnetModel": "config.architecture.ResnetModel",
     "Selection": "config.Selection",
     "Smoothing": "config.Smoothing",

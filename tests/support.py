@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import config, data, solvers
-from deqsmooth.certificates import bound, jsonl, plan, record, writing
+from deqsmooth.certificates import bound, jsonl, record
 from deqsmooth.config import serialization
 from deqsmooth.models import base_classifier
-from deqsmooth.smoothing import certification, noise, provenance
+from deqsmooth.smoothing import certification, noise
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
@@ -36,11 +36,8 @@ def write_run(path, checkpoint, settings, stride):
     """A file of certificates of digits, every so many."""
     selection = config.Selection(dataset="digits", stride=stride)
     dataset = data.load("digits")
-    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
-    indices = list(selection.indices(len(dataset)))
-    with writing.Writer(path, header, plan.Plan(indices)) as writer:
-        for certificate in certification.certify_dataset(checkpoint, dataset, indices, settings):
-            writer.write(certificate)
+    indices = selection.indices(len(dataset))
+    list(certification.certify_dataset(checkpoint, dataset, indices, settings, out=path, selection=selection))
     return path
 
 

@@ -98,7 +98,7 @@ def write(path: jsonl.Path, found: Iterable[record.Certificate]) -> None:
         )
         lines.append("\t".join(map(str, values)))
     try:
-        pathlib.Path(path).write_text("\n".join(lines) + "\n")
+        pathlib.Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from None
 

@@ -102,7 +102,7 @@ def text(path: Path) -> str:
     with _readable(path):
         open_file = gzip.open if str(path).endswith(".gz") else open
         with open_file(path, "rb") as file:
-            return _decoded(file.read(_LARGEST_FILE + 1))
+            return _decoded("it", file.read(_LARGEST_FILE + 1))
 
 
 def texts(path: Path) -> Iterator[tuple[str, str]]:
@@ -120,7 +120,7 @@ def texts(path: Path) -> Iterator[tuple[str, str]]:
             content = archive.extractfile(member) if member.name.endswith(".jsonl") else None
             if content is not None:
                 num += 1
-                yield f"{path}/{member.name}", _decoded(content.read(_LARGEST_FILE + 1))
+                yield f"{path}/{member.name}", _decoded(member.name, content.read(_LARGEST_FILE + 1))
     if not num:
         raise ValueError(f"{path} holds no .jsonl file")
 
@@ -213,14 +213,20 @@ def _readable(path: Path) -> Iterator[None]:
         if size > _LARGEST_FILE:
             raise ValueError(f"it has {size:,} bytes; a file has at most {_LARGEST_FILE:,}")
         yield
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+    except tarfile.TarError:
+        raise ValueError(f"cannot read {path}: it is no archive, or a damaged one") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read {path}: {reason}") from None
 
 
-def _decoded(content: bytes) -> str:
+def _decoded(name: Path, content: bytes) -> str:
     if len(content) > _LARGEST_FILE:
-        raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
-    return content.decode()
+        raise ValueError(f"{name} has more than {_LARGEST_FILE:,} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no UTF-8 text, from byte {error.start} on") from None
 
 
 def _line(values: dict[str, Any], schema: int) -> Line:

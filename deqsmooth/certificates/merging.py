@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from deqsmooth.certificates import headers, jsonl, plan, record, verification, writing
@@ -111,29 +111,40 @@ def _check_complete(files: Sequence[verification.Checked], whole: plan.Plan | No
     missing = [index for index in whole.images if index not in there]
     if not missing:
         return
-    reasons = _left_out(files, whole, there)
-    for file in files:
-        own = [index for index in file.missing if index not in there]
-        if own:
-            num = len(file.planned or ())
-            reasons.append(f"{file.name} has {num - len(own)} of {num} images")
+    reasons = "".join(f"; {reason}" for reason in _reasons(files, whole, there))
     raise ValueError(
-        f"{len(missing)} of {len(whole.images)} images are missing ({plan.first(missing)}): "
-        f"{', '.join(reasons)}; {accept}"
+        f"{len(missing)} of {len(whole.images)} images are missing ({plan.first(missing)}){reasons}; {accept}"
     )
 
 
-def _left_out(files: Sequence[verification.Checked], whole: plan.Plan, there: set[int]) -> list[str]:
-    """The shares of the run that no file is of, and the number of images that are missing for that."""
-    given = {one.share for file in files for one in file.file.plans}
-    totals = {total for _, total in given}
-    if len(totals) != 1:
-        return []
+def _reasons(files: Sequence[verification.Checked], whole: plan.Plan, there: set[int]) -> Iterator[str]:
+    """Yields the shares of the run that no file is of, and the files that have too few images.
+
+    Args:
+      files: that are merged.
+      whole: plan of the run.
+      there: images that some file has.
+    """
+    shares: dict[tuple[int, int], str] = {one.share: file.name for file in files for one in file.file.plans}
+    totals = {total for _, total in shares}
+    if len(totals) > 1:
+        for file in files:
+            num = len(file.planned or ())
+            if not there.issuperset(file.missing):
+                yield f"{file.name} has {num - len(file.missing)} of {num} images"
+        return
     (total,) = totals
-    shares = [plan.Plan(whole.images, (number, total)) for number in range(total) if (number, total) not in given]
-    num = len({index for share in shares for index in share.own} - there)
-    if not num:
-        return []
-    names = [str(share.share[0]) for share in shares]
-    listed = f"share {names[0]}" if len(names) == 1 else f"shares {', '.join(names[:-1])} and {names[-1]}"
-    return [f"{listed} of {total} were not given ({num} images)"]
+    left_out, num_left_out = [], 0
+    for number in range(total):
+        own = plan.Plan(whole.images, (number, total)).own
+        num = sum(index not in there for index in own)
+        if num and (number, total) in shares:
+            yield f"{shares[number, total]} has {len(own) - num} of {len(own)} images"
+        elif num:
+            left_out.append(str(number))
+            num_left_out += num
+    if len(left_out) == 1:
+        yield f"share {left_out[0]} of {total} was not given ({num_left_out} images)"
+    elif left_out:
+        names = f"{', '.join(left_out[:-1])} and {left_out[-1]}"
+        yield f"shares {names} of {total} were not given ({num_left_out} images)"

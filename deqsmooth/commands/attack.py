@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import rich.console
 import tyro
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,17 @@ class Flags:
       out: file that the results are appended to; by default a file in `runs/`.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {
+        "which certificates": ("file max_images", ""),
+        "which images": ("data_dir", "download"),
+        "which model": ("checkpoint", ""),
+        "the attack": ("radii target steps restarts draws", "step_size gradient_budget seed"),
+        "the prediction that follows": ("", "num_estimation alpha"),
+        "output": ("out", ""),
+    }
+
     file: tyro.conf.Positional[pathlib.Path]
-    attack: Annotated[config.Attack, flags.Flat] = dataclasses.field(default_factory=config.Attack)
+    attack: Annotated[config.Attack, listing.Flat] = dataclasses.field(default_factory=config.Attack)
     radii: tuple[float, ...] | None = None
     max_images: int | None = None
     checkpoint: pathlib.Path | None = None
@@ -39,10 +49,14 @@ class Flags:
     download: bool = False
     out: pathlib.Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_images is not None:
+            checks.positive(self, "max_images")
+
 
 def main() -> int:
     """Command `deqsmooth-attack`; returns the exit status: 1 if a certificate is refuted."""
-    return commands.run(Flags, run, prog="deqsmooth-attack")
+    return commands.run(Flags, run, prog="deqsmooth-attack", resumes="the same command")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
@@ -50,7 +64,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth import data
     from deqsmooth.certificates import attempts, statements, verification, writing
     from deqsmooth.commands import progress
-    from deqsmooth.config import checks, serialization
+    from deqsmooth.config import serialization
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
     from deqsmooth.smoothing import attacks, provenance

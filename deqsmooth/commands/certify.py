@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import rich.console
 import tyro
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 
 
@@ -37,8 +37,20 @@ class Flags:
         named after the settings.
     """
 
-    selection: Annotated[config.Selection, flags.Flat]
-    smoothing: Annotated[config.Smoothing, flags.Flat]
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir max_images", "split stride start_index download"),
+        "which model": ("checkpoint", "dtype"),
+        "noise and statistics": (
+            "sigma num_estimation alpha",
+            "num_selection looks spending stop_radius stop_gain num_audit alpha_audit bound seed",
+        ),
+        "the solve": ("preset sampler budget", "start solver tolerance warmup_budget reference_budget"),
+        "running it": ("predict", "lanes images_per_batch block share distributed"),
+        "output": ("out", ""),
+    }
+
+    selection: Annotated[config.Selection, listing.Flat]
+    smoothing: Annotated[config.Smoothing, listing.Flat]
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
     predict: bool = False
@@ -50,7 +62,7 @@ class Flags:
 
 def main() -> int:
     """Command `deqsmooth-certify`; returns the exit status."""
-    return commands.run(Flags, run, prog="deqsmooth-certify", preset=preset)
+    return commands.run(Flags, run, prog="deqsmooth-certify", resumes="the same command", preset=preset)
 
 
 def preset(name: str) -> Flags:
@@ -66,7 +78,6 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth import data
     from deqsmooth.certificates import plan, record, statements, writing
     from deqsmooth.commands import predict, progress, shares
-    from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
     from deqsmooth.smoothing import certification, cost, inputs, layout, provenance
@@ -79,18 +90,13 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         return predict.run(selection, settings, share, console, folder=folder, out=out, download=download)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
     checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, settings.sigma)
+    settings = certification.recommended(checkpoint, settings)
     chosen = selection.indices(len(dataset))
     indices = share.of(chosen)
     image = inputs.first_usable(checkpoint, dataset, chosen, settings)
+    dataset.check_classes(certification.check(checkpoint, settings, image))
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
-    classes = getattr(checkpoint.model, "num_classes")  # noqa
-    checks.holds(
-        dataset.num_classes <= classes,
-        "dataset",
-        f"{selection.dataset}, with {dataset.num_classes} classes",
-        f"one of at most {classes} classes, the number of classes of the model",
-    )
-    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
+    header = provenance.header(checkpoint, selection, settings, dataset, image.shape)
     out = arguments.out or pathlib.Path(
         "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
@@ -100,6 +106,9 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         console.print(
             f"{share.prefix()}{len(indices)} images of {selection.dataset}, {len(writer.done)} done, to {out}"
         )
+        trained = checkpoint.training
+        if trained is not None and trained.sigma != settings.sigma:
+            console.print(f"the model was trained at sigma {trained.sigma:g}; this is sigma {settings.sigma:g}")
         resolved = layout.resolve(settings)
         console.print(terminal.limits(resolved, checkpoint.solves))
         unreadable: list[record.Unreadable] = []
@@ -114,7 +123,14 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
                 programs = certification.prepare(checkpoint, settings, image.shape, len(left))
                 console.print(terminal.time_needed(cost.seconds(programs, image), len(left)))
                 coming = certification.certify_dataset(
-                    checkpoint, dataset, left, settings, programs, on_unreadable=write_unreadable
+                    checkpoint,
+                    dataset,
+                    left,
+                    settings,
+                    programs=programs,
+                    on_unreadable=write_unreadable,
+                    # It was made above.
+                    skip_soundness_check=True,
                 )
                 progress.follow(coming, writer, len(indices), console)
         finally:

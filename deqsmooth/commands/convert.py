@@ -6,12 +6,13 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import rich.console
 import rich.table
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 from deqsmooth.config import architecture
 
@@ -24,12 +25,19 @@ class Flags:
     """Convert a PyTorch checkpoint into a model of this package.
 
     Attributes:
-      file: `.pth.tar` file with a state dict, alone or as `state_dict` (needs PyTorch); or `.npz` file of one.
+      file: PyTorch file with a state dict, alone or as `state_dict`, `model_state_dict`, `model` or `net` (needs
+        PyTorch); or `.npz` file of one.
       out: folder that the model is written to.
       preset: name of the model, whose size the other flags then change.
       model: size of the model.
       check: file of recorded outputs of the PyTorch model; the converted model must reproduce them.
     """
+
+    GROUPS: ClassVar[listing.Groups] = {
+        "which file": ("file check", ""),
+        "which model": ("preset", "model"),
+        "output": ("out", ""),
+    }
 
     file: tyro.conf.Positional[pathlib.Path]
     out: pathlib.Path
@@ -55,19 +63,25 @@ def _preset(name: str) -> Flags:
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Converts the checkpoint, compares its outputs if a file of outputs is given, and saves the model."""
-    from deqsmooth.models import checkpoints, classifiers, parity, pytorch
+    from deqsmooth.models import checkpoints, classifiers, parity, pytorch, state_dicts
 
     checkpoints.check_place(arguments.out)
-    variables = pytorch.convert(pytorch.read(arguments.file), arguments.model)
+    vectors = None if arguments.check is None else state_dicts.read(arguments.check)
+    variables, size = pytorch.convert(state_dicts.read(arguments.file), arguments.model)
+    source = "the flags" if size is arguments.model else "the file"
+    console.print(f"input normaliser of {source}: mean {_list(size.mean)}, standard deviation {_list(size.std)}")
     failed = []
-    if arguments.check is not None:
-        found = parity.compare(variables, arguments.model, pytorch.read(arguments.check))
+    if vectors is not None:
+        found = parity.compare(variables, size, vectors)
         console.print(_comparisons(found))
         failed = [comparison.quantity for comparison in found if not comparison.passed]
     if failed:
-        print(f"error: {len(failed)} quantities exceed their error limit: {', '.join(failed)}", file=sys.stderr)
+        print(f"error: beyond the limits of their errors: {', '.join(failed)}", file=sys.stderr)
         return 1
-    checkpoints.save(arguments.out, classifiers.of_size(arguments.model, variables))
+    try:
+        checkpoints.save(arguments.out, classifiers.of_size(size, variables))
+    except OSError as error:
+        raise ValueError(f"cannot write {arguments.out}: {error.strerror or error}") from None
     console.print(f"model: {arguments.out}")
     return 0
 
@@ -81,3 +95,7 @@ def _comparisons(found: Sequence[parity.Comparison]) -> rich.table.Table:
         verdict = "passed" if comparison.passed else "FAILED"
         shown.add_row(comparison.quantity, f"{comparison.error:.1e}", f"{comparison.limit:g}", verdict)
     return shown
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -190,7 +190,7 @@ def _run_row(
 def _certify(context: _Context, checkpoint: classifiers.Classifier, settings: config.Smoothing) -> pathlib.Path:
     """Certifies a row; returns its file, which is named after its settings so that experiments share rows."""
     selection, dataset = context.selection, context.dataset
-    header = provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
+    header = provenance.header(checkpoint, selection, settings, dataset, dataset[0][0].shape)
     path = (
         context.request.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     )
@@ -224,5 +224,7 @@ def _measure(
     if not file.exists():
         num_images = len(context.selection.indices(len(context.dataset)))
         programs = certification.prepare(checkpoint, settings, context.dataset[0][0].shape, num_images)
-        file.write_text(json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n")
+        file.write_text(
+            json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n", encoding="utf-8"
+        )
     return file

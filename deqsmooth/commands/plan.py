@@ -6,14 +6,14 @@ import dataclasses
 import pathlib
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import rich.console
 import rich.table
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 from deqsmooth.statistics import bounds
 
@@ -34,7 +34,14 @@ class Flags:
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
     """
 
-    planning: Annotated[config.Planning, flags.Flat]
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir", "split download"),
+        "which model": ("checkpoint", "dtype"),
+        "noise and statistics": ("radius sigma alpha max_samples", "slack"),
+        "the pilot": ("pilot_images", "pilot_samples pilot_audit seed"),
+    }
+
+    planning: Annotated[config.Planning, listing.Flat]
     dataset: str = "digits"
     data_dir: str | None = None
     split: str | None = None

@@ -44,27 +44,29 @@ def run(
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=download)
     checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma)
     indices = share.of(selection.indices(len(dataset)))
-    prediction.check(settings)
+    settings = prediction.voting(checkpoint, settings)
     image = inputs.first_usable(checkpoint, dataset, indices, settings)
+    dataset.check_classes(certification.check(checkpoint, settings, image))
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
-    programs = certification.prepare(checkpoint, settings, image.shape, len(indices))
-    header = predictions.header(
-        provenance.header(checkpoint, selection, settings, dataset.identity, num_images=len(dataset))
-    )
+    header = predictions.header(provenance.header(checkpoint, selection, settings, dataset, image.shape))
     out = out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)
-    with writing.Lines(out, header, predictions.read) as file, progress.bar(console) as shown:
+    with writing.Lines(out, header, predictions.read) as file:
         found = file.done
         done = {one.index for one in found}
         left = [index for index in indices if index not in done]
-        progress.begin(shown, "", len(indices), len(found))
-        for begin in range(0, len(left), _IMAGES):
-            chosen = left[begin : begin + _IMAGES]
-            images, labels = dataset.take(chosen)
-            predicted = prediction.predict(checkpoint, images, settings, indices=chosen, programs=programs)
-            for index, label, one in zip(chosen, labels.tolist(), predicted, strict=True):
-                file.write(predictions.Prediction(index, label, one.label, one.counts))
-                progress.advance(shown, _accuracy(found))
+        programs = certification.prepare(checkpoint, settings, image.shape, len(indices)) if left else None
+        with progress.bar(console) as shown:
+            progress.begin(shown, "", len(indices), len(found))
+            for begin in range(0, len(left), _IMAGES):
+                chosen = left[begin : begin + _IMAGES]
+                images, labels = dataset.take(chosen)
+                predicted = prediction.predict(
+                    checkpoint, images, settings, indices=chosen, programs=programs, skip_soundness_check=True
+                )
+                for index, label, one in zip(chosen, labels.tolist(), predicted, strict=True):
+                    file.write(predictions.Prediction(index, label, one.label, one.counts))
+                    progress.advance(shown, _accuracy(found))
     console.print(f"{share.prefix()}{_accuracy(found)}, to {out}")
     return 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
+from typing import ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,15 @@ class Flags:
       out: file that certificates are appended to; by default a file in `runs/` named after the settings.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {
+        "which certificates": ("file", ""),
+        "which images": ("data_dir", "download"),
+        "which models": ("checkpoint before", "dtype"),
+        "statistics": ("num_pairs", "alpha_pairs"),
+        "the solve of the new network": ("budget start", "solver tolerance"),
+        "output": ("out", ""),
+    }
+
     file: tyro.conf.Positional[pathlib.Path]
     checkpoint: pathlib.Path | None = None
     before: pathlib.Path | None = None
@@ -45,10 +58,19 @@ class Flags:
     download: bool = False
     out: pathlib.Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("budget", "num_pairs"):
+            if getattr(self, name) is not None:
+                checks.positive(self, name)
+        for name in ("tolerance", "alpha_pairs"):
+            value = getattr(self, name)
+            if value is not None:
+                checks.holds(0 < value < math.inf, name, value, "positive and finite")
+
 
 def main() -> int:
     """Command `deqsmooth-recertify`; returns the exit status."""
-    return commands.run(Flags, run, prog="deqsmooth-recertify")
+    return commands.run(Flags, run, prog="deqsmooth-recertify", resumes="the same command")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
@@ -73,7 +95,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     pairs = {"num_pairs": arguments.num_pairs, "alpha_pairs": arguments.alpha_pairs}
     settings = recertification.settings_after(source.settings, **change, **pairs)
     header = provenance.header(
-        after, selection, settings, dataset.identity, source.header, num_images=len(dataset)
+        after, selection, settings, dataset, dataset[source.found[0].index][0].shape, before=source.header
     )
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-again-{header['sha256'][:8]}.jsonl")
     planned = plan.Plan(sorted(certificate.index for certificate in source.found))

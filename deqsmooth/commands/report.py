@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from typing import ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 
 
@@ -23,8 +25,14 @@ class Flags:
       out: folder that the page is written to.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {"which files": ("files", ""), "output": ("out", "")}
+
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path = pathlib.Path("report")
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("no file of certificates is given")
 
 
 def main() -> int:

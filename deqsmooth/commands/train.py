@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import rich.console
 import tyro
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import flags, listing
 from deqsmooth.commands import main as commands
 
 
@@ -31,7 +31,25 @@ class Flags:
         MPI and Kubernetes are detected. All processes must share the folder.
     """
 
-    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], flags.Flat] = dataclasses.field(
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir test_data", "held_out download"),
+        "which model": ("preset", "dtype model"),
+        "noise and loss": (
+            "sigma",
+            "loss loss_weight draws adversarial_radius adversarial_steps adversarial_epochs jacobian_weight "
+            "jacobian_frequency jacobian_budget jacobian_increment jacobian_interval jacobian_epochs",
+        ),
+        "optimisation": (
+            "epochs batch_size learning_rate",
+            "optimiser final_learning_rate warmup weight_decay clip_norm accumulation rematerialise "
+            "pretraining_epochs pretraining_budget pretraining_jacobian_weight",
+        ),
+        "the solve": ("budget", "solver gradient gradient_budget reference_budget"),
+        "running it": ("phase resume", "evaluation_interval seed distributed"),
+        "output": ("workdir", ""),
+    }
+
+    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], listing.Flat] = dataclasses.field(
         default_factory=config.Training
     )
     phase: Literal["model", "start"] = "model"
@@ -61,7 +79,22 @@ class StartFlags:
         MPI and Kubernetes are detected. All processes must share the folder.
     """
 
-    settings: Annotated[config.StartTraining, flags.Flat] = dataclasses.field(default_factory=config.StartTraining)
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir test_data", "held_out download"),
+        "which model": ("checkpoint fine_tune", "dtype network"),
+        "noise and loss": ("sigma", "distance_weight"),
+        "optimisation": (
+            "preset epochs batch_size learning_rate",
+            "optimiser final_learning_rate warmup weight_decay clip_norm accumulation",
+        ),
+        "the solve": ("budget", "solver reference_budget"),
+        "running it": ("phase resume", "evaluation_interval seed distributed"),
+        "output": ("workdir", ""),
+    }
+
+    settings: Annotated[config.StartTraining, listing.Flat] = dataclasses.field(
+        default_factory=config.StartTraining
+    )
     phase: Literal["start"] = "start"
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
@@ -75,8 +108,16 @@ class StartFlags:
 def main() -> int:
     """Command `deqsmooth-train`; returns the exit status."""
     if flags.value_of("--phase") == "start":
-        return commands.run(StartFlags, run_start, prog="deqsmooth-train", preset=_start_preset)
-    return commands.run(Flags, run, prog="deqsmooth-train", preset=_preset)
+        return commands.run(
+            StartFlags,
+            run_start,
+            prog="deqsmooth-train",
+            resumes="the same command with --resume",
+            preset=_start_preset,
+        )
+    return commands.run(
+        Flags, run, prog="deqsmooth-train", resumes="the same command with --resume", preset=_preset
+    )
 
 
 def _preset(name: str) -> Flags:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import pathlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 from deqsmooth.config import checks
 
@@ -33,18 +36,30 @@ class Flags:
       files: files of certificates, attacks or predictions, also compressed (`.gz`), and archives (`.tar.gz`).
       replay: number of certificates of each file whose samples are drawn and classified again, with the model.
       checkpoint: for replay: folder of the model; by default the shipped model for the data set and sigma.
+      model: for replay, instead of a checkpoint: `module:name` of a classifier of your own, or of a function
+        without arguments that returns one. The module is imported, and so its code is run.
       data_dir: for replay: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
     """
+
+    GROUPS: ClassVar[listing.Groups] = {
+        "which files": ("files", ""),
+        "sampling again": ("replay checkpoint data_dir", ""),
+    }
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     replay: int = 0
     checkpoint: pathlib.Path | None = None
+    model: str | None = None
     data_dir: str | None = None
 
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("no file of certificates is given")
         checks.holds(self.replay >= 0, "replay", self.replay, "at least 0")
+        if self.model is not None:
+            checks.holds(self.model.count(":") == 1, "model", self.model, "module:name")
+            checks.holds(self.checkpoint is None, "model", self.model, "left out with --checkpoint")
+            checks.holds(self.replay > 0, "replay", self.replay, "at least 1 with --model")
 
 
 def main() -> int:
@@ -133,19 +148,40 @@ def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:
     import numpy as np
 
     from deqsmooth import data, devices
-    from deqsmooth.models import checkpoints
+    from deqsmooth.models import checkpoints, classifiers
     from deqsmooth.smoothing import replay
 
     devices.start()
     selection = checked.selection
     dataset = data.load(selection.dataset, selection.split, arguments.data_dir)
-    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, checked.settings.sigma)
-    return replay.replay(
+    if arguments.model is not None:
+        classifier = classifiers.classifier(_imported(arguments.model))
+    else:
+        classifier = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, checked.settings.sigma)
+    found = replay.replay(
         checked.header,
         checked.found,
         checked.settings,
-        checkpoint,
+        classifier,
         dataset,
         arguments.replay,
         np.random.default_rng(),
     )
+    return [message for _, message in found]
+
+
+def _imported(name: str) -> Any:
+    """The classifier `module:name`, from the current folder or an installed package.
+
+    Raises:
+      ValueError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+        takes_nothing = inspect.isfunction(found) and not inspect.signature(found).parameters
+        return found() if takes_nothing else found
+    except Exception as error:
+        # The module is the caller's own, and its code raises whatever it likes.
+        raise ValueError(f"--model {name} cannot be imported: {type(error).__name__}: {error}") from error

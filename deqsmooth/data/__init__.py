@@ -1,8 +1,19 @@
 """Data sets: splits of images and labels with random access, training batches, and the rules of their contents."""
 
+from deqsmooth.data.arrays import of as of_arrays
 from deqsmooth.data.batching import batches
-from deqsmooth.data.contents import check_images, check_labels
+from deqsmooth.data.contents import check_images, check_indices, check_labels
 from deqsmooth.data.dataset import Dataset, Pair, Pairs
 from deqsmooth.data.loading import load
 
-__all__ = ["Dataset", "Pair", "Pairs", "batches", "check_images", "check_labels", "load"]
+__all__ = [
+    "Dataset",
+    "Pair",
+    "Pairs",
+    "batches",
+    "check_images",
+    "check_indices",
+    "check_labels",
+    "load",
+    "of_arrays",
+]

@@ -1,18 +1,75 @@
-"""Data sets of users: an `.npz` file of images and labels."""
+"""Data sets of users: arrays of images and labels, in memory or in an `.npz` file."""
 
 from __future__ import annotations
 
 import hashlib
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from deqsmooth.config import checks
 from deqsmooth.data import contents, dataset, transforms
 
 _LARGEST = 2**34
 _NEEDED = "a .npz file with the arrays 'images' and 'labels'"
+
+
+def of(
+    images: npt.ArrayLike, labels: npt.ArrayLike | None = None, indices: npt.ArrayLike | None = None
+) -> dataset.Dataset:
+    """Makes a data set of arrays.
+
+    Args:
+      images: uint8, or floating point in [0, 1] [num, height, width, channels]. An image with a pixel that breaks
+        the rule is refused when it is read.
+      labels: classes, integers from 0 [num]; None if they are not known, as no training allows.
+      indices: numbers by which the images are asked for, integers from 0 [num]; by default 0, 1, ...
+
+    Raises:
+      ValueError: type or shape break the rule, or there are not as many labels or indices as images.
+
+    Example:
+      >>> dataset = of(np.zeros((2, 8, 8, 1)), [3, 4])
+      >>> len(dataset), dataset[1][1], dataset.num_classes
+      (2, 4, 5)
+    """
+    images = np.asarray(images)
+    contents.check_form(images)
+    places = np.arange(len(images)) if indices is None else contents.check_indices(indices, len(images))
+    classes = None if labels is None else contents.check_labels(labels, len(images))
+    digest = hashlib.sha256()
+    for array in (images, classes, places if indices is not None else None):
+        if array is not None:
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return dataset.Dataset(
+        _Arrays(images, classes, places.tolist()),
+        1 if classes is None else int(classes.max()) + 1,
+        f"sha256:{digest.hexdigest()}",
+        contents.to_float,
+        transforms.stack,
+        classes,
+    )
+
+
+class _Arrays:
+    """Pairs of arrays, each under its index."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, places: Sequence[int]) -> None:
+        self._images, self._labels = images, labels
+        self._rows = {place: row for row, place in enumerate(places)}
+
+    def __len__(self) -> int:
+        return max(self._rows) + 1
+
+    def __getitem__(self, index: int) -> dataset.Pair:
+        if index not in self._rows:
+            raise IndexError(f"there is no image {index}")
+        row = self._rows[index]
+        return self._images[row], None if self._labels is None else int(self._labels[row])
 
 
 def load(path: str | None, *, check_all: bool = False) -> dataset.Dataset:
@@ -31,17 +88,13 @@ def load(path: str | None, *, check_all: bool = False) -> dataset.Dataset:
         raise ValueError(f"data set arrays needs --data-dir FILE.npz, {_NEEDED}")
     images, labels = _read(path)
     try:
-        contents.check_form(images)
-        labels = contents.check_labels(labels, len(images))
+        made = of(images, labels)
         unusable = contents.unusable(images)
         if unusable.any() if check_all else unusable.all():
             contents.check_images(images)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    pairs = list(zip(images, labels.tolist(), strict=True))
-    identity = f"sha256:{hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}"
-    num_classes = int(labels.max()) + 1
-    return dataset.Dataset(pairs, num_classes, identity, contents.to_float, transforms.stack, labels)
+    return made
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray]:

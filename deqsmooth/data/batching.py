@@ -35,7 +35,7 @@ def batches(
       Images [batch_size / num_shards, height, width, channels] and labels [batch_size / num_shards].
 
     Raises:
-      ValueError: if `num_shards` does not divide `batch_size`.
+      ValueError: if `num_shards` does not divide `batch_size`, or an image cannot be read.
     """
     checks.holds(
         batch_size % num_shards == 0,
@@ -44,7 +44,7 @@ def batches(
         f"a multiple of the number of processes, {num_shards}",
     )
     # Grain cannot divide an endless stream into batches of one.
-    stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat(_FOR_EVER // len(dataset))
+    stream = grain.MapDataset.source(_Stored(dataset)).seed(seed).shuffle().repeat(_FOR_EVER // len(dataset))
     stream = stream.batch(batch_size // num_shards, batch_fn=list).random_map(_Augment(dataset.augment))
     mine = stream.slice(slice(first * num_shards + shard, None, num_shards))
     options = grain.ReadOptions(num_threads=_num_threads(), prefetch_buffer_size=_PREFETCHED)
@@ -54,6 +54,22 @@ def batches(
 def _num_threads() -> int:
     """Returns the number of reader threads: half of the cores, so that the others serve the devices."""
     return min(max((os.cpu_count() or 1) // 2, 1), _PREFETCHED)
+
+
+class _Stored:
+    """The stored images of a data set, as a source of Grain; says which one cannot be read."""
+
+    def __init__(self, dataset: splits.Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> splits.Pair:
+        try:
+            return self._dataset.stored(index)
+        except ValueError as error:
+            raise ValueError(f"image {index} {error}") from error
 
 
 class _Augment(grain.transforms.RandomMap):

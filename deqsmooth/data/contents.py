@@ -60,6 +60,24 @@ def check_labels(labels: npt.ArrayLike, num_images: int, num_classes: int | None
     return array.astype(np.int64)
 
 
+def check_indices(indices: npt.ArrayLike, num_images: int) -> np.ndarray:
+    """Returns indices of images in their data set as int64 [num_images].
+
+    Raises:
+      ValueError: they are no integers from 0, there are not as many as images, or one is there twice.
+    """
+    array = _array("indices", indices)
+    if array.shape != (num_images,) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        raise ValueError(
+            f"indices are {array.dtype} of shape {array.shape}; they must be integers from 0, one for each of the "
+            f"{num_images} images"
+        )
+    ordered, counts = np.unique(array, return_counts=True)
+    if counts.max() > 1:
+        raise ValueError(f"indices has {ordered[counts.argmax()]} {counts.max()} times; each image has its own")
+    return array.astype(np.int64)
+
+
 def check_form(images: np.ndarray, shape: tuple[int, ...] | None = None) -> None:
     """Raises `ValueError` unless type and shape are those of images; see `check_images`. Reads no pixels."""
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):

@@ -11,8 +11,8 @@ import numpy as np
 from deqsmooth.config import checks
 from deqsmooth.data import contents
 
-Pair = tuple[np.ndarray, int]
-"""A stored image and its label."""
+Pair = tuple[np.ndarray, int | None]
+"""A stored image and its label; None if it is not known."""
 Augment = Callable[[Sequence[np.ndarray], np.random.Generator], np.ndarray]
 """(stored images, random generator) -> augmented images [num, height, width, channels]."""
 
@@ -49,27 +49,42 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> Pair:
         """Returns the image with an index, and its label.
 
         Raises:
           IndexError: if the index is out of range.
           ValueError: if the image cannot be read, or has a pixel that is no number in [0, 1].
         """
+        image, label = self.stored(index)
+        return self.prepare(image), label
+
+    def stored(self, index: int) -> Pair:
+        """Returns the stored image with an index, and its label.
+
+        Raises:
+          IndexError: if the index is out of range.
+          ValueError: if the image cannot be read.
+        """
         try:
-            image, label = self.source[index]
+            return self.source[index]
         except (IndexError, MemoryError):
             raise
         except Exception as error:
             # Decoders and storage raise exceptions of many types.
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"cannot be read: {type(error).__name__}: {reason}") from error
-        return self.prepare(image), label
 
     def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Returns images [num, height, width, channels], float32, and labels [num], int32, of indices."""
         images, labels = zip(*(self[int(index)] for index in indices), strict=True)
+        if None in labels:
+            raise ValueError("the labels of the images are not known")
         return np.stack(images), np.asarray(labels, np.int32)
+
+    def images(self, indices: Iterable[int]) -> np.ndarray:
+        """Returns images [num, height, width, channels], float32, of indices."""
+        return np.stack([self[int(index)][0] for index in indices])
 
     def check_classes(self, num_classes: int) -> None:
         """Raises `ValueError` unless the labels are classes of a model with so many classes."""

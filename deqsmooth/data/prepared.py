@@ -66,7 +66,7 @@ def load(name: str, split: str, data_dir: str | None, *, download: bool = False)
             f"  {_INSTALL} && tfds convert_format --dataset_version_dir={shlex.quote(str(folder))} "
             "--out_file_format=array_record"
         )
-    return _dataset(name, full_name, split, folder)
+    return _dataset(name, split, root, folder)
 
 
 def _root(data_dir: str | None) -> epath.Path:
@@ -155,7 +155,7 @@ def _prepare(full_name: str, root: epath.Path) -> None:
         raise ValueError(f"data set {full_name} cannot be prepared: {_reason(error)}") from error
 
 
-def _dataset(name: str, full_name: str, split: str, folder: epath.Path) -> dataset.Dataset:
+def _dataset(name: str, split: str, root: epath.Path, folder: epath.Path) -> dataset.Dataset:
     import tensorflow_datasets as tfds
 
     try:
@@ -163,7 +163,9 @@ def _dataset(name: str, full_name: str, split: str, folder: epath.Path) -> datas
             builder = tfds.builder_from_directory(folder)
         else:
             # Prepared by an old version of TFDS, so that only the set's own code knows its features.
-            builder = tfds.builder(f"{full_name.partition(':')[0]}:{folder.name}", data_dir=folder.parents[1])
+            builder = tfds.builder(f"{folder.parent.relative_to(root)}:{folder.name}", data_dir=root)
+            chosen = min(_formats(folder) & _RANDOM_ACCESS)
+            builder.info.set_file_format(chosen, override=True, override_if_initialized=True)
         info = builder.info
         image, label = _keys(name, info)
         source = builder.as_data_source(split=split)
@@ -215,9 +217,9 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             f"data set {name} is no set of images with one class each; it has {has or 'no features'}"
         )
     found = features[image]
-    if np.dtype(found.dtype) != np.uint8 or found.shape[-1] is None:
+    if np.dtype(found.np_dtype) != np.uint8 or found.shape[-1] is None:
         raise _UnfitError(
-            f"images of data set {name} are {np.dtype(found.dtype)} of shape {found.shape}; they must be "
+            f"images of data set {name} are {np.dtype(found.np_dtype)} of shape {found.shape}; they must be "
             "uint8, with a fixed number of channels"
         )
     if not features[label].num_classes:

@@ -63,21 +63,18 @@ def write(
         body.append("The published SRS rows rest on the formula that is not valid.")
     finding = folder / _FINDING
     if finding.exists():
-        body.append(f"## Finding\n\n{finding.read_text().strip()}")
+        body.append(f"## Finding\n\n{finding.read_text(encoding='utf-8').strip()}")
     body.append(_provenance(command, groups, checked, folder))
     page = folder / "README.md"
     folder.mkdir(parents=True, exist_ok=True)
     for file, figure in pictures.items():
         (folder / file).write_bytes(figure.png)
-    page.write_text("\n\n".join(text.strip() for text in body) + "\n")
+    page.write_text("\n\n".join(text.strip() for text in body) + "\n", encoding="utf-8")
     return page
 
 
 def _verified(path: pathlib.Path) -> verification.Checked:
-    checked = verification.verify(path)
-    if checked.differences:
-        raise ValueError(f"{checked.differences[0]}; a page needs files that verify")
-    return checked
+    return verification.verify(path).must_hold("a page needs files that verify")
 
 
 def _provenance(

@@ -203,7 +203,7 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
     for path, file in zip(row.attacks, files, strict=True):
         if file.header["certificates"] != checked.header["sha256"]:
             raise ValueError(f"{path} has attacks on other certificates than those of {row.path}")
-        differences = attempts.differences(file)
+        differences = attempts.differences(file, checked.found)
         if differences:
             raise ValueError(f"{path}, {differences[0]}; a page needs files that verify")
     at = file.header["radii"]
@@ -228,7 +228,7 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
 
 def _memory(group: Sequence[Row]) -> tables.Table:
     """Memory that XLA reserves on a device for the compiled programs of each row."""
-    read = {row.name: json.loads(row.memory.read_text())["bytes"] for row in group if row.memory}
+    read = {row.name: json.loads(row.memory.read_text(encoding="utf-8"))["bytes"] for row in group if row.memory}
     phases = list(dict.fromkeys(phase for sizes in read.values() for phase in sizes))
     lines = [
         (name, *(f"{sizes[phase] / 2**20:.1f}" if phase in sizes else "" for phase in phases))

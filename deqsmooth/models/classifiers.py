@@ -10,7 +10,7 @@ import functools
 import hashlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -144,8 +144,22 @@ def of_size(
     """
     name = next(name for name, kind in architecture.MODELS.items() if type(size) is kind)
     variables = _to_numpy(variables)
-    digest = _digest(serialization.digest(serialization.to_json(size)), variables)
-    return Classifier(models.build(size), variables, digest, name, size, training, start_training)
+    sha256 = _digest(serialization.digest(serialization.to_json(size)), variables)
+    return Classifier(models.build(size), variables, sha256, name, size, training, start_training)
+
+
+def digest(given: Classifier, image_shape: Sequence[int]) -> str:
+    """The SHA-256 of a classifier, hexadecimal, with the arrays that its function captures.
+
+    Args:
+      given: the classifier.
+      image_shape: [H, W, C] of its images.
+    """
+    if not isinstance(given.model, types.Function):
+        return given.sha256
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    captured = jax.make_jaxpr(given.model.apply)(given.variables, images).consts
+    return _digest(given.sha256, [x for x in captured if hasattr(x, "dtype")]) if captured else given.sha256
 
 
 def _made(model: types.Model | types.Explicit | types.Function, variables: Any, name: str) -> Classifier:
@@ -276,10 +290,11 @@ def _to_numpy(variables: Any) -> Any:
 
 def _digest(name: str, variables: Any) -> str:
     """The SHA-256 of a name and of variables, hexadecimal."""
-    digest = hashlib.sha256(name.encode())
+    found = hashlib.sha256(name.encode())
     for key, x in jax.tree_util.tree_leaves_with_path(variables):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = np.asarray(jax.random.key_data(x))
-        digest.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
-        digest.update(np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()
+            x = jax.random.key_data(x)
+        x = np.asarray(x)
+        found.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
+        found.update(np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()

@@ -16,7 +16,7 @@ import numpy as np
 
 from deqsmooth import models, solvers, types
 from deqsmooth.config import architecture
-from deqsmooth.models import base_classifier, starts
+from deqsmooth.models import base_classifier, pytorch, starts
 
 _RUN = re.compile(r"logits_(?:(?P<warm>warm_x2)_)?(?P<solver>anderson|broyden|naive)_(?P<budget>\d+)$")
 _CELL_LIMIT = 1e-5
@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
 
 def compare(
     variables: types.Variables,
-    size: architecture.MdeqModel | architecture.ResnetModel,
+    size: pytorch.Convertible,
     vectors: Mapping[str, np.ndarray],
 ) -> list[Comparison]:
     """Compares outputs of a model with recorded outputs.
@@ -64,7 +64,7 @@ def compare(
     """
     if isinstance(size, architecture.ResnetModel):
         apply = jax.jit(models.build(size).apply, static_argnums=2)
-        return _logits("logits", apply(variables, _nhwc(_get(vectors, "x")), False)[0], vectors)
+        return _logits("logits", apply(variables, _images("x", size, vectors), False)[0], vectors)
     return _compare_mdeq(variables, size, vectors)
 
 
@@ -73,9 +73,12 @@ def _compare_mdeq(
 ) -> list[Comparison]:
     """Compares the injection, one cell evaluation, the readout and every recorded solver run."""
     model = models.build(size)
-    images = {name: jnp.asarray(_nhwc(_get(vectors, name))) for name in ("x", "x1", "x2")}
-    state = tuple(jnp.asarray(_nhwc(_get(vectors, f"zrand_{i}"))) for i in range(len(size.channels)))
+    images = {name: jnp.asarray(_images(name, size, vectors)) for name in ("x", "x1", "x2")}
+    if images["x1"].shape != images["x2"].shape:
+        raise ValueError(f"x1 has shape {vectors['x1'].shape} and x2 {vectors['x2'].shape}; they must be the same")
     u, _ = jax.jit(model.inject)(variables, images["x"], None)
+    shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(model.initial_state, u))]
+    state = tuple(jnp.asarray(_recorded(f"zrand_{i}", shape, vectors)) for i, shape in enumerate(shapes))
     after = jax.jit(model.cell)(model.bind(variables), state, u)
     found = [_relative("injection_0", u.features, vectors)]
     found += [_relative(f"f_{i}", x, vectors) for i, x in enumerate(after)]
@@ -106,8 +109,35 @@ def _compare_mdeq(
 
 def _get(vectors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in vectors:
-        raise ValueError(f"the recorded outputs have no array {name!r}")
+        has = ", ".join(sorted(vectors)[:20]) or "none"
+        raise ValueError(f"the recorded outputs have no array {name!r}; their arrays: {has}")
+    if not np.issubdtype(vectors[name].dtype, np.floating):
+        raise ValueError(f"recorded array {name!r} is {vectors[name].dtype}; it must be floating point")
     return vectors[name]
+
+
+def _images(name: str, size: pytorch.Convertible, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Recorded images [num, height, width, channels], if they are of the model's size."""
+    images = _get(vectors, name)
+    height, width, channels = size.image_shape
+    if images.ndim != 4 or not len(images) or images.shape[1:] != (channels, height, width):
+        more = ""
+        if images.ndim == 4 and images.shape[1] == channels:
+            more = f"; --model.image-shape {images.shape[2]},{images.shape[3]},{channels} changes it"
+        raise ValueError(
+            f"recorded images {name!r} have shape {images.shape}; the model takes [num, {channels}, {height}, "
+            f"{width}]{more}"
+        )
+    return _nhwc(images).astype(np.float32)
+
+
+def _recorded(name: str, shape: tuple[int, ...], vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A recorded state [num, height, width, channels], if it has the shape that the model computes."""
+    theirs = _get(vectors, name)
+    if theirs.ndim != 4 or _nhwc(theirs).shape != shape:
+        num, height, width, channels = shape
+        raise ValueError(f"{name} has shape {theirs.shape}; it must have shape {(num, channels, height, width)}")
+    return _nhwc(theirs).astype(np.float32)
 
 
 def _nhwc(x: np.ndarray) -> np.ndarray:
@@ -121,7 +151,7 @@ def _difference(name: str, ours: jax.Array, theirs: np.ndarray) -> np.ndarray:
 
 
 def _relative(name: str, ours: jax.Array, vectors: Mapping[str, np.ndarray]) -> Comparison:
-    theirs = _nhwc(_get(vectors, name))
+    theirs = _recorded(name, ours.shape, vectors)
     return Comparison(name, _difference(name, ours, theirs).max() / np.sqrt(np.mean(theirs**2)), _CELL_LIMIT)
 
 

@@ -1,112 +1,81 @@
 """Conversion of PyTorch checkpoints: takes a state dict as numpy arrays, gives variables of `models.build(size)`.
 
-The names of the arrays follow from the size of the model. Only `read` needs PyTorch, for PyTorch files.
+The names of the arrays follow from the size of the model.
 """
 
 from __future__ import annotations
 
-import os
-import pathlib
-import pickle
+import dataclasses
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from deqsmooth import models, types
-from deqsmooth.config import architecture, checks
-from deqsmooth.models import checkpoints
+from deqsmooth.config import architecture
+from deqsmooth.models import state_dicts
 
+Convertible = architecture.MdeqModel | architecture.ResnetModel
+"""Sizes of the families that have a PyTorch counterpart."""
 _Path = tuple[str, ...]
-_UNUSED = "num_batches_tracked"
-# `module.` comes from DataParallel, and `1.` from a normalisation layer in front of the network (Cohen et al.'s
-# code).
-_PREFIX = re.compile(r"(module\.)?(1\.)?(module\.)?")
+_STRIP = "; a prefix P is taken off by {k.removeprefix(P): v for k, v in state.items()}"
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads the arrays of an `.npz` file, or of a PyTorch file with a state dict, alone or under `state_dict`.
-
-    PyTorch files are loaded with `weights_only=True`, so that no code in them is run.
-
-    Raises:
-      ValueError: if the file cannot be read, or PyTorch is needed and not installed.
-    """
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"{path} does not exist; it must be a .npz file or a PyTorch file")
-    if pathlib.Path(path).suffix == ".npz":
-        try:
-            checks.unpacks_to(path, checkpoints.LARGEST)
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no .npz file: {error}") from None
-    try:
-        import torch
-    except ImportError:
-        raise ValueError(f"reading {path} needs PyTorch: pip install 'deqsmooth[torch]'") from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no PyTorch file of weights: {str(error).splitlines()[0]}") from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    arrays = {name: x.numpy() for name, x in state.items() if isinstance(x, torch.Tensor)}
-    if not arrays:
-        raise ValueError(f"{path} holds no state dict; it must be the file's content or its entry 'state_dict'")
-    return arrays
-
-
-def convert(state: Mapping[str, np.ndarray], size: architecture.Model) -> types.Variables:
+def convert(state: Mapping[str, np.ndarray], size: Convertible) -> tuple[types.Variables, Convertible]:
     """Converts a PyTorch state dict to variables of a model.
 
     Args:
-      state: arrays by name; names may have the prefix `module.` of DataParallel, and `1.` of a network behind a
-        normalisation layer.
+      state: arrays by name. All names may have a prefix; see `state_dicts.network`.
       size: size of the model.
+
+    Returns:
+      The variables, and the size, with mean and standard deviation of the input normaliser if the state dict has
+      one.
 
     Raises:
       ValueError: if names are missing or unexpected, or the shape of an array is not that of the model.
     """
-    found = {
-        _PREFIX.sub("", name, count=1): np.asarray(x) for name, x in state.items() if not name.endswith(_UNUSED)
-    }
     table = names(size)
+    found = state_dicts.network(state, table.keys(), size.image_shape[-1])
+    for name, x in found.arrays.items():
+        if not np.issubdtype(x.dtype, np.number) or not np.isfinite(x).all():
+            raise ValueError(f"{name} has entries that are no finite numbers (type {x.dtype})")
+    if found.mean and found.std:
+        size = dataclasses.replace(size, mean=found.mean, std=found.std)
     template = jax.eval_shape(models.build(size).init, jax.random.key(0))
-    expected = {_path(key): x for key, x in jax.tree_util.tree_leaves_with_path(template)}
-    missing, unexpected = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
-    converted = {path: _to_jax(name, found[name]) for name, path in table.items() if name in found}
+    expected = {_path(key): x.shape for key, x in jax.tree_util.tree_leaves_with_path(template)}
+    missing, unexpected = sorted(table.keys() - found.arrays.keys()), sorted(found.arrays.keys() - table.keys())
+    converted = {path: _to_jax(name, found.arrays[name]) for name, path in table.items() if name in found.arrays}
     shapes = [
-        f"{name}: {converted[path].shape} for {expected[path].shape}"
+        f"{name} has shape {found.arrays[name].shape}, for {_to_pytorch(name, expected[path])}"
         for name, path in table.items()
-        if path in converted and converted[path].shape != expected[path].shape
+        if path in converted and converted[path].shape != expected[path]
     ]
+    notes = f"{found.note}{_hint(found, size)}"
+    if len(missing) == len(table):
+        raise ValueError(
+            f"the state dict has none of the model's names, such as {missing[-1]!r}; its names: "
+            f"{_listed(unexpected)}{notes or _STRIP}"
+        )
     for kind, entries in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shapes)):
         if entries:
-            listed = ", ".join(entries[:20]) + (", ..." if len(entries) > 20 else "")
-            raise ValueError(f"the state dict does not match the model: {len(entries)} {kind}: {listed}")
+            raise ValueError(
+                f"the state dict does not match the model: {len(entries)} {kind}: {_listed(entries)}{notes}"
+            )
     variables: dict[str, Any] = {}
     for path, x in converted.items():
         inner = variables
         for key in path[:-1]:
             inner = inner.setdefault(key, {})
         inner[path[-1]] = x
-    return variables
+    return variables, size
 
 
-def names(size: architecture.Model) -> dict[str, _Path]:
-    """Returns the PyTorch names of a model's arrays, with their paths in the variables.
-
-    Raises:
-      ValueError: if the model family has no PyTorch counterpart.
-    """
-    if isinstance(size, architecture.MdeqModel):
-        return _mdeq(size)
-    if isinstance(size, architecture.ResnetModel):
-        return _resnet(size)
-    raise ValueError(f"{type(size).__name__} has no PyTorch counterpart to convert")
+def names(size: Convertible) -> dict[str, _Path]:
+    """Returns the PyTorch names of a model's arrays, with their paths in the variables."""
+    return _mdeq(size) if isinstance(size, architecture.MdeqModel) else _resnet(size)
 
 
 class _Table(dict[str, _Path]):
@@ -200,3 +169,47 @@ def _to_jax(name: str, x: np.ndarray) -> np.ndarray:
 
 def _path(key: tuple[jax.tree_util.DictKey, ...]) -> _Path:
     return tuple(entry.key for entry in key)
+
+
+def _to_pytorch(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of an array in PyTorch's layout, from that in ours."""
+    if name.endswith("weight_g"):
+        return (*shape, 1, 1, 1)
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    return shape[::-1]
+
+
+def _listed(entries: Sequence[str]) -> str:
+    return ", ".join(entries[:12]) + (", ..." if len(entries) > 12 else "")
+
+
+def _hint(found: state_dicts.Network, size: Convertible) -> str:
+    """Says which residual network the names are of, if they are of one of another size."""
+    shapes = {name: x.shape for name, x in found.arrays.items()}
+    blocks: dict[int, int] = {}
+    for name in shapes:
+        if match := re.match(r"layer(\d+)\.(\d+)\.conv1\.weight$", name):
+            stage, block = map(int, match.groups())
+            blocks[stage] = max(blocks.get(stage, 0), block + 1)
+    stem = shapes.get("conv1.weight", ())
+    if len(stem) != 4 or sorted(blocks) != list(range(1, len(blocks) + 1)):
+        return ""
+    stages = sorted(blocks)
+    looks = {
+        "blocks": tuple(blocks[stage] for stage in stages),
+        "channels": tuple(shapes.get(f"layer{stage}.0.conv1.weight", (0,))[0] for stage in stages),
+        "stem": stem[2],
+        "num_classes": shapes.get("fc.weight", (10,))[0],
+        "bottleneck": "layer1.0.conv3.weight" in shapes,
+    }
+    if all(getattr(size, name, None) == value for name, value in looks.items()):
+        return ""
+    flags = [f"--model.blocks {_commas(looks['blocks'])}", f"--model.channels {_commas(looks['channels'])}"]
+    flags += [f"--model.stem {looks['stem']}", f"--model.num-classes {looks['num_classes']}"]
+    flags += ["--model.bottleneck"] if looks["bottleneck"] else []
+    return f"; its names are those of a residual network, such as --preset resnet110 {' '.join(flags)}"
+
+
+def _commas(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))

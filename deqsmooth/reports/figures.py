@@ -237,7 +237,7 @@ def slack(name: str, caption: str, slacks: Mapping[str, Sequence[float]]) -> Fig
 def check() -> None:
     """Raises ValueError if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("figures are drawn with matplotlib: pip install 'deqsmooth[plot]'")
+        raise ValueError("figures are drawn with matplotlib: pip install matplotlib")
 
 
 def _histogram(

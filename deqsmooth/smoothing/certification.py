@@ -8,40 +8,43 @@ certificate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data, devices
-from deqsmooth.certificates import bound, record
+from deqsmooth.certificates import bound, jsonl, plan, record, writing
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import cost, independent, inputs, layout, sampler, serial
+from deqsmooth.smoothing import assembly, contract, cost, independent, inputs, layout, provenance, sampler, serial
 from deqsmooth.smoothing.tally import Image
 
 
 def certify(
     classifier: classifiers.Classifiable,
-    images: np.ndarray,
+    images: npt.ArrayLike,
     settings: config.Smoothing,
     *,
     labels: npt.ArrayLike | None = None,
     indices: npt.ArrayLike | None = None,
+    out: jsonl.Path | None = None,
     programs: sampler.Programs | None = None,
+    skip_soundness_check: bool = False,
 ) -> Iterator[record.Certificate]:
     """Certifies images in order; with `looks`, certificates come in the order in which sampling stops.
 
     Everything is checked and compiled when the first certificate is asked for, before any sample.
 
     Args:
-      classifier: a `classifiers.Classifier`, or, with the independent sampler, any function from images
-        [lanes, H, W, C] to logits [lanes, classes] that treats its lanes independently and alike. A
-        `jax.tree_util.Partial` over its parameters keeps them out of the compiled program.
-      images: float in [0, 1] [images, H, W, C].
+      classifier: from `classifiers.classifier` or `checkpoints.load`; or, with the independent sampler, any
+        function from images [lanes, H, W, C] to logits [lanes, classes] that treats every image by itself.
+      images: uint8, or floating point in [0, 1] [images, H, W, C].
       settings: of the certificates.
-      labels: true classes [images]; None if they are not known.
-      indices: of the images in their data set [images], on which their noise depends; by default 0, 1, ...
-      programs: what `prepare` gave for these arguments, if it was called before.
+      labels: true classes, integers [images]; None if they are not known.
+      indices: numbers of the images, on which their noise depends [images]; by default 0, 1, ...
+      out: see `certify_dataset`.
+      programs: see `certify_dataset`.
+      skip_soundness_check: see `certify_dataset`.
 
     Yields:
       A certificate for each image.
@@ -52,18 +55,23 @@ def certify(
     Example:
       >>> import deqsmooth as ds
       >>> images, labels = ds.load_dataset("digits").take(range(2))
-      >>> settings = ds.Smoothing(sampler="independent", start="learned", budget=1, num_estimation=200)
+      >>> settings = ds.Smoothing(sigma=0.5, num_estimation=200)
       >>> found = list(ds.certify(ds.load_checkpoint("digits", 0.5), images, settings))
       >>> [certificate.prediction for certificate in found] == labels.tolist()
       True
     """
     classifier = classifiers.classifier(classifier)
-    images = inputs.images(classifier, images, settings)
-    places = inputs.indices(indices, images).tolist()
-    truths = [None] * len(images) if labels is None else inputs.one_each("labels", labels, images).tolist()
-    if programs is None:
-        programs = prepare(classifier, settings, images.shape[1:], len(images))
-    yield from _certify(programs, map(Image, places, images, truths))
+    data.check_images(images, classifier.image_shape)
+    dataset = data.of_arrays(images, labels, indices)
+    yield from certify_dataset(
+        classifier,
+        dataset,
+        range(len(dataset)) if indices is None else np.asarray(indices),
+        settings,
+        out=out,
+        programs=programs,
+        skip_soundness_check=skip_soundness_check,
+    )
 
 
 def certify_dataset(
@@ -71,8 +79,12 @@ def certify_dataset(
     dataset: data.Dataset,
     indices: npt.ArrayLike,
     settings: config.Smoothing,
+    *,
+    out: jsonl.Path | None = None,
+    selection: config.Selection | None = None,
     programs: sampler.Programs | None = None,
     on_unreadable: Callable[[record.Unreadable], None] | None = None,
+    skip_soundness_check: bool = False,
 ) -> Iterator[record.Certificate]:
     """Certifies images of a data set as `certify` does, but reads each when its turn comes.
 
@@ -81,9 +93,14 @@ def certify_dataset(
       dataset: the images and labels.
       indices: of the images.
       settings: of the certificates.
+      out: file of the certificates, as `deqsmooth-certify` writes it; `indices` must then increase. If it exists,
+        the run goes on: the certificates that it holds come first, and only the other images are sampled.
+      selection: what the file says of the choice of the images; by default that they are images of arrays.
       programs: what `prepare` gave for these arguments, if it was called before.
       on_unreadable: called for an image that cannot be read or that the classifier does not take; the others are
         certified. By default such an image raises.
+      skip_soundness_check: whether the classifier is not checked to be a function of one image, see `contract`:
+        certificates of one that is none are false. The file says so.
 
     Yields:
       A certificate for each image.
@@ -92,23 +109,94 @@ def certify_dataset(
       ValueError: an argument or an image breaks its rule.
     """
     classifier = classifiers.classifier(classifier)
+    settings = recommended(classifier, settings)
     places = np.asarray(indices).tolist()
+    image = inputs.first_usable(classifier, dataset, places, settings)
+    dataset.check_classes(check(classifier, settings, image, skip_soundness_check=skip_soundness_check))
 
-    def read() -> Iterator[Image]:
-        for index in places:
-            try:
-                image, label = dataset[index]
-                inputs.images(classifier, image[None], settings)
-            except ValueError as error:
-                if on_unreadable is None:
-                    raise ValueError(f"image {index}: {error}") from None
-                on_unreadable(record.Unreadable(index, str(error)))
-            else:
-                yield Image(index, image, label)
+    def run(
+        left: Sequence[int], report: Callable[[record.Unreadable], None] | None
+    ) -> Iterator[record.Certificate]:
+        ready = programs or prepare(classifier, settings, image.shape, len(left))
+        return _certify(ready, _images(classifier, dataset, left, report))
 
-    if programs is None:
-        programs = prepare(classifier, settings, dataset[places[0]][0].shape, len(places))
-    yield from _certify(programs, read())
+    if out is None:
+        yield from run(places, on_unreadable)
+        return
+    settings = fit(classifier, settings, image.shape, len(places))
+    header = provenance.header(
+        classifier,
+        selection or config.Selection(dataset="arrays"),
+        settings,
+        dataset,
+        image.shape,
+        skip_soundness_check=skip_soundness_check,
+    )
+    with writing.Writer(out, header, plan.Plan(places)) as writer:
+
+        def report(entry: record.Unreadable) -> None:
+            writer.write(entry)
+            if on_unreadable is not None:
+                on_unreadable(entry)
+
+        chosen = set(places)
+        yield from [certificate for certificate in writer.done if certificate.index in chosen]
+        left = writer.left()
+        for certificate in run(left, report) if left else ():
+            writer.write(certificate)
+            yield certificate
+
+
+def recommended(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:
+    """Settings with the method that is recommended for a classifier, unless they have a sampler."""
+    return settings.recommended(classifier.start_training is not None)
+
+
+def check(
+    classifier: classifiers.Classifier,
+    settings: config.Smoothing,
+    image: np.ndarray,
+    *,
+    skip_soundness_check: bool = False,
+) -> int:
+    """Checks that the base classifier that settings certify is a function of one image; see `contract`.
+
+    Args:
+      classifier: the classifier.
+      settings: of the certificates, with a sampler.
+      image: one that the classifier takes, float32 [H, W, C].
+      skip_soundness_check: whether only shapes are checked.
+
+    Returns:
+      The number of classes.
+
+    Raises:
+      ValueError: it is none.
+    """
+    resolved = layout.resolve(dataclasses.replace(settings, block=1))
+    parts = assembly.assemble(classifier, resolved, image.shape)
+    if not skip_soundness_check:
+        contract.check(parts.logits, parts.parameters, image, own=classifier.size is None)
+    return parts.num_classes
+
+
+def _images(
+    classifier: classifiers.Classifier,
+    dataset: data.Dataset,
+    places: Sequence[int],
+    on_unreadable: Callable[[record.Unreadable], None] | None,
+) -> Iterator[Image]:
+    """Reads images of a data set, one after another."""
+    for index in places:
+        try:
+            image, label = dataset[index]
+            data.check_images(image[None], classifier.image_shape)
+        except ValueError as error:
+            if on_unreadable is None:
+                raise ValueError(f"image {index}: {error}") from None
+            on_unreadable(record.Unreadable(index, str(error)))
+        else:
+            yield Image(index, image, label)
 
 
 def prepare(
@@ -133,11 +221,14 @@ def prepare(
 def fit(
     classifier: classifiers.Classifier, settings: config.Smoothing, image_shape: tuple[int, ...], num_images: int
 ) -> config.Smoothing:
-    """Settings whose block `auto` is the largest, of the default and its halves, that fits into a device's memory.
+    """Settings with a sampler and a block.
+
+    A block `auto` is the largest, of the default and its halves, that fits into a device's memory.
 
     Raises:
       ValueError: not even one row fits.
     """
+    settings = recommended(classifier, settings)
     if settings.block != "auto":
         return settings
     block, available = layout.default_block(), devices.memory()

@@ -1,8 +1,8 @@
 """The contract of a base classifier: that it is a function of one image, checked before the first sample.
 
-Randomized smoothing bounds the probability of a class for a function f of one image (Cohen et al. 2019, theorem 1).
-A function that looks at the other images of its batch, or that is random, is none, and its certificates would
-be false. A few calls show both: an image must get the same logits in every lane, beside any other images, alone, and
+Randomized smoothing bounds the probability of a class for a function of one image (Cohen et al. 2019, theorem 1).
+A function that looks at the other images of its batch, or that is random, is none, and its certificates would be
+false. A few calls show both: an image must get the same logits in every lane, beside any other images, alone, and
 again. Calls cannot prove this of a function; they find the usual mistakes.
 """
 
@@ -51,7 +51,7 @@ def num_classes(classify: Classify, parameters: Any, image_shape: tuple[int, ...
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"the classifier fails on {lanes} images of shape {image_shape}: {type(error).__name__}: "
-                f"{reason}; it must take any number of images [lanes, height, width, channels], float32, inside jax.jit"
+                f"{reason}; it must take any number of images [lanes, height, width, channels], float32, under jit"
             ) from error
         shape = getattr(logits, "shape", ())
         if len(shape) != 2 or shape[0] != lanes:
@@ -116,7 +116,9 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
 
 def _compiled(classify: Classify, parameters: Any, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images to logits, float64 [lanes, classes], compiled quickly and not to be quick."""
-    options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+    options: dict[str, str | bool] | None = {"xla_backend_optimization_level": "0"}
+    if jax.default_backend() != "cpu":
+        options = None
     lowered = jax.jit(jax.default_matmul_precision("highest")(classify)).lower(parameters, images)
     program = lowered.compile(compiler_options=options)
     return lambda images: np.asarray(program(parameters, images), np.float64)
@@ -154,8 +156,8 @@ def _same(one: np.ndarray, other: np.ndarray, where: str, cause: str) -> None:
     if not np.abs(one - other).max() <= _ROUNDING * np.abs(one).max():
         raise ValueError(
             f"the classifier gives one image the logits {_shown(one)} and {_shown(other)} {where}: {cause}, so "
-            "that it is no function of one image, which a certificate is about; call it in evaluation mode, or write "
-            "it for one image and use jax.vmap"
+            "that it is no function of one image, which a certificate is about; call it in evaluation mode, or "
+            "write it for one image and use jax.vmap"
         )
 
 

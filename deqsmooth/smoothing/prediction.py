@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from deqsmooth import config
+from deqsmooth import config, data
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, inputs, noise, sampler
 from deqsmooth.statistics import significance
@@ -28,20 +29,23 @@ class Prediction(NamedTuple):
 
 def predict(
     classifier: classifiers.Classifiable,
-    images: np.ndarray,
+    images: npt.ArrayLike,
     settings: config.Smoothing,
     *,
     indices: npt.ArrayLike | None = None,
     programs: sampler.Programs | None = None,
+    skip_soundness_check: bool = False,
 ) -> Iterator[Prediction]:
     """Predicts the smoothed classifier's class of images, in order.
 
     Args:
       classifier: see `certification.certify`.
-      images: float in [0, 1] [images, H, W, C].
+      images: uint8, or floating point in [0, 1] [images, H, W, C].
       settings: of the independent sampler, without looks; `num_estimation` votes are drawn, and no selection.
+        Without a sampler, the recommended start is used; see `config.Smoothing`.
       indices: number of each image, on which its noise depends; by default 0, 1, ...
       programs: what `certification.prepare` gave for these arguments, if it was called before.
+      skip_soundness_check: see `certification.certify_dataset`.
 
     Yields:
       The prediction of each image.
@@ -57,10 +61,11 @@ def predict(
       >>> [prediction.label for prediction in found] == labels.tolist()
       True
     """
-    check(settings)
     classifier = classifiers.classifier(classifier)
+    settings = voting(classifier, settings)
     images = inputs.images(classifier, images, settings)
-    places = inputs.indices(indices, images)
+    places = np.arange(len(images)) if indices is None else data.check_indices(indices, len(images))
+    certification.check(classifier, settings, images[0], skip_soundness_check=skip_soundness_check)
     if programs is None:
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
@@ -68,10 +73,18 @@ def predict(
         yield Prediction(significance.smoothed_class(counts[:-1], settings.alpha), tuple(counts))
 
 
-def check(settings: config.Smoothing) -> None:
-    """Raises `ValueError` unless predictions can be made with these settings."""
+def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:
+    """Settings with which predictions are made: these, or without a sampler those recommended for a classifier.
+
+    Raises:
+      ValueError: they are not of independent votes, all counted at once.
+    """
+    if settings.sampler is None and settings.looks is None:
+        chosen = certification.recommended(classifier, settings)
+        return dataclasses.replace(chosen, looks=None, spending=None, stop_radius=None, stop_gain=None)
     if settings.sampler != "independent" or settings.looks:
         raise ValueError(
             f"sampler is {settings.sampler!r} and looks is {settings.looks}; "
             "a prediction takes 'independent' votes, all at once"
         )
+    return settings

@@ -24,13 +24,14 @@ def versions() -> dict[str, str]:
 
 
 def header(
-    checkpoint: classifiers.Classifier,
+    classifier: classifiers.Classifier,
     selection: config.Selection,
     settings: config.Smoothing,
-    data_identity: str,
-    before: dict[str, Any] | None = None,
+    dataset: data.Dataset,
+    image_shape: tuple[int, ...],
     *,
-    num_images: int | None = None,
+    before: dict[str, Any] | None = None,
+    skip_soundness_check: bool = False,
 ) -> dict[str, Any]:
     """The header of a file of certificates: everything that its lines have in common.
 
@@ -38,12 +39,13 @@ def header(
     other entries.
 
     Args:
-      checkpoint: the model.
+      classifier: the classifier.
       selection: of the images; how many and where they lie are no part of the header.
-      settings: of the certificates.
-      data_identity: `data.Dataset.identity` of the images.
+      settings: of the certificates, with a sampler.
+      dataset: the images.
+      image_shape: [H, W, C] of the images.
       before: header of the certificates that these are made from; None if they are made anew.
-      num_images: number of images of the data set; None if it is not known.
+      skip_soundness_check: see `certification.certify_dataset`.
     """
     settings = layout.fill(settings)
     serial = settings.sampler == "serial"
@@ -56,7 +58,7 @@ def header(
         "tolerance": None if serial else settings.tolerance,
         "start": "zero" if serial else settings.start,
     }
-    if not checkpoint.solves:
+    if not classifier.solves:
         solve = dict.fromkeys(solve)
         smoothing_settings |= solve
     entries = {
@@ -65,17 +67,20 @@ def header(
         "versions": versions(),
         "device": jax.local_devices()[0].device_kind,
         "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
-        "data": data_identity,
-        "num_images": num_images,
+        "data": dataset.identity,
+        "num_images": len(dataset),
+        "image_shape": list(image_shape),
+        "classifier": classifier.name,
+        "soundness_check": "skipped" if skip_soundness_check else "passed",
         "smoothing": smoothing_settings,
         "reference": {
-            "checkpoint": checkpoint.sha256,
+            "checkpoint": classifiers.digest(classifier, image_shape),
             **solve,
             "dtype": settings.dtype,
         },
-        "model": checkpoint.size and serialization.to_json(checkpoint.size),
-        "training": checkpoint.training and serialization.to_json(checkpoint.training),
-        "start_training": checkpoint.start_training and serialization.to_json(checkpoint.start_training),
+        "model": classifier.size and serialization.to_json(classifier.size),
+        "training": classifier.training and serialization.to_json(classifier.training),
+        "start_training": classifier.start_training and serialization.to_json(classifier.start_training),
     }
     if before is not None:
         entries["before"] = {name: before[name] for name in ("sha256", "versions", "device", "reference")}
@@ -84,11 +89,12 @@ def header(
     return {**entries, "sha256": serialization.digest(entries)}
 
 
-def agree(header: dict[str, Any], checkpoint: classifiers.Classifier, dataset: data.Dataset) -> None:
+def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: data.Dataset) -> None:
     """Raises `ValueError` unless model and data are those that a header names, and its settings still exist."""
     serialization.check_retired(config.Smoothing, header["smoothing"])
+    digest = classifiers.digest(classifier, header.get("image_shape") or classifier.image_shape or ())
     for name, stated, given in (
-        ("the model", header["reference"].get("checkpoint"), checkpoint.sha256),
+        ("the model", header["reference"].get("checkpoint"), digest),
         ("the data set", header.get("data"), dataset.identity),
     ):
         if stated != given:

@@ -76,10 +76,12 @@ def recertify(
     if not found:
         return
     settings = after[1]
-    shape = dataset.take([found[0].index])[0].shape[1:]
+    image = dataset[found[0].index][0]
+    for classifier, one in (before, after):
+        certification.check(classifier, base_settings(one), image)
     both = [
-        certification.prepare(checkpoint, base_settings(one), shape, len(found))
-        for checkpoint, one in (before, after)
+        certification.prepare(classifier, base_settings(one), image.shape, len(found))
+        for classifier, one in (before, after)
     ]
     classes = [programs.assembly.num_classes for programs in both]
     if classes[0] != classes[1]:
@@ -90,7 +92,7 @@ def recertify(
         chunk = found[begin : begin + _IMAGES]
         started = time.perf_counter()
         indices = np.array([certificate.index for certificate in chunk])
-        images = dataset.take(indices.tolist())[0]
+        images = dataset.images(indices)
         votes = [
             list(independent.votes(programs, images, indices, noise.AUDIT, settings.num_pairs))
             for programs in both

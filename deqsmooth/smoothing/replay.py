@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,49 @@ import jax
 import numpy as np
 
 from deqsmooth import config, data
-from deqsmooth.certificates import record
+from deqsmooth.certificates import jsonl, record, verification
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, provenance
 
 _COMPARED = ("label", "selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
 TOLERANCE = 0.001
 """Largest share of an image's samples whose class may differ on another kind of device, by rounding."""
+
+
+def verify(
+    path: jsonl.Path, classifier: Any = None, dataset: data.Dataset | None = None, *, num: int = 3, seed: int = 0
+) -> verification.Checked:
+    """Checks a file of certificates: every value that follows from its votes, and with a classifier also votes.
+
+    Args:
+      path: the file, which may be compressed (`.gz`).
+      classifier: that the certificates are about, or anything that `classifiers.classifier` takes; None to check
+        the file alone.
+      dataset: the images; by default the data set that the file names. Those of arrays must be given: see
+        `data.of_arrays`.
+      num: number of certificates, chosen at random, whose samples are drawn and classified again; see `replay`.
+      seed: of the choice.
+
+    Returns:
+      The content of the file and its differences.
+
+    Raises:
+      ValueError: it cannot be read, is no file of certificates, or is about another classifier or other images.
+    """
+    checked = verification.verify(path)
+    if classifier is None or not checked.found:
+        return checked
+    if dataset is None:
+        selection = checked.selection
+        if selection.dataset == "arrays":
+            raise ValueError(f"{path} is about images of arrays; give them as `dataset`, made by ds.arrays")
+        dataset = data.load(selection.dataset, selection.split)
+    made, rng = classifiers.classifier(classifier), np.random.default_rng(seed)
+    found = replay(checked.header, checked.found, checked.settings, made, dataset, num, rng)
+    numbered = enumerate(checked.file.lines, 2)
+    lines = {x.entry.index: number for number, x in numbered if isinstance(x.entry, record.Certificate)}
+    again = [verification.Difference(checked.name, lines[index], message) for index, message in found]
+    return dataclasses.replace(checked, differences=[*checked.differences, *again])
 
 
 def replay(
@@ -26,7 +63,7 @@ def replay(
     dataset: data.Dataset,
     num: int,
     rng: np.random.Generator,
-) -> list[str]:
+) -> list[tuple[int, str]]:
     """Draws the votes of randomly chosen certificates of a file again, and compares them.
 
     On the kind of device and with the versions that the header names, all counts must be equal. Elsewhere a
@@ -42,7 +79,7 @@ def replay(
       rng: of the choice.
 
     Returns:
-      Every difference.
+      Every difference, with the index of its image.
 
     Raises:
       ValueError: model or data are not those of the header, or the certificates are paired.
@@ -54,7 +91,7 @@ def replay(
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
     exact = header["device"] == jax.local_devices()[0].device_kind and header["versions"] == provenance.versions()
-    return [message for one in chosen for message in _differences(one, again[one.index], exact)]
+    return [(one.index, message) for one in chosen for message in _differences(one, again[one.index], exact)]
 
 
 def _differences(one: record.Certificate, other: record.Certificate, exact: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""The loop of every training: takes a loss and the task of every update, gives the progress after every update.
+"""The loop of every training: takes a gradient and the task of every update, gives the progress after it.
 
 It reads batches, computes gradients over all devices, applies the optimiser, and evaluates at intervals.
 """
@@ -24,9 +24,9 @@ _KEY = 1
 _MOMENTUM = 0.9
 
 Shared = Any
-"""Pytree that the loss of an update gets whole on every device."""
+"""Pytree that the gradient of an update gets whole on every device."""
 Task = Any
-"""Static (hashable) argument of the loss of an update; an update is compiled once for each distinct task."""
+"""Static (hashable) argument of the gradient of an update; an update is compiled once for each task."""
 
 
 @runtime_checkable
@@ -35,13 +35,16 @@ class Values(Protocol):
 
     def _asdict(self) -> dict[str, Any]: ...
 
+    @property
+    def _replace(self) -> Callable[..., Any]: ...
 
-Loss = Callable[
+
+Gradient = Callable[
     [types.Parameters, types.Variables, types.Images, types.Labels, types.Keys, Shared, Task],
-    tuple[jax.Array, tuple[types.Variables, Values]],
+    tuple[types.Parameters, tuple[types.Variables, Values]],
 ]
-"""(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (loss, (variables
-with updated batch statistics, metrics))."""
+"""(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (gradient of the
+loss, (variables with updated batch statistics, metrics)). The loop fills in the metric `gradient_norm`."""
 
 
 class State(NamedTuple):
@@ -128,7 +131,7 @@ def update(
     labels: types.Labels,
     shared: Shared,
     *,
-    loss: Loss,
+    gradient_fn: Gradient,
     seed: int,
     transformation: optax.GradientTransformation,
     mesh: Mesh,
@@ -144,17 +147,18 @@ def update(
       state: state before the update.
       images: clean images [batch, H, W, C].
       labels: classes [batch].
-      shared: argument of the loss.
-      loss: the loss.
+      shared: argument of the gradient.
+      gradient_fn: the gradient of the loss.
       seed: seed of the training.
       transformation: the optimiser.
       mesh: devices.
-      task: static argument of the loss.
+      task: static argument of the gradient.
       accumulation: number of parts into which a device splits its share of the batch, to process one after
         another.
 
     Returns:
-      The state after the update, and the metrics of the loss, averaged over the devices.
+      The state after the update, and the metrics, averaged over the devices, with `gradient_norm`: the global norm
+      of the mean gradient before clipping.
     """
     base = jax.random.fold_in(jax.random.key(seed), _KEY)
     key = jax.random.fold_in(base, state.update)
@@ -172,9 +176,7 @@ def update(
         def gradient_of_part(
             variables: types.Variables, part: tuple[types.Images, types.Labels, types.Keys]
         ) -> tuple[types.Variables, tuple[types.Parameters, Values]]:
-            gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
-                variables["params"], variables, *part, shared, task
-            )
+            gradient, (variables, metrics) = gradient_fn(variables["params"], variables, *part, shared, task)
             return variables, (gradient, metrics)
 
         variables, found = _mean_over_parts(gradient_of_part, variables, (images, labels, keys), accumulation)
@@ -186,6 +188,7 @@ def update(
     )(state.variables, jax.random.key_data(key), shared, jnp.arange(len(labels)), images, labels)
     step, transformed = transformation.update(gradient, state.optimiser, state.variables["params"])
     variables = {**variables, "params": optax.apply_updates(state.variables["params"], step)}
+    metrics = metrics._replace(gradient_norm=optax.global_norm(gradient))
     return State(variables, transformed, state.update + 1), metrics
 
 
@@ -215,7 +218,7 @@ def run(
     state: State,
     settings: config.Descent,
     train: data.Dataset,
-    loss: Loss,
+    gradient_fn: Gradient,
     tasks: Iterator[tuple[Task, Shared]],
     evaluate: Callable[[types.Variables], Values],
 ) -> Iterator[Progress]:
@@ -225,7 +228,7 @@ def run(
       state: state to start from.
       settings: settings of the training.
       train: training split.
-      loss: the loss.
+      gradient_fn: the gradient of the loss.
       tasks: task and shared pytree of every remaining update.
       evaluate: variables -> evaluation; every process evaluates by itself.
 
@@ -243,7 +246,7 @@ def run(
     step = jax.jit(
         functools.partial(
             update,
-            loss=loss,
+            gradient_fn=gradient_fn,
             seed=settings.seed,
             transformation=optimiser(settings, total),
             mesh=mesh,

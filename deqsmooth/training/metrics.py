@@ -19,8 +19,9 @@ _LOG = logging.getLogger(__name__)
 class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
-    A line has `update` and either the metrics of that update or an evaluation after it. A number that is not
-    finite, such as the residual of a solve that diverged, is null, because JSON has no such numbers.
+    A line has `update` and either the metrics of that update or an evaluation after it. Metrics that an update
+    does not have are left out. A number that is not finite, such as the residual of a solve that diverged, is null,
+    because JSON has no such numbers.
 
     Args:
       path: the file; None for a log in memory that is discarded.
@@ -71,7 +72,8 @@ class Log:
         """Writes the lines that are due after an update."""
         update = int(progress.state.update)
         if update % _INTERVAL == 0:
-            self._append(update, {name: float(x) for name, x in progress.metrics._asdict().items()})
+            values = progress.metrics._asdict().items()
+            self._append(update, {name: float(x) for name, x in values if x is not None})
         if progress.evaluation is not None:
             self._append(update, progress.evaluation._asdict())
 

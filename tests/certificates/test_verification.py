@@ -242,5 +242,5 @@ def test_replay_finds_made_up_votes(run, small, tmp_path):
     # Elsewhere a thousandth may differ, no more.
     elsewhere = {**checked.header, "device": "abacus"}
     assert len(replay.replay(elsewhere, made_up, checked.settings, small, dataset, 20, rng)) == 1
-    with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about 00+"):
+    with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about \w{64}"):
         replayed(checked, small._replace(sha256="1" * 64))

@@ -91,6 +91,9 @@ BAD = [
     (("--checkpoint", "missing"), "checkpoint missing does not exist"),
     (("--checkpoint", "."), "no checkpoint of this project"),
     (("--out", "/proc/none/c.jsonl"), "cannot write /proc/none/c.jsonl"),
+    (("--out", "/dev/null"), "cannot write /dev/null: it is no regular file"),
+    (("--out", "/dev/full"), "cannot write /dev/full: it is no regular file"),
+    (("--out", "."), "cannot write .: it is no regular file"),
     (("--start-index", "360"), "start_index is 360"),
     (
         ("--dataset", "arrays", "--data-dir", "photos.npz", "--sigma", "0.5", "--checkpoint", "SHIPPED"),

@@ -70,8 +70,8 @@ BAD = {
     "one-hot": ({"images": OK, "labels": np.eye(3)[LABELS]}, "looks one-hot"),
     "strings": ({"images": OK, "labels": LABELS.astype(str)}, "the label of image 0 is '1'"),
     "fractional": ({"images": OK, "labels": LABELS + 0.5}, "the label of image 0 is 1.5"),
-    "negative": ({"images": OK, "labels": LABELS - 1}, "the label of image 1 is -1; labels must be integers from 0"),
-    "objects": ({"images": OK, "labels": LABELS.astype(object)}, "an array holds Python objects, which may run code"),
+    "negative": ({"images": OK, "labels": LABELS - 1}, "image 1 is -1; labels must be integers from 0"),
+    "objects": ({"images": OK, "labels": LABELS.astype(object)}, "holds Python objects, which may run code"),
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_bad_file_is_refused(load, case, split):
 def test_bad_path_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"needs --data-dir FILE\.npz"):
         data.load("arrays")
-    with pytest.raises(ValueError, match="is a folder; it must be a .npz file"):
+    with pytest.raises(ValueError, match=r"is a folder; it must be a \.npz file"):
         data.load("arrays", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"none\.npz cannot be read: No such file or directory"):
         data.load("arrays", data_dir=str(tmp_path / "none.npz"))

@@ -7,7 +7,7 @@ import numpy as np
 import published
 import pytest
 
-from deqsmooth import config, models
+from deqsmooth import config, data, models
 from deqsmooth.config import architecture, presets
 from deqsmooth.models import checkpoints, classifiers, parity, pytorch
 from deqsmooth.smoothing import certification, inputs, provenance
@@ -38,7 +38,7 @@ def test_converted_network_equals_numpy_implementation(size, prefix):
     state = published.state_dict(size)
     prefixed = {f"{prefix}{name}": x for name, x in state.items()}
     prefixed[f"{prefix}bn1.num_batches_tracked"] = np.array(3)
-    found = parity.compare(pytorch.convert(prefixed, size), size, vectors(size, state))
+    found = parity.compare(pytorch.convert(prefixed, size)[0], size, vectors(size, state))
     assert [c.quantity for c in found] == ["logits", "logits: labels"]
     assert all(c.passed for c in found)
 
@@ -47,7 +47,7 @@ def test_wrong_mapping_fails_comparison():
     size = SIZES["basic"]
     state = published.state_dict(size)
     a, b = "layer1.0.bn1.bias", "layer1.0.bn2.bias"
-    swapped = pytorch.convert({**state, a: state[b], b: state[a]}, size)
+    swapped = pytorch.convert({**state, a: state[b], b: state[a]}, size)[0]
     assert not all(c.passed for c in parity.compare(swapped, size, vectors(size, state)))
 
 
@@ -87,7 +87,8 @@ def baseline(tmp_path_factory):
     """A checkpoint after saving and loading."""
     size = SIZES["basic"]
     folder = tmp_path_factory.mktemp("models") / "resnet"
-    checkpoints.save(folder, classifiers.of_size(size, pytorch.convert(published.state_dict(size), size)))
+    variables, _ = pytorch.convert(published.state_dict(size), size)
+    checkpoints.save(folder, classifiers.of_size(size, variables))
     return checkpoints.load(folder)
 
 
@@ -111,17 +112,15 @@ def test_checkpoint_and_function_certify_identically(baseline, images):
 
 def test_serial_sampling_of_explicit_model_raises(baseline, images):
     with pytest.raises(ValueError, match="sampler is 'serial'; a classifier without an equilibrium has only"):
-        inputs.images(baseline, images, config.Smoothing())
+        inputs.images(baseline, images, config.Smoothing(sampler="serial"))
     with pytest.raises(ValueError, match="the model takes"):
         inputs.images(baseline, images[:, 1:], INDEPENDENT)
 
 
 def test_header_of_explicit_model_omits_solve(baseline):
-    selection = config.Selection(dataset="cifar10")
-    header, other = (
-        provenance.header(baseline, selection, dataclasses.replace(INDEPENDENT, budget=budget), "cifar10")
-        for budget in (30, 5)
-    )
+    selection, dataset = config.Selection(dataset="arrays"), data.of_arrays(np.zeros((1, 32, 32, 3)))
+    settings = (dataclasses.replace(INDEPENDENT, budget=budget) for budget in (30, 5))
+    header, other = (provenance.header(baseline, selection, one, dataset, (32, 32, 3)) for one in settings)
     assert header == other
     assert header["reference"] == {
         "checkpoint": baseline.sha256, "solver": None, "budget": None, "tolerance": None, "start": None,

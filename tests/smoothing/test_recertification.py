@@ -99,8 +99,8 @@ def test_paired_bound_needs_pairs(small, digits):
 def run(small, digits, found, tmp_path_factory):
     settings = recertification.settings_after(BEFORE, budget=2, num_pairs=60, alpha_pairs=0.005)
     selection = config.Selection(dataset="digits")
-    before = provenance.header(small, selection, BEFORE, digits.identity)
-    header = provenance.header(small, selection, settings, digits.identity, before, num_images=len(digits))
+    before = provenance.header(small, selection, BEFORE, digits, (8, 8, 1))
+    header = provenance.header(small, selection, settings, digits, (8, 8, 1), before=before)
     path = tmp_path_factory.mktemp("paired") / "run.jsonl"
     with writing.Writer(path, header, plan.Plan(sorted(c.index for c in found))) as writer:
         for certificate in recertification.recertify(found, (small, BEFORE), (small, settings), digits):

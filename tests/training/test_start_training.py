@@ -110,7 +110,7 @@ def test_checkpoint_and_header_record_start(started, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.variables, jax.device_get(started.variables))
     assert found.start_training == SETTINGS
     settings = config.Smoothing(sampler="independent", start="learned", budget=1)
-    header = provenance.header(found, config.Selection(), settings, "digits")
+    header = provenance.header(found, config.Selection(), settings, data.load("digits"), (8, 8, 1))
     assert header["reference"]["start"] == "learned" and header["reference"]["budget"] == 1
     assert header["reference"]["checkpoint"] == found.sha256
     assert header["start_training"]["network"] == {"width": 8}
