@@ -152,7 +152,7 @@ def _check_no_gap(labels: np.ndarray) -> None:
         )
 
 
-def _read(dataset: data.Dataset, index: int, name: str) -> tuple[np.ndarray, int]:
+def _read(dataset: data.Dataset, index: int, name: str) -> data.Pair:
     try:
         return dataset[index]
     except ValueError as error:
