@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from deqsmooth.models.checkpoints import shipped as shipped
     from deqsmooth.models.classifiers import Classifier as Classifier
     from deqsmooth.models.classifiers import classifier as classifier
+    from deqsmooth.reports.report import report as report
+    from deqsmooth.reports.summary import summary as summary
     from deqsmooth.smoothing.certification import certify as certify
     from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
     from deqsmooth.smoothing.prediction import predict as predict
@@ -71,8 +73,10 @@ _HOMES = {
     "load_dataset": "data.load",
     "predict": "smoothing.prediction.predict",
     "read": "certificates.jsonl.read",
+    "report": "reports.report.report",
     "save": "models.checkpoints.save",
     "shipped": "models.checkpoints.shipped",
+    "summary": "reports.summary.summary",
     "train": "training.fitting.train",
     "train_start": "training.fitting.train_start",
 }

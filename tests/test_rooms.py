@@ -47,7 +47,7 @@ HOMES = {
     "sklearn": {"data/loading.py"},
     "tensorflow_datasets": {"data/prepared.py"},
     "torch": {"models/state_dicts.py"},
-    "matplotlib": {"reports/figures.py"},
+    "matplotlib": {"reports/canvas.py"},
     "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},
     "scipy": {"statistics/bounds.py", "statistics/significance.py"},
 }

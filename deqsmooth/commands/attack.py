@@ -62,7 +62,7 @@ def main() -> int:
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Attacks the images, appends each result to the file, and prints the robust accuracy."""
     from deqsmooth import data
-    from deqsmooth.certificates import attempts, statements, verification, writing
+    from deqsmooth.certificates import attempts, rounding, statements, verification, writing
     from deqsmooth.commands import progress
     from deqsmooth.config import serialization
     from deqsmooth.models import checkpoints
@@ -107,8 +107,9 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     refuted = [attempt for attempt in found if attempt.refutes]
     for attempt in refuted:
         print(
-            f"ALARM: image {attempt.index} is certified as class {attempt.certified} within {attempt.radius:.4f}, "
-            f"but at distance {attempt.distance:.4f} its class is {attempt.prediction}",
+            f"ALARM: image {attempt.index} is certified as class {attempt.certified} within "
+            f"{rounding.radius(attempt.radius)}, but at distance {rounding.radius(attempt.distance, up=True)} its "
+            f"class is {attempt.prediction}",
             file=sys.stderr,
         )
     return int(bool(refuted))

@@ -79,7 +79,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.certificates import plan, record, statements, writing
     from deqsmooth.commands import predict, progress, shares
     from deqsmooth.models import checkpoints
-    from deqsmooth.reports import terminal
+    from deqsmooth.reports import summary, terminal
     from deqsmooth.smoothing import certification, cost, inputs, layout, provenance
 
     selection = arguments.selection
@@ -136,6 +136,5 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         finally:
             if writer.done:
                 at = statements.radii(settings.sigma, settings.cap)
-                console.print(terminal.certified_accuracy(writer.done, at))
-                console.print(terminal.summary(writer.done))
+                console.print(summary.summary(writer.done, at))
     return 3 if unreadable else 0

@@ -80,7 +80,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.commands import progress
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
-    from deqsmooth.reports import terminal
+    from deqsmooth.reports import summary
     from deqsmooth.smoothing import provenance, recertification
 
     source = verification.verify(arguments.file).must_hold("only verified certificates can be used")
@@ -107,8 +107,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         progress.follow(coming, writer, len(source.found), console)
         found = writer.done
         if found:
-            console.print(terminal.certified_accuracy(found, statements.radii(settings.sigma, settings.cap)))
-            console.print(terminal.summary(found))
+            console.print(summary.summary(found, statements.radii(settings.sigma, settings.cap)))
             spent, original = (sum(c.evaluations for c in every) for every in (found, source.found))
             console.print(f"{spent:,} cell evaluations; the original certificates took {original:,}")
     return 0

@@ -37,9 +37,8 @@ class ConvModel:
     std: tuple[float, ...] = (0.376,)
 
     def __post_init__(self) -> None:
+        _check_images(self)
         checks.positive(self, "channels", "expansion", "num_groups", "pool")
-        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check_images(self.image_shape, self.mean, self.std)
         checks.holds(
             self.channels % self.num_groups == 0,
             "channels",
@@ -83,8 +82,7 @@ class MdeqModel:
     std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self) -> None:
-        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check_images(self.image_shape, self.mean, self.std)
+        _check_images(self)
         checks.positive(self, "final_channels")
         checks.holds(
             len(self.channels) >= 2 and all(c > 0 and c % 8 == 0 for c in self.channels),
@@ -134,8 +132,7 @@ class ResnetModel:
     std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self) -> None:
-        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check_images(self.image_shape, self.mean, self.std)
+        _check_images(self)
         checks.holds(
             len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
         )
@@ -201,10 +198,15 @@ def sized(
     return dataclasses.replace(size, **taken)
 
 
-def _check_images(shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raises `ValueError` unless images of this shape can be standardised."""
-    checks.holds(min(shape) >= 1, "image_shape", shape, "three numbers of at least 1")
-    for name, values in (("mean", mean), ("std", std)):
-        rule = f"one finite number, or one for each of the {shape[2]} channels of an image"
-        checks.holds(len(values) in (1, shape[2]) and all(map(math.isfinite, values)), name, values, rule)
-    checks.holds(min(std) > 0, "std", std, "positive")
+def _check_images(size: Model) -> None:
+    """Raises `ValueError` unless the part of a size that describes images keeps its rules."""
+    shape = size.image_shape
+    checks.holds(
+        len(shape) == 3 and min(shape) > 0, "image_shape", shape, "(height, width, channels), each at least 1"
+    )
+    checks.holds(size.num_classes >= 2, "num_classes", size.num_classes, "at least 2")
+    for name in ("mean", "std"):
+        value = getattr(size, name)
+        rule = f"one number, or one for each of the {shape[2]} channels"
+        checks.holds(len(value) in (1, shape[2]) and all(map(math.isfinite, value)), name, value, rule)
+    checks.holds(min(size.std) > 0, "std", size.std, "positive")

@@ -36,7 +36,7 @@ class Dataset:
       identity: name, version and split, by which records identify the data.
       prepare: stored image -> float32 in [0, 1] [height, width, channels], for evaluation.
       augment: (stored images, random generator) -> float32 in [0, 1] [num, height, width, channels], for training.
-      labels: all labels [num], where they are in memory; else None.
+      labels: all labels, in the order of the images, where they are in memory; else None.
     """
 
     source: Pairs
@@ -89,7 +89,7 @@ class Dataset:
     def check_classes(self, num_classes: int) -> None:
         """Raises `ValueError` unless the labels are classes of a model with so many classes."""
         if self.labels is not None:
-            contents.check_labels(self.labels, len(self), num_classes)
+            contents.check_labels(self.labels, len(self.labels), num_classes)
         checks.holds(
             self.num_classes <= num_classes,
             "number of classes of the data set",

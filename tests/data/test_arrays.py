@@ -48,6 +48,10 @@ def test_labels_beyond_the_model_are_named(load):
     dataset.check_classes(3)
     with pytest.raises(ValueError, match=r"the label of image 2 is 2; labels must be integers in \[0, 2\)"):
         dataset.check_classes(2)
+    chosen = data.of_arrays(OK[:2], [2, 1], indices=[5, 9])
+    chosen.check_classes(3)
+    with pytest.raises(ValueError, match=r"the label of image 0 is 2; labels must be integers in \[0, 2\)"):
+        chosen.check_classes(2)
     with pytest.raises(ValueError, match="number of classes of the data set is 10; it must be at most 9"):
         data.load("digits").check_classes(9)
 
