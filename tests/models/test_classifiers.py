@@ -132,7 +132,7 @@ REFUSED = {
     "other arguments": ((NeedsMore(), {"w": 1.0}), "NeedsMore also takes temperature; give a function that sets"),
     "text": ((linear, {"w": "weights.npz"}), r"variables\['w'\] is str; variables must be arrays of numbers"),
     "not finite": ((linear, {"w": np.array([1.0, np.nan])}), r"variables\['w'\] has numbers that are not finite"),
-    "other variables": ((architecture.ConvModel(), {"w": np.ones(3)}), "must have shape"),
+    "other variables": ((architecture.ConvModel(), {"w": np.ones(3)}), "by the size of the model it must have"),
 }  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_saved_classifier_is_loaded_again(tmp_path, kind):
 def test_loading_with_another_model_raises(tmp_path):
     checkpoints.save(tmp_path / "own", classifiers.classifier(toy.build(), toy.build().init(jax.random.key(0))))
     wide = classifiers.classifier(linear, weights(0))
-    with pytest.raises(ValueError, match="of other shapes than the given model"):
+    with pytest.raises(ValueError, match="other shapes than those of the given model"):
         checkpoints.load(tmp_path / "own", wide)
     with pytest.raises(ValueError, match="has no variables, so that there is nothing to write"):
         checkpoints.save(tmp_path / "none", classifiers.classifier(lambda images: images.mean((1, 2))))

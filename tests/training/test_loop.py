@@ -65,3 +65,16 @@ def test_gradient_norm_is_measured_before_clipping():
         task=None,
     )
     assert found.gradient_norm == 10.0
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0.0), (1, 0.05), (1, 1.0), (2, 1.0), (10, 1.0), (10, 0.05)])
+def test_shortest_schedules_move(total, warmup):
+    """However few updates there are, at least one has a learning rate."""
+    settings = dataclasses.replace(SETTINGS, optimiser="sgd", learning_rate=0.5, warmup=warmup, weight_decay=0.0)
+    transformation = loop.optimiser(settings, total)
+    params = jax.numpy.zeros(1)
+    state, steps = transformation.init(params), []
+    for _ in range(total):
+        step, state = transformation.update(jax.numpy.ones(1), state, params)
+        steps.append(float(step[0]))
+    assert np.isfinite(steps).all() and min(steps) < -0.4
