@@ -110,7 +110,7 @@ def test_missing_split_names_those_there(tmp_path):
     assert part.take(range(len(part)))[1].tolist() == [2, 3] and part.identity == "tf_flowers/1.0.0/train[50%:]"
 
 
-def test_missing_data_names_what_helps(tmp_path):
+def test_missing_data_names_what_helps(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     for name in ("cifar10", "mnist"):
         refused(rf"{name} is not prepared in .*\n.*tfds build {name} ", name, data_dir=str(tmp_path))
@@ -120,6 +120,12 @@ def test_missing_data_names_what_helps(tmp_path):
     for inside in (folder, folder.parent):
         refused(f"give the folder above it, --data-dir {tmp_path}$", "mnist", data_dir=str(inside))
     refused("is a file; it must be a folder", "mnist", data_dir=str(folder / "features.json"))
+
+    def forbidden(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "_versions", forbidden)
+    refused("cannot be read: Permission denied", "mnist", data_dir=str(tmp_path))
 
 
 def test_misspelt_name_gets_its_neighbour(tmp_path):
