@@ -144,6 +144,13 @@ def test_misspelt_name_gets_its_neighbour(tmp_path):
         refused("unknown data set", name)
 
 
+def test_similar_name_can_be_given(tmp_path):
+    """A set of one's own whose name looks like a typing error."""
+    prepared.write(tmp_path, "mnist2", GREY, [0] * 4)
+    refused("did you mean 'mnist'.*with its version: mnist2:1.0.0$", "mnist2", data_dir=str(tmp_path))
+    assert data.load("mnist2:1.0.0", data_dir=str(tmp_path)).identity == "mnist2/1.0.0/test"
+
+
 def test_no_registered_name_looks_misspelt():
     names = tfds.list_builders(with_community_datasets=False)
     assert len(names) > 100
