@@ -173,16 +173,10 @@ def _dataset(name: str, split: str, root: epath.Path, folder: epath.Path) -> dat
             builder.info.set_file_format(chosen, override=True, override_if_initialized=True)
         info = builder.info
         image, label = _keys(name, info)
-        source = builder.as_data_source(split=split)
+        source = _source(builder, name, split)
+    except _UnfitError:
+        raise
     except Exception as error:
-        if "Unknown split" in str(error):
-            splits = ", ".join(sorted(info.splits))
-            raise ValueError(
-                f"split {split!r} of {name} does not exist; its splits are {splits}, and parts of them such as "
-                f"'{sorted(info.splits)[0]}[90%:]' can be given, too"
-            ) from None
-        if isinstance(error, _UnfitError):
-            raise
         raise ValueError(f"data set {name} in {folder} cannot be read: {_reason(error)}") from error
     height, width, channels = info.features[image].shape
     num_classes = info.features[label].num_classes
@@ -198,7 +192,22 @@ def _dataset(name: str, split: str, root: epath.Path, folder: epath.Path) -> dat
 
 
 class _UnfitError(ValueError):
-    """A data set is not one of images with one class each."""
+    """A data set is not one of images with one class each, or has no such split."""
+
+
+def _source(builder: Any, name: str, split: str) -> Any:
+    """Returns the data source of a split, or of parts of some, with at least one image."""
+    try:
+        source = builder.as_data_source(split=split)
+        if len(source):
+            return source
+    except ValueError:
+        pass
+    splits = sorted(builder.info.splits)
+    raise _UnfitError(
+        f"split {split!r} of {name} does not exist, or is empty; its splits are {', '.join(splits)}, and parts of "
+        f"them such as '{splits[0]}[90%:]' can be given, too"
+    )
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
