@@ -102,11 +102,11 @@ def test_printed_flags_exist():
 def test_missing_split_names_those_there(tmp_path):
     prepared.write(tmp_path, "tf_flowers", COLOUR, [0, 1, 2, 3], split="train")
     refused(
-        r"split 'test' of tf_flowers does not exist, or is empty; its splits are train, .* such as 'train\[90%:\]'",
+        r"split 'test' of tf_flowers does not exist, or is empty; its splits are train, .*'train\[90%:\]'",
         "tf_flowers",
         data_dir=str(tmp_path),
     )
-    for split in ("te st", "train[200%:]", "train[", "train[3:2]", "train[:0]", "../train"):
+    for split in ("te st", "train[200%:]", "train[", "train[3:1]", "train[:0]", "../train"):
         refused("does not exist, or is empty; its splits are train", "tf_flowers", split, str(tmp_path))
     part = data.load("tf_flowers", "train[50%:]", str(tmp_path))
     assert part.take(range(len(part)))[1].tolist() == [2, 3] and part.identity == "tf_flowers/1.0.0/train[50%:]"
