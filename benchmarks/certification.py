@@ -106,7 +106,7 @@ def table(rows, radii, title) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}x",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            rounding.down(statements.average_certified_radius(found), 3),
+            rounding.radius(statements.average_certified_radius(found)),
             *(rounding.percent(statements.certified_accuracy(found, radius)) for radius in radii),
         )
     return shown
@@ -174,7 +174,7 @@ def main() -> None:
     try:
         plot(rows, radii[:4], out / "accuracy-against-cost.svg")
     except ImportError:
-        print("no plot: pip install 'deqsmooth[plot]'", file=sys.stderr)
+        print("no plot: pip install matplotlib", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def table(rows, arguments) -> rich.table.Table:
             f"{mean(found, 'seconds'):.2f}",
             f"{mean(baseline, 'seconds') / mean(found, 'seconds'):.2f}",
             f"{100 * sum(c.mismatches for c in found) / audited:.2f}" if audited else "",
-            rounding.down(statements.average_certified_radius(found), 3),
+            rounding.radius(statements.average_certified_radius(found)),
             *(rounding.percent(statements.certified_accuracy(found, radius)) for radius in radii),
         )
     return shown

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deqsmooth.certificates.writing import Writer as Writer
     from deqsmooth.config import Selection as Selection
     from deqsmooth.config import Smoothing as Smoothing
+    from deqsmooth.config import StartTraining as StartTraining
     from deqsmooth.config import Training as Training
     from deqsmooth.config.architecture import ConvModel as ConvModel
     from deqsmooth.config.architecture import MdeqModel as MdeqModel
@@ -38,9 +39,13 @@ if TYPE_CHECKING:
     from deqsmooth.models.checkpoints import shipped as shipped
     from deqsmooth.models.classifiers import Classifier as Classifier
     from deqsmooth.models.classifiers import classifier as classifier
+    from deqsmooth.reports.report import report as report
+    from deqsmooth.reports.summary import summary as summary
     from deqsmooth.smoothing.certification import certify as certify
     from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
     from deqsmooth.smoothing.prediction import predict as predict
+    from deqsmooth.training.fitting import train as train
+    from deqsmooth.training.fitting import train_start as train_start
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
 
@@ -56,6 +61,7 @@ _HOMES = {
     "Selection": "config.Selection",
     "Smoothing": "config.Smoothing",
     "Solution": "types.Solution",
+    "StartTraining": "config.StartTraining",
     "Training": "config.Training",
     "Writer": "certificates.writing.Writer",
     "build": "models.build",
@@ -67,8 +73,12 @@ _HOMES = {
     "load_dataset": "data.load",
     "predict": "smoothing.prediction.predict",
     "read": "certificates.jsonl.read",
+    "report": "reports.report.report",
     "save": "models.checkpoints.save",
     "shipped": "models.checkpoints.shipped",
+    "summary": "reports.summary.summary",
+    "train": "training.fitting.train",
+    "train_start": "training.fitting.train_start",
 }
 
 __all__ = list(_HOMES)

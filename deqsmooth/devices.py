@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from deqsmooth import arithmetic
 
 AXIS = "devices"
 """Name of the only axis of every mesh."""
@@ -27,12 +30,21 @@ Shared = Any
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def start() -> None:
+def start(*, distributed: bool = False) -> None:
     """Configures JAX for a command; must be called before JAX is first used in the process.
 
     On a machine without accelerators every CPU core becomes a device, because XLA runs a convolution on one
     thread. Compiled programs are cached in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR if it is set.
+    Settings of the environment that would change votes are ignored, and this is printed to stderr.
+
+    Args:
+      distributed: whether this process is connected to the others of its run; see `connect`.
+
+    Raises:
+      ValueError: if there is no device of the kind that JAX_PLATFORMS asks for; or see `connect`.
     """
+    for message in arithmetic.reset():
+        print(message, file=sys.stderr)
     if jax.config.values["jax_num_cpu_devices"] < 1 and "device_count" not in os.environ.get("XLA_FLAGS", ""):
         allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         jax.config.update("jax_num_cpu_devices", len(allowed))
@@ -40,6 +52,26 @@ def start() -> None:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(base) / "deqsmooth" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if distributed:
+        connect()
+    _check_platforms()
+
+
+def _check_platforms() -> None:
+    """Raises `ValueError` unless JAX finds the devices that the environment asks for."""
+    try:
+        jax.local_devices()
+    except (AssertionError, RuntimeError) as error:
+        asked = jax.config.values["jax_platforms"]
+        jax.config.update("jax_platforms", "")
+        try:
+            jax.local_devices()
+        except (AssertionError, RuntimeError):
+            raise ValueError(f"JAX finds no device: {str(error).partition(chr(10))[0]}") from None
+        raise ValueError(
+            f"JAX_PLATFORMS is {asked}, but this machine has no such device; it has {jax.default_backend()} "
+            "(unset JAX_PLATFORMS to use what is there)"
+        ) from None
 
 
 def connect() -> None:
@@ -125,7 +157,7 @@ def memory() -> int:
         return stats["bytes_limit"]
     # CPU devices share the memory that is available, or all memory if the available part is not known.
     known = pathlib.Path("/proc/meminfo")
-    found = re.search(r"MemAvailable: +(\d+) kB", known.read_text() if known.exists() else "")
+    found = re.search(r"MemAvailable: +(\d+) kB", known.read_text(encoding="utf-8") if known.exists() else "")
     total = int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return total // jax.local_device_count()
 

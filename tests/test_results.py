@@ -47,7 +47,7 @@ def expected(found, first):
         "s/image": f"{mean(found, 'seconds'):.2f}",
         "less": f"{mean(first, 'seconds') / mean(found, 'seconds'):.1f}",
         "mismatch %": "",
-        "ACR": rounding.down(statements.average_certified_radius(found), 3),
+        "ACR": rounding.radius(statements.average_certified_radius(found)),
     }
     audited = sum(c.num_audit for c in found)
     if audited:

@@ -14,18 +14,20 @@ JAX = frozenset({"jax", "jaxlib", "jaxopt", "jaxtyping", "flax", "optax", "orbax
 # Room: (rooms that it may import, packages that it never loads, not even through other modules).
 ROOMS = {
     "types": ((), {"flax", "optax", "orbax", "scipy"}),
-    "devices": ((), {"flax", "optax", "orbax", "scipy"}),
+    "machine": ((), JAX),
+    "arithmetic": (("machine",), {"flax", "optax", "orbax", "scipy"}),
+    "devices": (("machine", "arithmetic"), {"flax", "optax", "orbax", "scipy"}),
     "statistics": ((), JAX),
     "config": (("statistics",), JAX),
     "data": (("config",), {"jax", "flax", "optax", "orbax"}),
     "solvers": (("types", "config"), {"flax", "optax", "orbax", "grain"}),
-    "models": (("types", "devices", "config", "solvers"), {"optax", "grain"}),
+    "models": (("types", "arithmetic", "devices", "config", "solvers"), {"optax", "grain"}),
     "certificates": (("statistics", "config"), JAX),
     "smoothing": (
-        ("types", "devices", "statistics", "config", "data", "solvers", "models", "certificates"),
+        ("types", "arithmetic", "devices", "statistics", "config", "data", "solvers", "models", "certificates"),
         {"optax"},
     ),
-    "training": (("types", "devices", "config", "data", "solvers", "models", "smoothing"), set()),
+    "training": (("types", "arithmetic", "devices", "config", "data", "solvers", "models", "smoothing"), set()),
     "reports": (("statistics", "config", "certificates"), JAX),
     "experiments": (("statistics", "config", "certificates", "reports"), JAX),
     "commands": (
@@ -45,7 +47,7 @@ HOMES = {
     "sklearn": {"data/loading.py"},
     "tensorflow_datasets": {"data/prepared.py"},
     "torch": {"models/state_dicts.py"},
-    "matplotlib": {"reports/figures.py"},
+    "matplotlib": {"reports/canvas.py"},
     "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},
     "scipy": {"statistics/bounds.py", "statistics/significance.py"},
 }
@@ -187,6 +189,23 @@ def test_only_devices_asks_for_the_process():
 def test_file_is_short_and_well_named(path):
     assert len(path.read_text().splitlines()) <= 320
     assert path.stem not in {"utils", "core", "common", "helpers"}
+
+
+def opens_text(call):
+    """Whether a call opens a file as text without naming its encoding."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    home = getattr(call.func.value, "id", "") if isinstance(call.func, ast.Attribute) else ""
+    modes = [one.value for one in call.args if isinstance(one, ast.Constant)]
+    is_text = name == "open" and home not in ("os", "tarfile") and not {"rb", "wb", "ab", "a+b", "r+b"} & {*modes}
+    return (is_text or name in ("read_text", "write_text")) and "encoding" not in {
+        keyword.arg for keyword in call.keywords
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_text_files_name_their_encoding(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert [call.lineno for call in calls if opens_text(call)] == []
 
 
 @pytest.mark.parametrize("script", ["certify.py", "train.py"])

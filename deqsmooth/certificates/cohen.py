@@ -16,7 +16,6 @@ from deqsmooth.certificates import jsonl, record, rounding
 
 _COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
 _ABSTAINS = -1
-_DIGITS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,7 @@ def write(path: jsonl.Path, found: Iterable[record.Certificate]) -> None:
             certificate.index,
             certificate.label,
             _ABSTAINS if certificate.prediction is None else certificate.prediction,
-            rounding.down(certificate.radius, _DIGITS),
+            rounding.radius(certificate.radius),
             int(bool(certificate.correct)),
             datetime.timedelta(seconds=certificate.seconds),
         )

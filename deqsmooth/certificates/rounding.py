@@ -1,19 +1,29 @@
-"""Rounding: numbers as text that is never above the value, or never below it."""
+"""Numbers as text: every radius, share, time and cost is written by one function, wherever it is shown.
+
+What is certified is rounded down, and the upper end of an interval up, so that no text says more than its value.
+"""
 
 from __future__ import annotations
 
 import decimal
 import math
 
+_RADIUS_DIGITS = 3
+_PERCENT_DIGITS = 1
 
-def down(value: float, digits: int) -> str:
-    """Decimal text of a number, rounded down.
+
+def radius(value: float, *, up: bool = False) -> str:
+    """A radius, or a mean of radii, with three decimals, rounded down or up.
 
     Example:
-      >>> down(0.9999, 3)
-      '0.999'
+      >>> radius(0.48199), radius(0.48199, up=True)
+      ('0.481', '0.482')
     """
-    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
+    if not math.isfinite(value):
+        return str(value)
+    # Digits for the largest float; the shortest decimal number that stands for a float is exact enough.
+    with decimal.localcontext(prec=400):
+        return _rounded(decimal.Decimal(repr(float(value))), _RADIUS_DIGITS, up)
 
 
 def percent(share: float, *, up: bool = False) -> str:
@@ -23,5 +33,51 @@ def percent(share: float, *, up: bool = False) -> str:
       >>> percent(29 / 100), percent(2 / 3), percent(2 / 3, up=True)
       ('29.0', '66.6', '66.7')
     """
-    exact = 100 * decimal.Decimal(repr(float(share)))
-    return str(exact.quantize(decimal.Decimal("0.1"), decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR))
+    return _rounded(100 * decimal.Decimal(repr(float(share))), _PERCENT_DIGITS, up)
+
+
+def errors(num: int, of: int) -> str:
+    """A share of errors that was counted, in percent with two decimals, rounded to the nearest.
+
+    Example:
+      >>> errors(1, 300)
+      '0.33 %'
+    """
+    return f"{100 * num / of:.2f} %"
+
+
+def seconds(value: float) -> str:
+    """A time per image in seconds, rounded to the nearest: two decimals, or one significant digit if it is less.
+
+    Example:
+      >>> seconds(9.976), seconds(0.0004)
+      ('9.98', '0.0004')
+    """
+    return f"{value:.2f}" if value >= 0.005 or value == 0 else f"{value:.1g}"
+
+
+def duration(value: float) -> str:
+    """A time in seconds as whole seconds below two minutes, whole minutes below two hours, or hours.
+
+    Example:
+      >>> duration(119), duration(200), duration(9000)
+      ('119 s', '3 min', '2.5 h')
+    """
+    if value < 120:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def evaluations(value: float) -> str:
+    """A number of evaluations, or their mean over images, rounded to a whole number.
+
+    Example:
+      >>> evaluations(62_300.4)
+      '62,300'
+    """
+    return f"{value:,.0f}"
+
+
+def _rounded(value: decimal.Decimal, digits: int, up: bool) -> str:
+    direction = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
+    return str(value.quantize(decimal.Decimal(1).scaleb(-digits), direction))

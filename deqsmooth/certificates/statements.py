@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,6 +12,8 @@ import numpy as np
 
 from deqsmooth.certificates import cohen, record
 from deqsmooth.statistics import bounds, significance
+
+_MOST_RADII = 20
 
 Image = record.Certificate | cohen.Published
 """The result of one image."""
@@ -74,7 +78,8 @@ def radii(sigma: float, largest: float) -> list[float]:
     """The radii of a table: 0, 0.25, ... up to the first that no certificate can reach, at least to 0.5.
 
     Args:
-      sigma: standard deviation of the noise; below 0.2 the step is 0.125.
+      sigma: standard deviation of the noise; below 0.2 the step is 0.125. It doubles until there are at most
+        20 radii.
       largest: largest radius that a certificate can have.
 
     Example:
@@ -82,6 +87,8 @@ def radii(sigma: float, largest: float) -> list[float]:
       [0.0, 0.25, 0.5, 0.75]
     """
     step = 0.25 if sigma >= 0.2 else 0.125
+    while largest / step >= _MOST_RADII:
+        step *= 2
     return [step * i for i in range(max(int(largest / step) + 1, 3))]
 
 
@@ -104,16 +111,45 @@ def mean_radius(found: Sequence[Result]) -> float:
 
 
 def accuracy(found: Sequence[Result], radius: float, alpha: float = 0.05) -> Accuracy:
-    """Certified accuracy, with a confidence interval over images (Clopper & Pearson 1934).
+    """Certified accuracy at one radius; see `accuracies`."""
+    return accuracies(found, [radius], alpha)[0]
+
+
+def accuracies(found: Sequence[Result], at: Sequence[float], alpha: float = 0.05) -> list[Accuracy]:
+    """Certified accuracy at some radii, each with a confidence interval over images (Clopper & Pearson 1934).
 
     Args:
       found: the images.
-      radius: the radius.
-      alpha: largest probability that the interval misses.
+      at: the radii.
+      alpha: largest probability that the interval of a radius misses.
     """
-    reached = sum(_is_certified(one, radius) for one in found)
-    lower, upper = bounds.binomial_interval(reached, len(found), alpha)
-    return Accuracy(radius, reached / len(found), lower, upper)
+    return _shares([one.radius for one in found if one.correct], len(found), at, alpha)
+
+
+def certified(found: Sequence[Image], at: Sequence[float], alpha: float = 0.05) -> list[Accuracy]:
+    """Share of images that have a certificate of at least some radii, whether their class is right or not.
+
+    Args:
+      found: the images, whose labels need not be known.
+      at: the radii.
+      alpha: see `accuracies`.
+    """
+    return _shares([one.radius for one in found if one.prediction is not None], len(found), at, alpha)
+
+
+def largest_radius(c: record.Certificate) -> float:
+    """A radius that no certificate with these settings exceeds: that of unanimous votes, at the whole alpha."""
+    return _unanimous(max(c.looks or (c.num_estimation,)), c.alpha, c.sigma)
+
+
+def impossible(found: Sequence[Image]) -> str | None:
+    """Says what the first radius, time or cost is that is no finite number from 0; None if there is none."""
+    for one in found:
+        for name in ("radius", "seconds", "evaluations"):
+            value = getattr(one, name, 0)
+            if not 0 <= value < math.inf:
+                return f"{name} of image {one.index} is {value}; it must be a finite number from 0"
+    return None
 
 
 def compare(first: Sequence[Image], second: Sequence[Image], radius: float, alpha: float = 0.05) -> Comparison:
@@ -188,6 +224,12 @@ def under(formula: str, c: record.Certificate) -> record.Certificate:
     )
 
 
+@functools.cache
+def _unanimous(trials: int, alpha: float, sigma: float) -> float:
+    """Radius of unanimous votes, for settings that all images of a run share."""
+    return bounds.radius(bounds.clopper_pearson_lower(trials, trials, alpha), sigma)
+
+
 def _p_lower(c: record.Certificate, num: int = 1, formula: str | None = None) -> float:
     """The bound of a certificate again, at a fraction of its alpha or by another formula of audited votes."""
     alpha_count = c.alpha_count
@@ -205,3 +247,11 @@ def _p_lower(c: record.Certificate, num: int = 1, formula: str | None = None) ->
 
 def _is_certified(one: Result, radius: float) -> bool:
     return bool(one.correct and one.radius >= radius)
+
+
+def _shares(reached: Sequence[float], num: int, at: Sequence[float], alpha: float) -> list[Accuracy]:
+    """Share of images, of so many, whose radius is at least each radius, given the radii of those that count."""
+    ordered = np.sort(np.asarray(reached, float))
+    counts = (len(ordered) - np.searchsorted(ordered, np.asarray(at, float))).tolist()
+    ends = {count: bounds.binomial_interval(count, num, alpha) for count in set(counts)}
+    return [Accuracy(radius, count / num, *ends[count]) for radius, count in zip(at, counts, strict=True)]

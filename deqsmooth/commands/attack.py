@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import rich.console
 import tyro
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,17 @@ class Flags:
       out: file that the results are appended to; by default a file in `runs/`.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {
+        "which certificates": ("file max_images", ""),
+        "which images": ("data_dir", "download"),
+        "which model": ("checkpoint", ""),
+        "the attack": ("radii target steps restarts draws", "step_size gradient_budget seed"),
+        "the prediction that follows": ("", "num_estimation alpha"),
+        "output": ("out", ""),
+    }
+
     file: tyro.conf.Positional[pathlib.Path]
-    attack: Annotated[config.Attack, flags.Flat] = dataclasses.field(default_factory=config.Attack)
+    attack: Annotated[config.Attack, listing.Flat] = dataclasses.field(default_factory=config.Attack)
     radii: tuple[float, ...] | None = None
     max_images: int | None = None
     checkpoint: pathlib.Path | None = None
@@ -39,18 +49,22 @@ class Flags:
     download: bool = False
     out: pathlib.Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_images is not None:
+            checks.positive(self, "max_images")
+
 
 def main() -> int:
     """Command `deqsmooth-attack`; returns the exit status: 1 if a certificate is refuted."""
-    return commands.run(Flags, run, prog="deqsmooth-attack")
+    return commands.run(Flags, run, prog="deqsmooth-attack", resumes="the same command")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Attacks the images, appends each result to the file, and prints the robust accuracy."""
     from deqsmooth import data
-    from deqsmooth.certificates import attempts, statements, verification, writing
+    from deqsmooth.certificates import attempts, rounding, statements, verification, writing
     from deqsmooth.commands import progress
-    from deqsmooth.config import checks, serialization
+    from deqsmooth.config import serialization
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import terminal
     from deqsmooth.smoothing import attacks, provenance
@@ -93,8 +107,9 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     refuted = [attempt for attempt in found if attempt.refutes]
     for attempt in refuted:
         print(
-            f"ALARM: image {attempt.index} is certified as class {attempt.certified} within {attempt.radius:.4f}, "
-            f"but at distance {attempt.distance:.4f} its class is {attempt.prediction}",
+            f"ALARM: image {attempt.index} is certified as class {attempt.certified} within "
+            f"{rounding.radius(attempt.radius)}, but at distance {rounding.radius(attempt.distance, up=True)} its "
+            f"class is {attempt.prediction}",
             file=sys.stderr,
         )
     return int(bool(refuted))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import rich.console
 import tyro
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 
 
@@ -37,8 +37,20 @@ class Flags:
         named after the settings.
     """
 
-    selection: Annotated[config.Selection, flags.Flat]
-    smoothing: Annotated[config.Smoothing, flags.Flat]
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir max_images", "split stride start_index download"),
+        "which model": ("checkpoint", "dtype"),
+        "noise and statistics": (
+            "sigma num_estimation alpha",
+            "num_selection looks spending stop_radius stop_gain num_audit alpha_audit bound seed",
+        ),
+        "the solve": ("preset sampler budget", "start solver tolerance warmup_budget reference_budget"),
+        "running it": ("predict", "lanes images_per_batch block share distributed"),
+        "output": ("out", ""),
+    }
+
+    selection: Annotated[config.Selection, listing.Flat]
+    smoothing: Annotated[config.Smoothing, listing.Flat]
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
     predict: bool = False
@@ -50,7 +62,7 @@ class Flags:
 
 def main() -> int:
     """Command `deqsmooth-certify`; returns the exit status."""
-    return commands.run(Flags, run, prog="deqsmooth-certify", preset=preset)
+    return commands.run(Flags, run, prog="deqsmooth-certify", resumes="the same command", preset=preset)
 
 
 def preset(name: str) -> Flags:
@@ -67,7 +79,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.certificates import plan, record, statements, writing
     from deqsmooth.commands import predict, progress, shares
     from deqsmooth.models import checkpoints
-    from deqsmooth.reports import terminal
+    from deqsmooth.reports import summary, terminal
     from deqsmooth.smoothing import certification, cost, inputs, layout, provenance
 
     selection = arguments.selection
@@ -124,6 +136,5 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         finally:
             if writer.done:
                 at = statements.radii(settings.sigma, settings.cap)
-                console.print(terminal.certified_accuracy(writer.done, at))
-                console.print(terminal.summary(writer.done))
+                console.print(summary.summary(writer.done, at))
     return 3 if unreadable else 0

@@ -6,12 +6,13 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import rich.console
 import rich.table
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 from deqsmooth.config import architecture
 
@@ -31,6 +32,12 @@ class Flags:
       model: size of the model.
       check: file of recorded outputs of the PyTorch model; the converted model must reproduce them.
     """
+
+    GROUPS: ClassVar[listing.Groups] = {
+        "which file": ("file check", ""),
+        "which model": ("preset", "model"),
+        "output": ("out", ""),
+    }
 
     file: tyro.conf.Positional[pathlib.Path]
     out: pathlib.Path

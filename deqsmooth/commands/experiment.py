@@ -18,7 +18,7 @@ from deqsmooth.commands import attack, fitting, progress
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
 from deqsmooth.models import checkpoints, classifiers, starts
-from deqsmooth.reports import figures
+from deqsmooth.reports import canvas
 from deqsmooth.smoothing import certification, cost, inputs, provenance
 
 
@@ -75,7 +75,7 @@ def run(request: Request, console: rich.console.Console) -> int:
     """
     experiment = definitions.find(request.name)
     if experiment.draws:
-        figures.check()
+        canvas.check()
     folders = _folders(experiment, request)
     scale = scales.scale(request.scale, request.dataset)
     split = config.Selection(dataset=request.dataset).split
@@ -224,5 +224,7 @@ def _measure(
     if not file.exists():
         num_images = len(context.selection.indices(len(context.dataset)))
         programs = certification.prepare(checkpoint, settings, context.dataset[0][0].shape, num_images)
-        file.write_text(json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n")
+        file.write_text(
+            json.dumps({"certificates": path.name, "bytes": cost.memory(programs)}) + "\n", encoding="utf-8"
+        )
     return file

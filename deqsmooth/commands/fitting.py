@@ -1,23 +1,26 @@
-"""The part of `deqsmooth-train` that uses JAX: from flags to a trained model, with saved states and metrics."""
+"""The part of `deqsmooth-train` that uses JAX: trains by `training.fitting`, and shows how it goes."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator
 
 import rich.console
 
-from deqsmooth import config, data, devices, models, types
+from deqsmooth import config, data, devices
 from deqsmooth.commands import progress
 from deqsmooth.models import checkpoints, classifiers
-from deqsmooth.training import interruption, loop, metrics, model_training, start_training, states
+from deqsmooth.training import fitting, interruption, loop, metrics
 
 
 def train_model(
     settings: config.Training,
     console: rich.console.Console,
     *,
+    test_data: pathlib.Path | None = None,
     workdir: pathlib.Path | None = None,
     resume: bool = False,
     download: bool = False,
@@ -28,6 +31,7 @@ def train_model(
     Args:
       settings: of the training.
       console: that messages are printed to.
+      test_data: for `arrays`, file of the images to evaluate on; None to hold out some of the training images.
       workdir: folder of metrics, states and the model; None for one in `runs/`.
       resume: whether the training may continue from the newest state in the folder.
       download: whether TFDS may download what is missing.
@@ -37,20 +41,17 @@ def train_model(
       The exit status.
     """
     _introduce(distributed, console)
-    model = models.build(settings.model, devices.AXIS)
-    training, test = _splits(settings, download)
+    dataset, test = _splits(settings, test_data, download)
     workdir = workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
-    pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)
-    checkpoints.check_place(workdir / "model")
-    console.print(f"to {workdir}; the first {pretraining} updates are pre-training")
-    initial = model_training.init(model, settings, len(training))
+    size = settings.model
+    assert size is not None
 
-    def fit(state: loop.State) -> Iterator[loop.Progress]:
-        return model_training.fit(model, settings, training, test, state)
+    def train(on_progress: fitting.OnProgress) -> classifiers.Classifier:
+        return fitting.train(
+            size, dataset, settings, test=test, workdir=workdir, resume=resume, on_progress=on_progress
+        )
 
-    with states.Run(workdir, settings) as run:
-        variables = _fit(run, resume, initial, fit, console)
-    checkpoints.save(workdir / "model", classifiers.of_size(settings.model, variables, settings))
+    _run(train, workdir, console)
     console.print(f"model: {workdir / 'model'}")
     return 0
 
@@ -60,6 +61,7 @@ def train_start(
     console: rich.console.Console,
     *,
     folder: pathlib.Path | None = None,
+    test_data: pathlib.Path | None = None,
     workdir: pathlib.Path | None = None,
     resume: bool = False,
     download: bool = False,
@@ -67,12 +69,11 @@ def train_start(
 ) -> int:
     """Trains a start for a trained model, or resumes this, and writes the model with it to `workdir/model`.
 
-    With `fine_tune` in the settings, the model and the start that it has are trained together.
-
     Args:
       settings: of the training.
       console: that messages are printed to.
       folder: of the trained model; None for the one shipped for the data set and sigma.
+      test_data: see `train_model`.
       workdir: see `train_model`.
       resume: see `train_model`.
       download: see `train_model`.
@@ -82,39 +83,19 @@ def train_start(
       The exit status.
     """
     _introduce(distributed, console)
-    checkpoint = checkpoints.load_or_shipped(folder, settings.dataset, settings.sigma)
-    model, variables = checkpoint.model, checkpoint.variables
-    if not isinstance(model, types.Model) or checkpoint.size is None:
-        raise ValueError(f"{folder} has an explicit classifier, which has no equilibrium and no start")
-    if settings.fine_tune is not None:
-        _check_start(settings, checkpoint.start_training)
-    training, test = _splits(settings, download)
+    classifier = checkpoints.load_or_shipped(folder, settings.dataset, settings.sigma)
+    dataset, test = _splits(settings, test_data, download)
     kind = "start" if settings.fine_tune is None else "fine-tuned"
     workdir = workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
-    checkpoints.check_place(workdir / "model")
-    initial = start_training.init(model, variables, settings, len(training))
 
-    def fit(state: loop.State) -> Iterator[loop.Progress]:
-        return start_training.fit(model, variables, settings, training, test, state)
+    def train(on_progress: fitting.OnProgress) -> classifiers.Classifier:
+        return fitting.train_start(
+            classifier, dataset, settings, test=test, workdir=workdir, resume=resume, on_progress=on_progress
+        )
 
-    with states.Run(workdir, settings, checkpoint.sha256) as run:
-        params = _fit(run, resume, initial, fit, console)["params"]
-    variables = start_training.trained(variables, params)
-    mean = start_training.mean_equilibrium(model, variables, settings, training)
-    variables = {**variables, "start": {"network": params["network"], "mean": mean}}
-    made = classifiers.of_size(checkpoint.size, variables, checkpoint.training, settings)
-    checkpoints.save(workdir / "model", made)
+    _run(train, workdir, console)
     console.print(f"model with its start: {workdir / 'model'}")
     return 0
-
-
-def _check_start(settings: config.StartTraining, start: config.StartTraining | None) -> None:
-    """Raises ValueError unless the checkpoint has a start that can be fine-tuned."""
-    if start is None or start.network != settings.network:
-        raise ValueError(
-            f"fine_tune is {settings.fine_tune}; it needs a trained start of {settings.network}, and the "
-            f"checkpoint has {'none' if start is None else f'one of {start.network}'}"
-        )
 
 
 def _introduce(distributed: bool, console: rich.console.Console) -> None:
@@ -125,63 +106,82 @@ def _introduce(distributed: bool, console: rich.console.Console) -> None:
         console.quiet = number > 0
 
 
-def _splits(settings: config.Descent, download: bool) -> list[data.Dataset]:
-    """The training split, and the split that the model is evaluated on."""
-    splits = ("train", config.Selection(dataset=settings.dataset).split)
-    return [data.load(settings.dataset, split, settings.data_dir, download=download) for split in splits]
+def _splits(
+    settings: config.Descent, test_data: pathlib.Path | None, download: bool
+) -> tuple[data.Dataset, data.Dataset | None]:
+    """The images to train on and those to evaluate on; None for the latter if they must be held out."""
+    name, folder = settings.dataset, settings.data_dir
+    if test_data is not None and name != "arrays":
+        raise ValueError(
+            f"test_data is {test_data}; it is for data set arrays, and {name} has images to evaluate on"
+        )
+    training = data.load(name, "train", folder, download=download)
+    if test_data is not None:
+        # All images of a split of this name are checked.
+        return training, data.load(name, "train", str(test_data))
+    if name == "arrays" or settings.held_out is not None:
+        return training, None
+    return training, data.load(name, config.Selection(dataset=name).split, folder, download=download)
 
 
-def _fit(
-    run: states.Run,
-    resume: bool,
-    initial: loop.State,
-    fit: Callable[[loop.State], Iterator[loop.Progress]],
+def _run(
+    train: Callable[[fitting.OnProgress], classifiers.Classifier],
+    workdir: pathlib.Path,
     console: rich.console.Console,
-) -> types.Variables:
-    """Runs a training to its end, or until it is interrupted, with progress, metrics and saved states.
-
-    Args:
-      run: states of the training on disk.
-      resume: whether the training may continue from the newest state.
-      initial: state before the first update.
-      fit: state -> progress after each of the remaining updates.
-      console: console that messages are printed to.
-
-    Returns:
-      The variables after the last update.
-
-    Raises:
-      ValueError: there is a state, but the training is not to be resumed; or the folder has another run.
-    """
-    newest = run.latest(initial)
-    if newest is not None and not resume:
-        raise ValueError(f"{run.workdir} has a run; give --resume to continue it, or another --workdir")
-    state = initial if newest is None else newest
-    number, _ = devices.share(None)
-    log_file = run.workdir / "metrics.jsonl" if number == 0 else None
-    waited, begun = 0.0, time.perf_counter()
+) -> None:
+    """Runs a training with a bar, its messages, and an end by signals after which it can be resumed."""
+    waited, done, begun = 0.0, 0, time.perf_counter()
     with (
-        metrics.Log(log_file) as log,
+        _messages(console),
         interruption.Interruption() as interrupted,
         progress.bar(console) as shown,
     ):
-        log.cut(int(state.update))
-        task = progress.begin(shown, "compiling", None, int(state.update))
-        for now in fit(state):
-            update = int(now.state.update)
-            log.write(now)
+
+        def follow(now: loop.Progress) -> None:
+            nonlocal waited, done
+            if not done:
+                progress.begin(shown, "", now.total, int(now.state.update) - 1)
+            done = int(now.state.update)
             waited += now.waited
-            shown.update(task, total=now.total)
             if now.evaluation is not None:
-                run.save(now.state)
-                console.print(f"after {update} updates: {metrics.describe(now.evaluation)}")
+                console.print(f"after {done} updates: {metrics.describe(now.evaluation)}")
             progress.advance(shown, metrics.describe(now.metrics))
-            if update < now.total and interrupted.is_requested(update):
-                run.save(now.state)
-                run.wait()
-                console.print(f"saved after {update} updates; --resume continues from there")
+            # Every process must ask after every update.
+            if interrupted.is_requested(done) and done < now.total:
                 interrupted.end()
+
+        console.print(f"to {workdir}")
+        try:
+            train(follow)
+        except (KeyboardInterrupt, SystemExit):
+            console.print(f"saved after {done} updates; --resume continues from there")
+            raise
     console.print(f"waited {waited:.1f} of {time.perf_counter() - begun:.0f} s for images")
-    last = run.latest(initial)
-    assert last is not None
-    return last.variables
+
+
+class _Printer(logging.Handler):
+    """Prints the messages of a training."""
+
+    def __init__(self, console: rich.console.Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a message."""
+        self._console.print(record.getMessage(), markup=False)
+
+
+@contextlib.contextmanager
+def _messages(console: rich.console.Console) -> Iterator[None]:
+    """Prints what trainings log, instead of what Python does with it."""
+    log, printer = logging.getLogger(fitting.__name__.rpartition(".")[0]), _Printer(console)
+    level, propagate = log.level, log.propagate
+    log.addHandler(printer)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)
+        log.setLevel(level)
+        log.propagate = propagate

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 
 
@@ -23,6 +25,8 @@ class Flags:
       out: file that is written; it must not exist yet.
       partial: merge also if images are missing; `deqsmooth-verify` then says that the file is incomplete.
     """
+
+    GROUPS: ClassVar[listing.Groups] = {"which files": ("files", ""), "output": ("out", "")}
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path

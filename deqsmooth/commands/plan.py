@@ -6,14 +6,15 @@ import dataclasses
 import pathlib
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import rich.console
 import rich.table
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.certificates import rounding
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 from deqsmooth.statistics import bounds
 
@@ -34,7 +35,14 @@ class Flags:
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
     """
 
-    planning: Annotated[config.Planning, flags.Flat]
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir", "split download"),
+        "which model": ("checkpoint", "dtype"),
+        "noise and statistics": ("radius sigma alpha max_samples", "slack"),
+        "the pilot": ("pilot_images", "pilot_samples pilot_audit seed"),
+    }
+
+    planning: Annotated[config.Planning, listing.Flat]
     dataset: str = "digits"
     data_dir: str | None = None
     split: str | None = None
@@ -53,7 +61,6 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     A classifier here is the model with a sampler, a start, a solver and a budget.
     """
     from deqsmooth import data
-    from deqsmooth.certificates import rounding
     from deqsmooth.commands import progress
     from deqsmooth.models import checkpoints
     from deqsmooth.smoothing import planning
@@ -68,7 +75,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     if settings.radius > largest:
         console.print(
             f"radius {settings.radius:g} cannot be certified: even unanimous votes of {settings.max_samples:,} "
-            f"samples reach only {rounding.down(largest, 3)} at sigma {settings.sigma:g} and alpha "
+            f"samples reach only {rounding.radius(largest)} at sigma {settings.sigma:g} and alpha "
             f"{settings.alpha:g}; increase sigma or max_samples"
         )
         return 1
@@ -123,9 +130,9 @@ def plans(
             classifier_name(smoothing, solves),
             ", ".join(str(look) for look in smoothing.looks or (smoothing.num_estimation,)),
             f"{smoothing.num_audit}" if smoothing.num_audit else "",
-            f"{plan.evaluations:,.0f}",
-            f"{plan.seconds:.2f}",
-            f"{100 * plan.certified:.1f}",
+            rounding.evaluations(plan.evaluations),
+            rounding.seconds(plan.seconds),
+            rounding.percent(plan.certified),
             style="bold" if plan == best else None,
         )
     return shown

@@ -1,6 +1,6 @@
-"""Progress of a command: a bar on a terminal; elsewhere a line after each 5 % of the steps.
+"""Progress of a command: a bar on a terminal; elsewhere a line a minute, from the first step to the last.
 
-The time left is computed from the average rate since the start. rich computes it from the times between recent
+The time left is computed from the average rate until the last step. rich computes it from the times between recent
 steps, which is wrong if all steps of a batch end at the same time.
 """
 
@@ -16,12 +16,14 @@ import rich.text
 from deqsmooth.certificates import record, writing
 from deqsmooth.reports import terminal
 
+_INTERVAL = 60.0
+"""Seconds between two lines without a terminal."""
+
 
 class _TimeLeft(rich.progress.ProgressColumn):
     def render(self, task: rich.progress.Task) -> rich.text.Text:
         """Returns the time left; empty if it is unknown."""
-        seconds = _seconds_left(task)
-        return rich.text.Text("" if seconds is None else str(datetime.timedelta(seconds=round(seconds))))
+        return rich.text.Text(_time_left(task))
 
 
 def bar(console: rich.console.Console) -> rich.progress.Progress:
@@ -33,6 +35,7 @@ def bar(console: rich.console.Console) -> rich.progress.Progress:
         rich.progress.TimeElapsedColumn(),
         _TimeLeft(),
         console=console,
+        disable=not console.is_terminal,
     )
 
 
@@ -47,18 +50,26 @@ def begin(
       total: number of steps; None if it is not known yet.
       completed: steps that an earlier run has done.
     """
-    return progress.add_task(description, total=total, completed=completed, before=completed)
+    return progress.add_task(
+        description, total=total, completed=completed, before=completed, last=0.0, printed=None
+    )
 
 
 def advance(progress: rich.progress.Progress, description: str) -> None:
-    """Counts a step and updates the description; without a terminal, prints a line after each 5 % of the steps."""
+    """Counts a step and updates the description; without a terminal, prints a line if the last one is old."""
     (task,) = progress.tasks
-    progress.update(task.id, advance=1, description=description)
-    total = int(task.total or 0)
-    if not progress.console.is_terminal and task.completed % max(1, total // 20) == 0:
-        seconds = _seconds_left(task)
-        left = "" if seconds is None else f", {seconds:.0f} s left"
-        progress.console.print(f"{task.completed:.0f} of {total}: {description}{left}")
+    # Before the step counts: the other steps of its batch, which end at the same time, do not count yet either.
+    left = _time_left(task)
+    progress.update(task.id, advance=1, description=description, last=task.elapsed)
+    if progress.console.is_terminal:
+        return
+    now, printed = progress.get_time(), task.fields["printed"]
+    is_last = task.completed == task.total
+    if printed is None or now - printed >= _INTERVAL or is_last:
+        progress.update(task.id, printed=now)
+        total = "" if task.total is None else f" of {task.total:.0f}"
+        until_end = f", {left} left" if left and not is_last else ""
+        progress.console.print(f"{task.completed:.0f}{total}: {description}{until_end}")
 
 
 def follow(
@@ -72,9 +83,11 @@ def follow(
             advance(shown, terminal.progress(writer.done))
 
 
-def _seconds_left(task: rich.progress.Task) -> float | None:
-    """Seconds that the other steps take at the average rate; None if no step or no total is known."""
+def _time_left(task: rich.progress.Task) -> str:
+    """Time until the end, by the average rate until the last step; empty if no step or no total is known."""
     done = task.completed - task.fields["before"]
-    if not done or not task.elapsed or task.total is None:
-        return None
-    return (task.total - task.completed) * task.elapsed / done
+    if not done or task.elapsed is None or task.total is None:
+        return ""
+    last = task.fields["last"]
+    seconds = (task.total - task.completed) * last / done - (task.elapsed - last)
+    return str(datetime.timedelta(seconds=max(0, round(seconds))))

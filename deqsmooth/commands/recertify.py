@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
+from typing import ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,15 @@ class Flags:
       out: file that certificates are appended to; by default a file in `runs/` named after the settings.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {
+        "which certificates": ("file", ""),
+        "which images": ("data_dir", "download"),
+        "which models": ("checkpoint before", "dtype"),
+        "statistics": ("num_pairs", "alpha_pairs"),
+        "the solve of the new network": ("budget start", "solver tolerance"),
+        "output": ("out", ""),
+    }
+
     file: tyro.conf.Positional[pathlib.Path]
     checkpoint: pathlib.Path | None = None
     before: pathlib.Path | None = None
@@ -45,10 +58,19 @@ class Flags:
     download: bool = False
     out: pathlib.Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("budget", "num_pairs"):
+            if getattr(self, name) is not None:
+                checks.positive(self, name)
+        for name in ("tolerance", "alpha_pairs"):
+            value = getattr(self, name)
+            if value is not None:
+                checks.holds(0 < value < math.inf, name, value, "positive and finite")
+
 
 def main() -> int:
     """Command `deqsmooth-recertify`; returns the exit status."""
-    return commands.run(Flags, run, prog="deqsmooth-recertify")
+    return commands.run(Flags, run, prog="deqsmooth-recertify", resumes="the same command")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
@@ -58,7 +80,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth.commands import progress
     from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
-    from deqsmooth.reports import terminal
+    from deqsmooth.reports import summary
     from deqsmooth.smoothing import provenance, recertification
 
     source = verification.verify(arguments.file).must_hold("only verified certificates can be used")
@@ -85,8 +107,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         progress.follow(coming, writer, len(source.found), console)
         found = writer.done
         if found:
-            console.print(terminal.certified_accuracy(found, statements.radii(settings.sigma, settings.cap)))
-            console.print(terminal.summary(found))
+            console.print(summary.summary(found, statements.radii(settings.sigma, settings.cap)))
             spent, original = (sum(c.evaluations for c in every) for every in (found, source.found))
             console.print(f"{spent:,} cell evaluations; the original certificates took {original:,}")
     return 0

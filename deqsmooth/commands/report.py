@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from typing import ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 
 
@@ -16,15 +18,22 @@ from deqsmooth.commands import main as commands
 class Flags:
     """Write a page of tables and figures from files of certificates, each compared with the first.
 
-    Exit status: 0 success; 1 a file does not verify or is refuted by an attack; 2 bad input.
+    Files of predictions, files without an image and other JSON lines are named and left out. Exit status: 0
+    success; 1 a file does not verify or is refuted by an attack; 2 bad input.
 
     Attributes:
       files: files of certificates, of attacks on them, or of published results (`.tsv`, Cohen et al. 2019).
       out: folder that the page is written to.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {"which files": ("files", ""), "output": ("out", "")}
+
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path = pathlib.Path("report")
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("no file of certificates is given")
 
 
 def main() -> int:
@@ -34,11 +43,15 @@ def main() -> int:
 
 def run(arguments: Flags, console: rich.console.Console) -> int:
     """Verifies the files, writes the page, and prints the verdict on each file."""
-    from deqsmooth.reports import html, runs
+    from deqsmooth.reports import canvas, report
 
-    found = runs.read(arguments.files)
-    html.write(found, arguments.out)
-    for one in found:
+    found = report.report(arguments.files)
+    for text in found.left_out:
+        print(text, file=sys.stderr)
+    page = found.save(arguments.out)
+    for one in found.runs:
         print(f"{one.path}: {one.verdict()}", file=sys.stdout if one.is_sound else sys.stderr)
-    print(f"report: {arguments.out / 'index.html'}")
-    return int(not all(one.is_sound for one in found))
+    if not found.figures:
+        print(f"no figures are drawn, because matplotlib is not installed: {canvas.ADVICE}", file=sys.stderr)
+    print(f"report: {page}")
+    return int(not found.is_sound)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 import rich.console
 import rich.table
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
+from deqsmooth.config import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,13 @@ class Flags:
       out: folder of models, records and pages; models and records that it has are used again.
     """
 
+    GROUPS: ClassVar[listing.Groups] = {
+        "which experiment": ("name scale", ""),
+        "which images": ("dataset data_dir", ""),
+        "which models and noise": ("checkpoint sigma", ""),
+        "output": ("out", ""),
+    }
+
     name: tyro.conf.Positional[str] = "list"
     scale: Literal["smoke", "small", "full"] = "small"
     dataset: str = "digits"
@@ -35,10 +45,14 @@ class Flags:
     data_dir: str | None = None
     out: pathlib.Path = pathlib.Path("runs/reproduce")
 
+    def __post_init__(self) -> None:
+        for sigma in self.sigma:
+            checks.holds(0 < sigma < math.inf, "sigma", sigma, "positive and finite")
+
 
 def main() -> int:
     """Command `deqsmooth-reproduce`; returns the exit status: 1 if an attack refutes a certificate."""
-    return commands.run(Flags, run, prog="deqsmooth-reproduce")
+    return commands.run(Flags, run, prog="deqsmooth-reproduce", resumes="the same command")
 
 
 def run(arguments: Flags, console: rich.console.Console) -> int:

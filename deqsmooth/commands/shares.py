@@ -6,6 +6,7 @@ import pathlib
 from typing import NamedTuple
 
 from deqsmooth import devices
+from deqsmooth.commands import signals
 from deqsmooth.config import checks
 
 
@@ -47,4 +48,5 @@ def own(given: str | None, distributed: bool) -> Share:
         checks.holds(given is None, "share", given, "left out with --distributed")
         # Processes share images, never samples, so that a slow or lost process does not delay the others.
         devices.disconnect()
+        signals.install()
     return Share(*devices.share(given))

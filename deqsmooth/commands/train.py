@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import rich.console
 import tyro
 
 from deqsmooth import config
-from deqsmooth.commands import flags
+from deqsmooth.commands import flags, listing
 from deqsmooth.commands import main as commands
 
 
@@ -22,6 +22,8 @@ class Flags:
       settings: settings of the training.
       phase: `model`, or `start`, which has other flags: see `--phase start --help`.
       preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
+      test_data: with data set `arrays`, `.npz` file of the images to evaluate on; by default every tenth image of
+        `data_dir` is held out, or as `held_out` says.
       workdir: folder for metrics, states and the trained model; by default a folder in `runs/`.
       resume: continue the run in the folder from its newest state.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
@@ -29,11 +31,30 @@ class Flags:
         MPI and Kubernetes are detected. All processes must share the folder.
     """
 
-    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], flags.Flat] = dataclasses.field(
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir", "download"),
+        "which model": ("preset", "dtype model"),
+        "noise and loss": (
+            "sigma",
+            "loss loss_weight draws adversarial_radius adversarial_steps adversarial_epochs jacobian_weight "
+            "jacobian_frequency jacobian_budget jacobian_increment jacobian_interval jacobian_epochs",
+        ),
+        "optimisation": (
+            "epochs batch_size learning_rate",
+            "optimiser final_learning_rate warmup weight_decay clip_norm accumulation rematerialise "
+            "pretraining_epochs pretraining_budget pretraining_jacobian_weight",
+        ),
+        "the solve": ("budget", "solver gradient gradient_budget reference_budget"),
+        "running it": ("phase resume", "evaluation_interval seed distributed"),
+        "output": ("workdir", ""),
+    }
+
+    settings: Annotated[tyro.conf.AvoidSubcommands[config.Training], listing.Flat] = dataclasses.field(
         default_factory=config.Training
     )
     phase: Literal["model", "start"] = "model"
     preset: str | None = None
+    test_data: pathlib.Path | None = None
     workdir: pathlib.Path | None = None
     resume: bool = False
     download: bool = False
@@ -49,6 +70,8 @@ class StartFlags:
       phase: `start`; by default a model is trained.
       preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
       checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      test_data: with data set `arrays`, `.npz` file of the images to evaluate on; by default every tenth image of
+        `data_dir` is held out, or as `held_out` says.
       workdir: folder for metrics, states and the model with its start; by default a folder in `runs/`.
       resume: continue the run in the folder from its newest state.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
@@ -56,10 +79,26 @@ class StartFlags:
         MPI and Kubernetes are detected. All processes must share the folder.
     """
 
-    settings: Annotated[config.StartTraining, flags.Flat] = dataclasses.field(default_factory=config.StartTraining)
+    GROUPS: ClassVar[listing.Groups] = {
+        "which images": ("dataset data_dir", "download"),
+        "which model": ("checkpoint fine_tune", "dtype network"),
+        "noise and loss": ("sigma", "distance_weight"),
+        "optimisation": (
+            "preset epochs batch_size learning_rate",
+            "optimiser final_learning_rate warmup weight_decay clip_norm accumulation",
+        ),
+        "the solve": ("budget", "solver reference_budget"),
+        "running it": ("phase resume", "evaluation_interval seed distributed"),
+        "output": ("workdir", ""),
+    }
+
+    settings: Annotated[config.StartTraining, listing.Flat] = dataclasses.field(
+        default_factory=config.StartTraining
+    )
     phase: Literal["start"] = "start"
     preset: str | None = None
     checkpoint: pathlib.Path | None = None
+    test_data: pathlib.Path | None = None
     workdir: pathlib.Path | None = None
     resume: bool = False
     download: bool = False
@@ -69,8 +108,16 @@ class StartFlags:
 def main() -> int:
     """Command `deqsmooth-train`; returns the exit status."""
     if flags.value_of("--phase") == "start":
-        return commands.run(StartFlags, run_start, prog="deqsmooth-train", preset=_start_preset)
-    return commands.run(Flags, run, prog="deqsmooth-train", preset=_preset)
+        return commands.run(
+            StartFlags,
+            run_start,
+            prog="deqsmooth-train",
+            resumes="the same command with --resume",
+            preset=_start_preset,
+        )
+    return commands.run(
+        Flags, run, prog="deqsmooth-train", resumes="the same command with --resume", preset=_preset
+    )
 
 
 def _preset(name: str) -> Flags:
@@ -92,6 +139,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     return fitting.train_model(
         arguments.settings,
         console,
+        test_data=arguments.test_data,
         workdir=arguments.workdir,
         resume=arguments.resume,
         download=arguments.download,
@@ -107,6 +155,7 @@ def run_start(arguments: StartFlags, console: rich.console.Console) -> int:
         arguments.settings,
         console,
         folder=arguments.checkpoint,
+        test_data=arguments.test_data,
         workdir=arguments.workdir,
         resume=arguments.resume,
         download=arguments.download,

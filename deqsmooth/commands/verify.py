@@ -7,11 +7,12 @@ import importlib
 import inspect
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import rich.console
 import tyro
 
+from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
 from deqsmooth.config import checks
 
@@ -35,10 +36,15 @@ class Flags:
       files: files of certificates, attacks or predictions, also compressed (`.gz`), and archives (`.tar.gz`).
       replay: number of certificates of each file whose samples are drawn and classified again, with the model.
       checkpoint: for replay: folder of the model; by default the shipped model for the data set and sigma.
-      model: for replay, instead of a checkpoint: `module:name` of a classifier of your own, or of a function without
-        arguments that returns one. The module is imported, and so its code is run.
+      model: for replay, instead of a checkpoint: `module:name` of a classifier of your own, or of a function
+        without arguments that returns one. The module is imported, and so its code is run.
       data_dir: for replay: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
     """
+
+    GROUPS: ClassVar[listing.Groups] = {
+        "which files": ("files", ""),
+        "sampling again": ("replay checkpoint data_dir", ""),
+    }
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     replay: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from deqsmooth.config import checks
 
@@ -36,9 +37,8 @@ class ConvModel:
     std: tuple[float, ...] = (0.376,)
 
     def __post_init__(self) -> None:
+        _check_images(self)
         checks.positive(self, "channels", "expansion", "num_groups", "pool")
-        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check_images(self.image_shape, self.mean, self.std)
         checks.holds(
             self.channels % self.num_groups == 0,
             "channels",
@@ -82,8 +82,7 @@ class MdeqModel:
     std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self) -> None:
-        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check_images(self.image_shape, self.mean, self.std)
+        _check_images(self)
         checks.positive(self, "final_channels")
         checks.holds(
             len(self.channels) >= 2 and all(c > 0 and c % 8 == 0 for c in self.channels),
@@ -133,8 +132,7 @@ class ResnetModel:
     std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self) -> None:
-        checks.holds(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
-        _check_images(self.image_shape, self.mean, self.std)
+        _check_images(self)
         checks.holds(
             len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
         )
@@ -166,10 +164,49 @@ Model = Equilibrium | ResnetModel
 MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "resnet": ResnetModel}
 
 
-def _check_images(shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raises `ValueError` unless images of this shape can be standardised."""
-    checks.holds(min(shape) >= 1, "image_shape", shape, "three numbers of at least 1")
-    for name, values in (("mean", mean), ("std", std)):
-        rule = f"one finite number, or one for each of the {shape[2]} channels of an image"
-        checks.holds(len(values) in (1, shape[2]) and all(map(math.isfinite, values)), name, values, rule)
-    checks.holds(min(std) > 0, "std", std, "positive")
+def sized(
+    size: Model,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Model:
+    """The size for given images: what still has the default of its family is taken from the images.
+
+    A convolutional DEQ with the default `pool` gets one that divides height and width.
+
+    Args:
+      size: the size, of any family.
+      image_shape: (height, width, channels) of the images.
+      num_classes: number of classes of the images.
+      mean: mean of each channel of the images.
+      std: standard deviation of each channel of the images.
+
+    Raises:
+      ValueError: the image shape that the size sets is another one, or breaks a rule of the family.
+    """
+    default = type(size)()
+    found: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes, "mean": mean, "std": std}
+    taken = {name: x for name, x in found.items() if getattr(size, name) == getattr(default, name)}
+    if isinstance(size, ConvModel) and isinstance(default, ConvModel) and size.pool == default.pool:
+        taken["pool"] = math.gcd(size.pool, *image_shape[:2])
+    if "image_shape" not in taken and size.image_shape != image_shape:
+        raise ValueError(
+            f"the images have shape {image_shape}; the model takes {size.image_shape}, its image_shape "
+            "(--model.image-shape, or that of the preset)"
+        )
+    return dataclasses.replace(size, **taken)
+
+
+def _check_images(size: Model) -> None:
+    """Raises `ValueError` unless the part of a size that describes images keeps its rules."""
+    shape = size.image_shape
+    checks.holds(
+        len(shape) == 3 and min(shape) > 0, "image_shape", shape, "(height, width, channels), each at least 1"
+    )
+    checks.holds(size.num_classes >= 2, "num_classes", size.num_classes, "at least 2")
+    for name in ("mean", "std"):
+        value = getattr(size, name)
+        rule = f"one number, or one for each of the {shape[2]} channels"
+        checks.holds(len(value) in (1, shape[2]) and all(map(math.isfinite, value)), name, value, rule)
+    checks.holds(min(size.std) > 0, "std", size.std, "positive")

@@ -21,8 +21,8 @@ _SERIAL = {
 }
 _LARGEST_AUDIT = 1000
 _INDEPENDENT: dict[str, Any] = {"start": "zero", "budget": 30}
-# On the shipped models at sigma 0.5, two evaluations from the learned start reach the ACR of thirty from zero, up to
-# 0.002; see results/README.md.
+# On the shipped models at sigma 0.5, two evaluations from the learned start reach the ACR of thirty from zero up
+# to 0.002; see results/README.md.
 _LEARNED_BUDGET = 2
 _LOOKS, _FIRST_LOOK, _STOP_GAIN = (0.05, 0.2), 20, 0.02
 _SERIAL_ONLY = ("warmup_budget", "reference_budget", "num_audit", "alpha_audit")

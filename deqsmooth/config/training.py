@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from deqsmooth.config import architecture, checks, selection, serialization, solve
 
 GRADIENTS = ("one-step", "neumann", "broyden", "gmres")
 OPTIMISERS = ("adamw", "sgd")
 LOSSES = ("cross-entropy", "consistency", "macer", "cat-rs")
+_PRETRAINING_EPOCHS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Descent:
 
     Attributes:
       dataset: name of the data set; see `config.Selection`.
-      data_dir: TFDS data directory; by default that of TFDS.
+      data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file with `images` and
+        `labels`.
       sigma: standard deviation of the noise, in pixels of [0, 1].
       epochs: number of passes over the training split.
       batch_size: images per update.
@@ -31,6 +34,8 @@ class Descent:
         another; more parts need less memory. Batch statistics are those of a part.
       evaluation_interval: epochs between evaluations under noise on the test split, and between saved states.
       seed: seed of the initialisation, the order of images and the noise.
+      held_out: every how many-th training image, in an order that the seed gives, is held out: the model is
+        evaluated on it and never trained on it. By default none if there are test images, otherwise every tenth.
     """
 
     dataset: str = "digits"
@@ -47,16 +52,21 @@ class Descent:
     accumulation: int = 1
     evaluation_interval: int = 5
     seed: int = 0
+    held_out: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self) -> None:
         selection.check_dataset(self.dataset)
         checks.known("optimiser", self.optimiser, OPTIMISERS)
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
         for name in ("learning_rate", "clip_norm"):
-            checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            value = getattr(self, name)
+            checks.holds(0 < value < math.inf, name, value, "a finite positive number")
         for name in ("weight_decay", "final_learning_rate"):
-            checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+            value = getattr(self, name)
+            checks.holds(0 <= value < math.inf, name, value, "a finite number, at least 0")
         checks.holds(0 <= self.warmup <= 1, "warmup", self.warmup, "in [0, 1]")
+        if self.held_out is not None:
+            checks.holds(self.held_out >= 2, "held_out", self.held_out, "at least 2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +74,8 @@ class Training(Descent):
     """How a model is trained under Gaussian noise; see also `Descent`.
 
     Attributes:
-      pretraining_epochs: number of first epochs in which the cell is unrolled and differentiated through.
+      pretraining_epochs: number of first epochs in which the cell is unrolled and differentiated through; by
+        default 5, or a quarter of the epochs if that is less; 0 for a model without an equilibrium.
       pretraining_budget: number of evaluations of the unrolled cell.
       solver: solver of the forward pass after pre-training.
       budget: cell evaluations of the forward pass.
@@ -92,10 +103,10 @@ class Training(Descent):
       reference_budget: cell evaluations of the Anderson solve with which the model is evaluated.
       dtype: floating point type of the cell. Parameters and everything else are float32, multiplied in JAX's
         default precision, which is lower on accelerators.
-      model: size of the model.
+      model: size of the model; None for a model of the caller's own.
     """
 
-    pretraining_epochs: float = 5.0
+    pretraining_epochs: float | None = None
     pretraining_budget: int = 8
     solver: str = "anderson"
     budget: int = 12
@@ -117,7 +128,7 @@ class Training(Descent):
     pretraining_jacobian_weight: float | None = None
     reference_budget: int = 30
     dtype: str = "float32"
-    model: architecture.Model = dataclasses.field(default_factory=architecture.ConvModel)
+    model: architecture.Model | None = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,11 +144,7 @@ class Training(Descent):
             value = self.adversarial_radius
             checks.holds(value > 0, "adversarial_radius", value, "positive with loss 'cat-rs'")
         if isinstance(self.model, architecture.ResnetModel):
-            rule = "0 for a model without an equilibrium"
-            for name in ("pretraining_epochs", "jacobian_weight"):
-                checks.holds(getattr(self, name) == 0, name, getattr(self, name), rule)
-            rule = "float32 for a model without an equilibrium"
-            checks.holds(self.dtype == "float32", "dtype", self.dtype, rule)
+            self.check_explicit()
         for name in ("loss_weight", "adversarial_radius", "adversarial_epochs"):
             checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("jacobian_weight", "jacobian_increment", "jacobian_epochs", "pretraining_jacobian_weight"):
@@ -151,11 +158,26 @@ class Training(Descent):
             self.jacobian_budget,
             f"a range (low, high) that leaves at least 1 of budget, {self.budget}",
         )
-        checks.holds(
-            0 <= self.pretraining_epochs <= self.epochs,
-            "pretraining_epochs",
-            self.pretraining_epochs,
-            f"between 0 and epochs, {self.epochs}",
+        if self.pretraining_epochs is not None:
+            rule = f"between 0 and epochs, {self.epochs}"
+            value = self.pretraining_epochs
+            checks.holds(0 <= value <= self.epochs, "pretraining_epochs", value, rule)
+
+    def check_explicit(self) -> None:
+        """Raises `ValueError` if a model without an equilibrium cannot be trained with these settings."""
+        rule = "0 for a model without an equilibrium"
+        for name in ("pretraining_epochs", "jacobian_weight"):
+            checks.holds(getattr(self, name) in (0, None), name, getattr(self, name), rule)
+        rule = "float32 for a model without an equilibrium"
+        checks.holds(self.dtype == "float32", "dtype", self.dtype, rule)
+
+    def resolved(self) -> Training:
+        """These settings with the number of epochs of pre-training that they stand for."""
+        if self.pretraining_epochs is not None:
+            return self
+        explicit = isinstance(self.model, architecture.ResnetModel)
+        return dataclasses.replace(
+            self, pretraining_epochs=0.0 if explicit else min(_PRETRAINING_EPOCHS, self.epochs / 4)
         )
 
 

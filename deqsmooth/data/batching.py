@@ -12,6 +12,7 @@ from deqsmooth.config import checks
 from deqsmooth.data import dataset as splits
 
 _PREFETCHED = 8
+_FOR_EVER = 2**62
 
 
 def batches(
@@ -42,7 +43,8 @@ def batches(
         batch_size,
         f"a multiple of the number of processes, {num_shards}",
     )
-    stream = grain.MapDataset.source(_Stored(dataset)).seed(seed).shuffle().repeat()
+    # Grain cannot divide an endless stream into batches of one.
+    stream = grain.MapDataset.source(_Stored(dataset)).seed(seed).shuffle().repeat(_FOR_EVER // len(dataset))
     stream = stream.batch(batch_size // num_shards, batch_fn=list).random_map(_Augment(dataset.augment))
     mine = stream.slice(slice(first * num_shards + shard, None, num_shards))
     options = grain.ReadOptions(num_threads=_num_threads(), prefetch_buffer_size=_PREFETCHED)

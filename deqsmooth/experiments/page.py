@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from deqsmooth.certificates import verification
 from deqsmooth.experiments import definitions, results
-from deqsmooth.reports import figures, tables
+from deqsmooth.reports import canvas, tables
 
 _FINDING = "finding.md"
 
@@ -41,7 +41,7 @@ def write(
     folder = pathlib.Path(out)
     body = [f"# {experiment.name}", experiment.question, f"*Expected.* {experiment.expected}"]
     checked = {row.path: _verified(row.path) for group in groups.values() for row in group}
-    drawn: list[figures.Figure] = []
+    drawn: list[canvas.Figure] = []
     for title, group in groups.items():
         body += [tables.to_markdown(table) for table in results.tables_of(title, group, checked)]
         drawn += results.figures_of(group, checked) if experiment.draws else ()
@@ -63,13 +63,13 @@ def write(
         body.append("The published SRS rows rest on the formula that is not valid.")
     finding = folder / _FINDING
     if finding.exists():
-        body.append(f"## Finding\n\n{finding.read_text().strip()}")
+        body.append(f"## Finding\n\n{finding.read_text(encoding='utf-8').strip()}")
     body.append(_provenance(command, groups, checked, folder))
     page = folder / "README.md"
     folder.mkdir(parents=True, exist_ok=True)
     for file, figure in pictures.items():
         (folder / file).write_bytes(figure.png)
-    page.write_text("\n\n".join(text.strip() for text in body) + "\n")
+    page.write_text("\n\n".join(text.strip() for text in body) + "\n", encoding="utf-8")
     return page
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deqsmooth.certificates import attempts, bound, jsonl, record, rounding, statements, truth, verification
-from deqsmooth.reports import figures, summary, tables
+from deqsmooth.reports import canvas, figures, overview, tables
 from deqsmooth.statistics import bounds
 
 ABOVE = "above the truth"
@@ -77,7 +77,7 @@ def tables_of(title: str, group: Sequence[Row], checked: Checked) -> Iterator[ta
         yield _models(group, checked)
 
 
-def figures_of(group: Sequence[Row], checked: Checked) -> Iterator[figures.Figure]:
+def figures_of(group: Sequence[Row], checked: Checked) -> Iterator[canvas.Figure]:
     """Yields figures that compare bounds with the true values.
 
     A serial row has a figure of radii if a row above it has independent votes of the same classifier. A row that
@@ -109,7 +109,7 @@ def _certified_accuracy(title: str, group: Sequence[Row], checked: Checked) -> t
     for row in group:
         records, votes = checked[row.path], _independent_votes(row, group, checked)
         found = records.found
-        lines.append((row.name, *summary.mean_cost(found), *_accuracies(found, radii, votes)))
+        lines.append((row.name, *overview.mean_cost(found), *_accuracies(found, radii, votes)))
         if records.settings.sampler == "serial":
             for name, other in _other_bounds(records).items():
                 lines.append((f"*{name}*", "", "", "", *_accuracies(other, radii, votes)))
@@ -133,9 +133,7 @@ def _independent_votes(row: Row, group: Sequence[Row], checked: Checked) -> list
     return []
 
 
-def _possible_radii(
-    name: str, serial: verification.Checked, votes: Sequence[record.Certificate]
-) -> figures.Figure:
+def _possible_radii(name: str, serial: verification.Checked, votes: Sequence[record.Certificate]) -> canvas.Figure:
     """Radii of a serial row by each audited bound, and the true radii that independent votes leave possible."""
     sigma, trials = serial.settings.sigma, sum(votes[0].counts)
     possible = [
@@ -228,7 +226,7 @@ def _attacks(row: Row, checked: verification.Checked) -> tables.Table:
 
 def _memory(group: Sequence[Row]) -> tables.Table:
     """Memory that XLA reserves on a device for the compiled programs of each row."""
-    read = {row.name: json.loads(row.memory.read_text())["bytes"] for row in group if row.memory}
+    read = {row.name: json.loads(row.memory.read_text(encoding="utf-8"))["bytes"] for row in group if row.memory}
     phases = list(dict.fromkeys(phase for sizes in read.values() for phase in sizes))
     lines = [
         (name, *(f"{sizes[phase] / 2**20:.1f}" if phase in sizes else "" for phase in phases))
@@ -264,7 +262,7 @@ def _accuracies(
 ) -> tuple[str, ...]:
     """Cells of a row of the first table: mean radii, certified accuracies, and the number of false bounds."""
     return (
-        *summary.mean_radii(found),
+        *overview.mean_radii(found),
         *(rounding.percent(statements.certified_accuracy(found, r)) for r in radii),
         f"{truth.above(found, votes)} of {len(found)}" if votes else "",
     )

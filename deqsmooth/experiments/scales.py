@@ -61,7 +61,7 @@ def recipe(dataset: str, scale: Scale, data_dir: str | None) -> config.Training:
         "imagenet": "mdeq-small-imagenet",
     }
     checks.known("dataset", dataset, names)
-    settings = presets.TRAINING[names[dataset]]
+    settings = presets.TRAINING[names[dataset]].resolved()
     return dataclasses.replace(
         settings,
         data_dir=data_dir,

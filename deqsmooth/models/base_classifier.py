@@ -69,4 +69,6 @@ def explicit(fn: Callable[[types.Images], types.Logits], images: types.Images) -
       images: images [lanes, H, W, C].
     """
     nothing = jnp.zeros(len(images), jnp.int32)
-    return Output(fn(images), types.Solution((), nothing + jnp.nan, nothing + 1, nothing))
+    return Output(
+        fn(images), types.Solution((), jnp.full(len(images), jnp.nan, jnp.float32), nothing + 1, nothing)
+    )

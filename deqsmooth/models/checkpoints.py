@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import pathlib
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,6 +26,8 @@ LARGEST = 2**33
 """Largest size of all variables of a model, in bytes."""
 _SHIPPED = pathlib.Path(__file__).parent.parent / "shipped"
 _MARKER = "_CHECKPOINT_METADATA"
+# Seconds within which the other reads of a checkpoint fail after the first.
+_LATE = 0.1
 
 # Orbax logs every step at a lower level, through absl's logger.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -32,20 +39,25 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     Of a model of the caller's own the variables are written, not the code.
 
     Raises:
-      ValueError: the folder holds something that is no model, the variables do not fit the size of the model, or
-        there are none.
+      ValueError: the folder holds something that is no model, the variables do not fit the size of the model or
+        are not finite, or there are none. Nothing is written then.
     """
     check_place(path)
     if not jax.tree.leaves(classifier.variables):
         raise ValueError(f"{classifier.name} has no variables, so that there is nothing to write")
-    if classifier.size is not None:
-        _check_shapes(path, classifier.variables, _shapes(classifier.size, classifier.start_training))
+    if classifier.size is None:
+        variables = _plain(classifier.variables)
+    else:
+        shapes = _shapes(classifier.size, classifier.start_training)
+        _check_shapes(f"the model for {path}", classifier.variables, shapes)
+        variables = jax.tree.map(np.asarray, classifier.variables)
+    _check_finite(classifier.variables)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
-                variables=ocp.args.StandardSave(_plain(classifier.variables)),
+                variables=ocp.args.StandardSave(variables),
                 config=ocp.args.JsonSave(
                     {
                         "model": classifier.size and serialization.to_json(classifier.size),
@@ -83,18 +95,13 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
       ValueError: there is no checkpoint of this project, its variables do not fit the model, or `model` is missing
         or not needed.
     """
-    folder = pathlib.Path(path).resolve()
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"checkpoint {path} {found}; it must be a folder that deqsmooth-train wrote")
-    if (folder / "model").is_dir():
-        folder = folder / "model"
+    folder = _folder_of(path)
     # Every process reads by itself and does not wait for others.
     number, _ = devices.share(None)
     options = ocp.options.MultiprocessingOptions(primary_host=number, active_processes={number})
     handler = ocp.CompositeCheckpointHandler()
     try:
-        with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+        with quiet_reading(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
             encoded = checkpointer.restore(folder, ocp.args.Composite(config=ocp.args.JsonRestore())).config
             size = encoded["model"] and serialization.model_from_json(encoded["model"])
             training = encoded["training"] and serialization.from_json(config.Training, encoded["training"])
@@ -106,14 +113,17 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
             arguments = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, arguments).variables
     except (ValueError, KeyError, OSError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise ValueError(f"{path} is no checkpoint of this project: {reason}") from None
-    if size is None:
-        return _own(path, encoded, model, variables, training, start)
-    if model is not None:
-        raise ValueError(f"{path} has a model of this package, which needs no `model`")
-    _check_shapes(path, variables, template)
-    return classifiers.of_size(size, variables, training, start)
+        raise ValueError(f"{path} is no checkpoint of this project: {reason_of(error)}") from None
+    if size is not None:
+        if model is not None:
+            raise ValueError(f"{path} has a model of this package, which needs no `model`")
+        _check_shapes(str(path), variables, template)
+    try:
+        if size is not None:
+            return classifiers.of_size(size, variables, training, start)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return _own(path, encoded, model, variables, training, start)
 
 
 def shipped(dataset: str, sigma: float) -> pathlib.Path:
@@ -210,9 +220,72 @@ def _shapes(size: architecture.Model, start: config.StartTraining | None) -> typ
     return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
-def _check_shapes(path: str | os.PathLike[str], variables: types.Variables, template: types.Variables) -> None:
-    found = {jax.tree_util.keystr(key): x.shape for key, x in jax.tree_util.tree_leaves_with_path(variables)}
-    for key, x in jax.tree_util.tree_leaves_with_path(template):
-        name = jax.tree_util.keystr(key)
-        if found.get(name) != x.shape:
-            raise ValueError(f"{path}: {name} has shape {found.get(name)}; it must have shape {x.shape}")
+def _check_shapes(what: str, variables: types.Variables, template: types.Variables) -> None:
+    """Raises `ValueError` unless variables have the names and shapes of a template."""
+    found, wanted = (
+        {jax.tree_util.keystr(key): np.shape(x) for key, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (variables, template)
+    )
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            has, must = (f"shape {x[name]}" if name in x else "no such array" for x in (found, wanted))
+            raise ValueError(f"{what}: variables{name} has {has}; by the size of the model it must have {must}")
+
+
+def _check_finite(variables: Any) -> None:
+    """Raises `ValueError` unless all numbers are finite."""
+    for key, x in jax.tree_util.tree_leaves_with_path(variables):
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise ValueError(f"variables{jax.tree_util.keystr(key)} has numbers that are not finite")
+
+
+def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder of a model, given that folder or the working folder of its training.
+
+    Raises:
+      ValueError: there is none; says what is there instead.
+    """
+    folder, rule = pathlib.Path(path).resolve(), "a checkpoint is a folder that deqsmooth-train wrote"
+    if not folder.exists():
+        raise ValueError(f"checkpoint {path} does not exist; {rule}")
+    if not folder.is_dir():
+        raise ValueError(f"checkpoint {path} is a file; {rule}")
+    if (folder / "model").is_dir():
+        return folder / "model"
+    if (folder / "states").is_dir():
+        raise ValueError(f"{path} has states of a training that has not finished and no model yet; {rule}")
+    if not (folder / _MARKER).is_file():
+        raise ValueError(f"{path} is a folder without a model, and no checkpoint of this project; {rule}")
+    return folder
+
+
+def reason_of(error: Exception) -> str:
+    """The first sentence of an error of Orbax, without its technical appendix."""
+    # The text of a KeyError is the representation of its argument.
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text.strip().split("\n")[0].split(" [tensorstore_spec")[0][:300]
+
+
+@contextlib.contextmanager
+def quiet_reading() -> Iterator[None]:
+    """Silences what Orbax and tensorstore's threads print if a file is damaged; the error is raised anyway."""
+    hook, logs = sys.unraisablehook, [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels = [log.level for log in logs]
+
+    def ignore_closed(unraisable: sys.UnraisableHookArgs) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = ignore_closed
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except Exception:
+        time.sleep(_LATE)
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = hook
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from deqsmooth.certificates import attempts, bound, cohen, jsonl, statements, verification
+from deqsmooth.certificates import attempts, bound, cohen, jsonl, rounding, statements, verification
 from deqsmooth.certificates.attempts import Attempt
+
+_PREDICTIONS = "predictions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Run:
       found: results of the images.
       checked: result of the verification; None for a published result, which has no counts to verify.
       attempts: attacks on the images.
+      false_attempts: values of the files of attacks that do not follow from the rest, a sentence each.
     """
 
     name: str
@@ -27,90 +31,236 @@ class Run:
     found: Sequence[statements.Image]
     checked: verification.Checked | None
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
+    false_attempts: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def is_certified(self) -> bool:
-        """Whether the radii are certificates: their counts are known and their bound is valid."""
-        return self.checked is not None and all(c.warning is None for c in self.checked.found)
+        """Whether the radii are certificates: they follow from known counts, and their bound is valid."""
+        return self.checked is not None and self.is_sound and all(c.warning is None for c in self.checked.found)
 
     @property
     def is_sound(self) -> bool:
         """Whether verification found no difference and no attack refutes a certificate."""
-        return not self.refuted and (self.checked is None or not self.checked.differences)
+        return not self.refuted and not self._differences
 
     @property
     def refuted(self) -> list[Attempt]:
         """The attacks that changed the class of an image within its certified radius."""
         return [attempt for attempt in self.attempts if attempt.refutes]
 
+    @property
+    def label(self) -> str:
+        """The name, with a mark if its numbers are no certificates; for every place that shows its numbers."""
+        if not self.is_sound:
+            return f"{self.name} [{'NOT VERIFIED' if self._differences else 'REFUTED'}]"
+        return self.name if self.is_certified or self.checked is None else f"{self.name} [{bound.NOT_VALID}]"
+
     def verdict(self) -> str:
         """Returns the outcome of verification and attacks as a sentence without a full stop."""
-        if self.checked is None:
-            return "published radii, which cannot be verified because their counts are not known"
+        if self._differences:
+            number = len(self._differences)
+            values = "1 value does" if number == 1 else f"{number} values do"
+            return (
+                f"NOT VERIFIED: {values} not follow from the rest of the file; the first: {self._differences[0]}"
+            )
         if self.refuted:
             one = self.refuted[0]
             return (
-                f"{len(self.refuted)} attacks refute it; the first: image {one.index} is certified as "
-                f"{one.certified} to {one.radius:.3f}, but at distance {one.distance:.3f} it is {one.prediction}"
+                f"REFUTED by {len(self.refuted)} of {len(self.attempts)} attacks; the first: image {one.index} is "
+                f"certified as {one.certified} to {rounding.radius(one.radius)}, but at distance "
+                f"{rounding.radius(one.distance, up=True)} it is {one.prediction}"
             )
-        if not self.is_sound:
-            first = self.checked.differences[0]
-            return f"{len(self.checked.differences)} values do not follow from the votes; the first: {first}"
+        if self.checked is None:
+            return "published radii, which cannot be verified because their counts are not known"
         if not self.is_certified:
             return f"{bound.NOT_VALID}; its radii are no certificates"
         text = "every bound and radius was computed again from its votes, without a difference"
         return f"{text}; {len(self.attempts)} attacks refute none" if self.attempts else text
 
+    @property
+    def _differences(self) -> list[str]:
+        """What does not follow from the rest of the file of certificates, or of those of attacks on them."""
+        own = [] if self.checked is None else [str(one) for one in self.checked.differences]
+        return own + self.false_attempts
 
-def read(paths: Sequence[jsonl.Path]) -> list[Run]:
-    """Reads the runs of some files.
+
+class Runs(NamedTuple):
+    """What some files hold.
+
+    Attributes:
+      runs: one for each file of certificates or published results.
+      left_out: a sentence for each file that is none of a report, without a full stop.
+    """
+
+    runs: list[Run]
+    left_out: list[str]
+
+
+class _File(NamedTuple):
+    """A file of certificates or published results; see `Run`."""
+
+    path: pathlib.Path
+    found: Sequence[statements.Image]
+    checked: verification.Checked | None
+
+
+class _LeftOutError(Exception):
+    """The reason why a file is none of a report."""
+
+
+def read(paths: Sequence[jsonl.Path]) -> Runs:
+    """Reads the runs of some files, and verifies them.
+
+    Files of predictions, of metrics and other JSON lines, files without an image or without labels, and attacks on
+    certificates that are not among the files are left out.
 
     Args:
       paths: files of certificates (`.jsonl`), files of attacks on these certificates, published results in the
-        format of Cohen et al. (`.tsv`), and archives of such files (`.tar.gz`).
-
-    Returns:
-      One run for each file of certificates or published results; attacks are added to the runs that they attack.
+        format of Cohen et al. (`.tsv`), each also compressed (`.gz`), and archives of them (`.tar.gz`).
 
     Raises:
-      ValueError: a file is none of these, is given twice, holds no image, or has images without labels; or attacks
-        are on certificates of none of the files.
+      ValueError: a file cannot be read, is damaged, is given twice, or is of other images than the first; or no
+        run is left.
     """
-    files = [(pathlib.Path(name), text) for path in paths for name, text in jsonl.texts(path)]
-    attacks = [file for file in files if attempts.is_file(file[1])]
-    others = [file for file in files if not attempts.is_file(file[1])]
-    names = _names([path for path, _ in others])
-    runs = [_run(name, path, text) for name, (path, text) in zip(names, others, strict=True)]
-    for path, text in attacks:
-        _attach(runs, path, attempts.parse(str(path), text))
-    return runs
+    texts = [(pathlib.Path(name), text) for path in paths for name, text in jsonl.texts(path)]
+    if not texts:
+        raise ValueError("no file of certificates is given")
+    files, attacks, left_out = [], [], []
+    for path, text in texts:
+        try:
+            if attempts.is_file(text):
+                attacks.append((path, _attempts(path, text)))
+            else:
+                files.append(_file(path, text))
+        except _LeftOutError as reason:
+            left_out.append(f"{path} is left out: {reason}")
+    names = _names([file.path for file in files])
+    runs = [Run(name, *file) for name, file in zip(names, files, strict=True)]
+    for run in runs[1:]:
+        _check_pair(runs[0], run)
+    for path, file in attacks:
+        if not _attach(runs, path, file):
+            left_out.append(f"{path} is left out: it attacks certificates that are not among the files")
+    if not runs:
+        raise ValueError("there is no run to report: " + "; ".join(left_out))
+    return Runs(runs, left_out)
 
 
-def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> None:
-    """Adds attacks to the runs whose certificates they attack."""
-    certificates = file.header.get("certificates")
-    attacked = [run for run in runs if run.checked and run.checked.header["sha256"] == certificates]
-    if not attacked:
-        raise ValueError(f"{path} has attacks on certificates that are not among the files")
+def _attempts(path: pathlib.Path, text: str) -> attempts.File:
+    if len(text.splitlines()) == 1:
+        raise _LeftOutError("it has no attack yet")
+    return attempts.parse(str(path), text)
+
+
+def _file(path: pathlib.Path, text: str) -> _File:
+    """The results of a text, verified if it has counts.
+
+    Raises:
+      _LeftOutError: it is none of a report.
+      ValueError: it is damaged.
+    """
+    if path.name.removesuffix(".gz").endswith(".tsv"):
+        checked = None
+        found: Sequence[statements.Image] = cohen.parse(str(path), text)
+    else:
+        _check_kind(path, text)
+        checked = verification.verify_text(str(path), text)
+        found = checked.found
+    if not found:
+        raise _LeftOutError("it has no image yet")
+    problem = statements.impossible(found)
+    if problem is not None:
+        raise ValueError(f"{path}: {problem}")
+    if any(line.correct is None for line in found):
+        if checked is not None and checked.differences:
+            raise ValueError(str(checked.differences[0]))
+        raise _LeftOutError("it has images without a label, and a report needs labels")
+    return _File(path, found, checked)
+
+
+def _check_kind(path: pathlib.Path, text: str) -> None:
+    """Raises `_LeftOutError` if the first line of a text is none of a file of certificates, or there is none."""
+    first, _, rest = text.partition("\n")
+    if not text.strip():
+        raise _LeftOutError("it is empty")
+    try:
+        (header,) = jsonl.objects(path, first)
+    except ValueError:
+        if rest.strip() or text.endswith("\n"):
+            raise
+        raise _LeftOutError("it holds no more than the beginning of a line") from None
+    kind = header.get("kind")
+    if kind == _PREDICTIONS:
+        raise _LeftOutError("it holds predictions, which have no radius")
+    if kind != "header" and '"chain": ' not in text:
+        raise _LeftOutError("it holds neither certificates nor attacks")
+
+
+def _check_pair(first: Run, second: Run) -> None:
+    """Raises `ValueError` unless two runs are of the same data and have an image in common."""
+    sets = [_data(run.checked) for run in (first, second) if run.checked is not None]
+    if len(sets) == 2 and sets[0] != sets[1]:
+        raise ValueError(
+            f"{first.path} is of {sets[0]}, {second.path} of {sets[1]}; a report compares the same images"
+        )
+    try:
+        statements.paired(first.found, second.found)
+    except ValueError as error:
+        raise ValueError(f"{first.path} and {second.path}: {error}") from None
+
+
+def _data(checked: verification.Checked) -> str:
+    """Data set, split and identity that a header names, as text."""
+    identity = checked.header.get("data")
+    return f"{checked.selection.dataset} {checked.selection.split}" + (f" ({identity})" if identity else "")
+
+
+def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> bool:
+    """Adds attacks to the runs whose certificates they attack; returns whether there are any."""
+    attacked = [
+        run for run in runs if run.checked and run.checked.header["sha256"] == file.header.get("certificates")
+    ]
+    try:
+        differences = [f"{path}, {one}" for one in attempts.differences(file)] if attacked else []
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its header holds no settings of an attack: {error!r}") from None
     for run in attacked:
         run.attempts.extend(file.attempts)
+        run.false_attempts.extend(differences)
+        run.false_attempts.extend(f"{path}, {one}" for one in _strangers(run, file))
+    return bool(attacked)
 
 
-def _run(name: str, path: pathlib.Path, text: str) -> Run:
-    checked = None if path.suffix == ".tsv" else verification.verify_text(str(path), text)
-    found: Sequence[statements.Image] = cohen.parse(str(path), text) if checked is None else checked.found
-    if not found:
-        raise ValueError(f"{path} has no image yet; a report needs at least one")
-    if any(line.correct is None for line in found):
-        raise ValueError(f"{path} has images without a label; a report needs labels")
-    return Run(name, path, found, checked)
+def _strangers(run: Run, file: attempts.File) -> Iterator[str]:
+    """Yields the attempts that are not on the certificates of a run, a sentence each."""
+    certified = {line.index: (line.label, line.prediction, line.radius) for line in run.found}
+    for number, one in enumerate(file.attempts, 2):
+        if certified.get(one.index) != (one.label, one.certified, one.radius):
+            yield f"line {number}: label, class or radius of image {one.index} are not those of its certificate"
 
 
 def _names(paths: list[pathlib.Path]) -> list[str]:
-    """Returns the stems of paths, each preceded by the fewest folders that make all of them different."""
-    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
-        names = ["/".join(path.parts[-depth:]).removesuffix(".gz") for path in paths]
-        names = [name.rpartition(".")[0] or name for name in names]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError("a file of certificates is given twice" if paths else "no file of certificates is given")
+    """Returns the stems of paths, each preceded by the fewest folders that make all of them different.
+
+    Files are named after them, with a hyphen for each slash, and these names differ, too.
+
+    Raises:
+      ValueError: a path is given twice.
+    """
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f"{twice} is given twice")
+    for is_stem in (True, False):
+        for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+            names = ["/".join(path.parts[-depth:]) for path in paths]
+            if is_stem:
+                whole = [name.removesuffix(".gz") for name in names]
+                names = [name.rpartition(".")[0] or name for name in whole]
+            if len({name.replace("/", "-") for name in names}) == len(names):
+                return [readable(name) for name in names]
+    return [f"{number} {readable(path.name)}" for number, path in enumerate(paths, 1)]
+
+
+def readable(text: str) -> str:
+    """A text with the letters of the names of files in it, also where the locale does not decode their bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

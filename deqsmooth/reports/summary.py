@@ -1,142 +1,237 @@
-"""Tables of a report: the settings, certified accuracy and averages of runs, and their comparisons."""
+"""The summary of a run: from the certificates of its images to averages and accuracies with their intervals."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import rich.console
 
 from deqsmooth.certificates import record, rounding, statements
+from deqsmooth.config import checks
 from deqsmooth.reports import tables
-from deqsmooth.reports.runs import Run
+from deqsmooth.statistics import means
 
-ALPHA = 0.05
-"""Largest probability that an interval over images misses."""
-_WORST = 10
+# Another version of scipy may compute radii that differ by this.
+_RELATIVE = 1e-9
 
 
-def overview(runs: Sequence[Run]) -> Iterator[tables.Table]:
-    """Yields tables of settings, certified accuracy and averages, and two for each run compared to the first."""
-    yield tables.Table(
-        "the runs",
-        ("", "images", "classifier", "sigma", "samples", "alpha", "sampler", "bound"),
-        tuple((run.name, str(len(run.found)), *_settings(run)) for run in runs),
+class Mean(NamedTuple):
+    """A mean over images.
+
+    Attributes:
+      value: mean of these images.
+      lower: lower end of the interval for all images that these were drawn from.
+      upper: upper end.
+    """
+
+    value: float
+    lower: float
+    upper: float
+
+    def __str__(self) -> str:
+        """Returns value and interval as text, each rounded away from saying too much."""
+        return f"{rounding.radius(self.value)} ({self.interval})"
+
+    @property
+    def interval(self) -> str:
+        """The interval as text."""
+        return f"{rounding.radius(self.lower)}-{rounding.radius(self.upper, up=True)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What the certificates of some images say together.
+
+    Intervals are for the images that these were drawn from, independently; each holds by itself with probability
+    at least 1 - alpha.
+
+    Attributes:
+      num_images: number of images.
+      alpha: largest probability that an interval misses.
+      acr: average certified radius (Zhai et al. 2020): wrong predictions and abstentions count 0. None if a label
+        is unknown.
+      mean_radius: mean radius, wrong predictions included; abstentions count 0.
+      certified_accuracy: at each radius the share of images whose prediction is right and certified to it. None if
+        a label is unknown.
+      certified: at each radius the share of images with a prediction that is certified to it, right or wrong.
+      abstentions: images without a prediction.
+      evaluations: mean cell evaluations per image.
+      seconds: mean wall time per image.
+      num_audit: votes that were audited, of all images.
+      mismatches: of these, votes that the reference does not confirm.
+      num_pairs: samples on which two classifiers were compared, of all images.
+      lost: of these, samples to which only the original classifier gives the class.
+      invalid: samples that were not finite.
+      fallbacks: solver steps that were replaced by plain iteration.
+      warning: says that the bound is not valid; None if it is.
+    """
+
+    num_images: int
+    alpha: float
+    acr: Mean | None
+    mean_radius: Mean
+    certified_accuracy: tuple[statements.Accuracy, ...] | None
+    certified: tuple[statements.Accuracy, ...]
+    abstentions: int
+    evaluations: float
+    seconds: float
+    num_audit: int
+    mismatches: int
+    num_pairs: int
+    lost: int
+    invalid: int
+    fallbacks: int
+    warning: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as numbers, strings, lists and dicts, as JSON has them."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    def tables(self) -> Iterator[tables.Table]:
+        """Yields a table of accuracies at radii, in percent, and one of averages."""
+        shares, what = self.certified_accuracy, "certified accuracy"
+        if shares is None:
+            shares, what = self.certified, "share of images with a certificate, labels unknown"
+        yield tables.Table(
+            f"{what}, {self.num_images} images, by L2 radius (pixels in [0, 1])",
+            ("radius", *(f"{x.radius:g}" for x in shares)),
+            (
+                ("%", *(rounding.percent(x.share) for x in shares)),
+                (f"lower end, {self._level}", *(rounding.percent(x.lower) for x in shares)),
+                (f"upper end, {self._level}", *(rounding.percent(x.upper, up=True) for x in shares)),
+            ),
+        )
+        yield tables.Table(
+            f"intervals over images, {self._level}, each by itself", ("", ""), tuple(self._averages())
+        )
+
+    @property
+    def _level(self) -> str:
+        return f"{100 * (1 - self.alpha):g} %"
+
+    def _averages(self) -> Iterator[tuple[str, str]]:
+        """Yields the rows of the second table; errors that did not occur have none."""
+        if self.acr is not None:
+            yield "ACR (wrong predictions count 0)", str(self.acr)
+        yield "mean radius (wrong predictions included)", str(self.mean_radius)
+        yield "abstentions", f"{self.abstentions} of {self.num_images}"
+        yield "evaluations per image", rounding.evaluations(self.evaluations)
+        yield "seconds per image", rounding.seconds(self.seconds)
+        if self.num_audit:
+            shown = rounding.errors(self.mismatches, self.num_audit)
+            yield "audited votes that the reference does not confirm", shown
+        if self.num_pairs:
+            shown = rounding.errors(self.lost, self.num_pairs)
+            yield "pairs in which only the original classifier gives the class", shown
+        for name, number in (
+            ("samples that were not finite", self.invalid),
+            ("solver steps replaced by plain iteration", self.fallbacks),
+        ):
+            if number:
+                yield name, f"{number:,}"
+        if self.warning is not None:
+            yield "WARNING", self.warning
+
+    def __rich__(self) -> rich.console.Group:
+        """The tables for a terminal."""
+        return rich.console.Group(*map(tables.to_rich, self.tables()))
+
+    def _repr_html_(self) -> str:
+        """The tables for a notebook."""
+        return "\n".join(map(tables.to_html, self.tables()))
+
+
+def summary(
+    certificates: Iterable[record.Certificate], radii: Sequence[float] | None = None, alpha: float = 0.05
+) -> Summary:
+    """The average certified radius and the certified accuracy of a run, with confidence intervals over images.
+
+    Certified accuracies have the intervals of Clopper & Pearson (1934), mean radii those of Waudby-Smith & Ramdas
+    (2024), which are valid for any number of images since the largest radius that the settings allow is known.
+
+    Args:
+      certificates: of images that were drawn independently, in any order, such as `certify` yields them.
+      radii: radii of the accuracies; by default 0, 0.25, ... up to the largest certified radius.
+      alpha: largest probability that an interval misses.
+
+    Raises:
+      ValueError: there is no certificate, an item is none or has a radius above that of unanimous votes, or a
+        radius or alpha is out of range.
+
+    Example:
+      >>> from deqsmooth.certificates import jsonl
+      >>> header, certificates = jsonl.read("runs/digits.jsonl")  # doctest: +SKIP
+      >>> print(summary(certificates).acr)  # doctest: +SKIP
+      0.481 (0.402-0.571)
+    """
+    checks.holds(0 < alpha < 1, "alpha", alpha, "between 0 and 1")
+    found = _checked(certificates)
+    if radii is None:
+        radii = statements.radii(min(c.sigma for c in found), max(c.radius for c in found))
+    for radius in radii:
+        checks.holds(0 <= radius < math.inf, "a radius", radius, "a finite number from 0")
+    labelled = all(c.correct is not None for c in found)
+    return Summary(
+        num_images=len(found),
+        alpha=alpha,
+        acr=_mean(found, [c.radius if c.correct else 0.0 for c in found], alpha) if labelled else None,
+        mean_radius=_mean(found, [c.radius for c in found], alpha),
+        certified_accuracy=tuple(statements.accuracies(found, radii, alpha)) if labelled else None,
+        certified=tuple(statements.certified(found, radii, alpha)),
+        abstentions=sum(c.prediction is None for c in found),
+        evaluations=sum(c.evaluations for c in found) / len(found),
+        seconds=sum(c.seconds for c in found) / len(found),
+        num_audit=sum(c.num_audit for c in found),
+        mismatches=sum(c.mismatches for c in found),
+        num_pairs=sum(c.num_pairs for c in found),
+        lost=sum(c.lost for c in found),
+        invalid=sum(c.invalid for c in found),
+        fallbacks=sum(c.fallbacks for c in found),
+        warning=next((f"bound {c.bound}: {c.warning}" for c in found if c.warning), None),
     )
-    radii = _radii(runs)
-    yield _certified_accuracy(runs, radii)
-    headings = ("", "ACR", "mean radius", "abstentions", "evaluations", "s/image", "mismatches")
-    averages = tables.Table("averages over images", headings, tuple(_averages(run) for run in runs))
-    yield tables.without_empty_end(averages)
-    for run in runs[1:]:
-        yield _comparison(runs[0], run, radii)
-        yield _disagreements(runs[0], run)
 
 
-def mean_cost(found: Sequence[record.Certificate]) -> tuple[str, str, str]:
-    """Returns cells with the mean evaluations and seconds per image, and the share of wrong audited votes."""
-    audited = sum(c.num_audit for c in found)
-    return (
-        f"{np.mean([c.evaluations for c in found]):,.0f}",
-        f"{np.mean([c.seconds for c in found]):.2f}",
-        f"{100 * sum(c.mismatches for c in found) / audited:.2f} %" if audited else "",
-    )
+def _checked(certificates: Iterable[record.Certificate]) -> list[record.Certificate]:
+    """The certificates by index.
+
+    Raises:
+      ValueError: see `summary`.
+    """
+    found = [] if isinstance(certificates, str) else list(certificates)
+    for one in found:
+        if not isinstance(one, record.Certificate):
+            raise ValueError(
+                f"an item of certificates is of type {type(one).__name__}; it must be a certificate, as `certify` "
+                "yields them; `read` returns the header of a file and the list of its certificates"
+            )
+    if not found:
+        kind = f" (it is {certificates!r})" if isinstance(certificates, str) else ""
+        raise ValueError(f"certificates holds no certificate{kind}; a summary needs at least one")
+    problem = statements.impossible(found)
+    if problem is not None:
+        raise ValueError(problem)
+    for one in found:
+        largest = statements.largest_radius(one)
+        if one.radius > largest * (1 + _RELATIVE):
+            raise ValueError(
+                f"radius of image {one.index} is {one.radius:g}; with its settings unanimous votes give "
+                f"{rounding.radius(largest)}"
+            )
+    return sorted(found, key=lambda one: one.index)
 
 
-def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
-    """Returns cells with two mean radii, rounded down: wrong predictions count 0 (ACR), or with their radius."""
-    return (
-        rounding.down(statements.average_certified_radius(found), 3),
-        rounding.down(statements.mean_radius(found), 3),
-    )
+def _mean(found: Sequence[record.Certificate], radii: Sequence[float], alpha: float) -> Mean:
+    """Mean of radii, in the order of the certificates, with its interval."""
+    largest = max(map(statements.largest_radius, found))
+    lower, upper = means.interval(np.minimum(radii, largest), largest, alpha)
+    return Mean(float(np.mean(radii)), lower, upper)
 
 
-def _certified_accuracy(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
-    """Certified accuracy of each run, and with the radii that hold for all images simultaneously."""
-    rows = []
-    for run in runs:
-        rows.append((run.name, *(_percent(statements.accuracy(run.found, r, ALPHA)) for r in radii)))
-        if run.is_certified:
-            found = _simultaneous(run)
-            shares = (rounding.percent(statements.certified_accuracy(found, r)) for r in radii)
-            rows.append((f"{run.name}, all at once", *shares))
-    title = f"certified accuracy, % (interval over images, {100 * (1 - ALPHA):g} %)"
-    return tables.Table(title, ("radius", *(f"{radius:g}" for radius in radii)), tuple(rows))
-
-
-def _settings(run: Run) -> tuple[str, ...]:
-    if run.checked is None:
-        return ("published, counts unknown", "", "", "", "", "")
-    settings, solve = run.checked.settings, run.checked.header["reference"]
-    classifier = "explicit"
-    if solve["solver"] is not None:
-        stop = "" if solve["tolerance"] is None else f" to {solve['tolerance']:g}"
-        classifier = f"{solve['solver']} {solve['budget']}{stop} from {solve['start']}"
-    classifier += f" of {solve['checkpoint'][:8]}" if solve["checkpoint"] else ""
-    return (
-        classifier,
-        f"{settings.sigma:g}",
-        f"{settings.num_estimation:,}",
-        f"{settings.alpha:g}",
-        settings.sampler,
-        run.checked.found[0].bound,
-    )
-
-
-def _averages(run: Run) -> tuple[str, ...]:
-    cost = ("", "", "") if run.checked is None else mean_cost(run.checked.found)
-    abstentions = sum(line.prediction is None for line in run.found)
-    return (run.name, *mean_radii(run.found), str(abstentions), *cost)
-
-
-def _comparison(first: Run, second: Run, radii: Sequence[float]) -> tables.Table:
-    found = [statements.compare(first.found, second.found, radius, ALPHA) for radius in radii]
-    rows = tuple(
-        (f"{x.radius:g}", str(x.only_first), str(x.only_second), _points(x), f"{x.p_value:.2g}") for x in found
-    )
-    return tables.Table(
-        f"{second.name} against {first.name}, {found[0].num_images} images (p: McNemar's exact test)",
-        ("radius", "only the first", "only the second", "second less first, points", "p"),
-        rows,
-    )
-
-
-def _points(found: statements.Comparison) -> str:
-    return f"{100 * found.difference:+.1f} ({100 * found.lower:+.1f} to {100 * found.upper:+.1f})"
-
-
-def _disagreements(first: Run, second: Run) -> tables.Table:
-    pairs = statements.paired(first.found, second.found)
-    worst = sorted(pairs, key=lambda pair: -abs(_signed(pair[0]) - _signed(pair[1])))[:_WORST]
-    rows = tuple((str(a.index), str(a.label), *_outcome(a), *_outcome(b)) for a, b in worst)
-    headings = ("image", "label", "first says", "radius", "second says", "radius")
-    return tables.Table(f"images on which {second.name} and {first.name} differ most", headings, rows)
-
-
-def _signed(line: statements.Image) -> float:
-    """The radius, negative if the prediction is wrong."""
-    return line.radius if line.correct else -line.radius
-
-
-def _outcome(line: statements.Image) -> tuple[str, str]:
-    return "abstains" if line.prediction is None else str(line.prediction), rounding.down(line.radius, 3)
-
-
-def _radii(runs: Sequence[Run]) -> list[float]:
-    """Radii of the tables, up to the largest of any run."""
-    sigma = min((run.checked.settings.sigma for run in runs if run.checked is not None), default=1.0)
-    return statements.radii(sigma, max(line.radius for run in runs for line in run.found))
-
-
-def _percent(accuracy: statements.Accuracy) -> str:
-    interval = f"{rounding.percent(accuracy.lower)}-{rounding.percent(accuracy.upper, up=True)}"
-    return f"{rounding.percent(accuracy.share)} ({interval})"
-
-
-def _simultaneous(run: Run) -> list[record.Certificate]:
-    """The certificates with radii that hold for all images simultaneously."""
-    found = [] if run.checked is None else run.checked.found
-    together = zip(found, statements.simultaneous_radii(found), strict=True)
-    return [
-        dataclasses.replace(c, radius=radius, correct=bool(c.correct and radius > 0)) for c, radius in together
-    ]
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mean | statements.Accuracy):
+        return value._asdict()
+    return [one._asdict() for one in value] if isinstance(value, tuple) else value

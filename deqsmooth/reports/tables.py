@@ -1,10 +1,16 @@
-"""Tables of text: from headings and rows to HTML and Markdown."""
+"""Tables of text: from headings and rows to HTML, Markdown and a table on a terminal."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import rich.console
+import rich.table
+import rich.text
+
+_MOST_COLUMNS = 8
 
 
 class Table(NamedTuple):
@@ -29,12 +35,12 @@ def without_empty_end(table: Table) -> Table:
 
 
 def to_html(table: Table) -> str:
-    """Returns the table as an HTML element, in a box that scrolls horizontally if the table is too wide."""
-    body = "\n".join(_html_row(row, "td") for row in table.rows)
-    return (
-        f'<div class="wide"><table><caption>{html.escape(table.title)}</caption>\n'
-        f"<thead>{_html_row(table.headings, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
+    """Returns the table as an HTML element.
+
+    Columns that do not fit on a page go below the others, each part with the column of names. The box around a
+    part scrolls horizontally where even that is too wide.
+    """
+    return "\n".join(map(_html_part, _parts(table)))
 
 
 def to_markdown(table: Table) -> str:
@@ -42,6 +48,37 @@ def to_markdown(table: Table) -> str:
     rule = "|---" + "|---:" * (len(table.headings) - 1) + "|"
     lines = [f"{table.title}\n", _markdown_row(table.headings), rule, *map(_markdown_row, table.rows)]
     return "\n".join(lines) + "\n"
+
+
+def to_rich(table: Table) -> rich.console.Group:
+    """Returns the table for a terminal, in parts if it has many columns, without a line of empty headings."""
+    return rich.console.Group(*map(_rich_part, _parts(table)))
+
+
+def _parts(table: Table) -> Iterator[Table]:
+    """Yields the table in parts of few columns, each with the first column."""
+    for start in range(1, max(len(table.headings), 2), _MOST_COLUMNS):
+        columns = slice(start, start + _MOST_COLUMNS)
+        title = f"{table.title}, continued" if start > 1 else table.title
+        rows = tuple((row[0], *row[columns]) for row in table.rows)
+        yield Table(title, (table.headings[0], *table.headings[columns]), rows)
+
+
+def _html_part(table: Table) -> str:
+    body = "\n".join(_html_row(row, "td") for row in table.rows)
+    return (
+        f'<div class="wide"><table><caption>{html.escape(table.title)}</caption>\n'
+        f"<thead>{_html_row(table.headings, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _rich_part(table: Table) -> rich.table.Table:
+    shown = rich.table.Table(title=rich.text.Text(table.title), show_header=any(table.headings))
+    for place, heading in enumerate(table.headings):
+        shown.add_column(rich.text.Text(heading), justify="right" if place else "left")
+    for row in table.rows:
+        shown.add_row(*map(rich.text.Text, row))
+    return shown
 
 
 def _html_row(cells: Sequence[str], tag: str) -> str:

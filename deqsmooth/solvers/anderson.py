@@ -18,7 +18,7 @@ class Memory(NamedTuple):
     Attributes:
       images: values f(z).
       residuals: the rows of f(z) - z from which the weights are computed.
-      gram: inner products of the residuals [size, size, lanes], float32.
+      gram: inner products of the residuals [size, size, lanes], float32, or float64 for a float64 state.
     """
 
     images: per_lane.History
@@ -53,13 +53,13 @@ class Anderson:
     def init(self, z: types.State, budget: int) -> Memory:
         size = min(self.history, budget)
         num_lanes = len(jax.tree.leaves(z)[0])
-        gram = jnp.zeros((size, size, num_lanes), jnp.float32)
+        gram = jnp.zeros((size, size, num_lanes), per_lane.sum_dtype(z))
         return Memory(per_lane.zeros(size, z), per_lane.zeros(size, self._rows(z)), gram)
 
     def update(
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
     ) -> tuple[types.State, Memory, jax.Array]:
-        size = len(memory.gram)
+        size, dtype = len(memory.gram), memory.gram.dtype
         slot = step % size
         residual = jax.tree.map(jnp.subtract, self._rows(fz), self._rows(z))
         images = per_lane.put(memory.images, slot, fz)
@@ -67,16 +67,17 @@ class Anderson:
         row = per_lane.dots(residuals, residual)
         gram = memory.gram.at[slot].set(row).at[:, slot].set(row)
 
-        used = jnp.arange(size) <= step
+        slots = jnp.arange(size, dtype=step.dtype)
+        used = slots <= step
         # An unused slot has a row of the identity and 0 on the right-hand side, so its weight is zero.
-        system = gram + (jnp.where(used, self.ridge, 1.0) * jnp.eye(size, dtype=jnp.float32))[..., None]
-        direction = _solve_positive(system, used.astype(jnp.float32))
-        weights = direction / jnp.sum(direction, 0)
+        system = gram + (jnp.where(used, self.ridge, 1.0)[None] * jnp.eye(size, dtype=dtype))[..., None]
+        direction = _solve_positive(system, used.astype(dtype))
+        weights = direction / jnp.sum(direction, 0, keepdims=True)
 
         # If the system has no solution, the weights select f(z), which needs no second pass over the states.
         usable = jnp.all(jnp.isfinite(weights), 0)
-        newest = (jnp.arange(size) == slot).astype(jnp.float32)[:, None]
-        after = per_lane.combine(jnp.where(usable, weights, newest), images)
+        newest = (slots == slot).astype(dtype)[:, None]
+        after = per_lane.combine(jnp.where(usable[None], weights, newest), images)
         return after, Memory(images, residuals, gram), ~usable
 
     def _rows(self, z: types.State) -> types.State:

@@ -49,7 +49,7 @@ class Broyden:
     def init(self, z: types.State, budget: int) -> Memory:
         first, size = jax.tree.leaves(z)[0], budget - 1
         steps = jax.tree.map(lambda x: jnp.zeros((len(x), size, *x.shape[1:]), x.dtype), z)
-        nothing = jnp.zeros((len(first), size, size), per_lane.widen(first).dtype)
+        nothing = jnp.zeros((len(first), size, size), per_lane.sum_dtype(z))
         return Memory(steps, nothing, nothing)
 
     def update(
@@ -59,7 +59,7 @@ class Broyden:
         size = gram.shape[-1]
         if not size:
             return fz, memory, jnp.array(False)
-        slots = jnp.arange(size)
+        slots = jnp.arange(size, dtype=step.dtype)[None]
         residual = jax.tree.map(jnp.subtract, fz, z)
         products = _products(steps, residual)
         coefficients = jnp.sum(inverse * products[:, None], -1)
@@ -67,7 +67,9 @@ class Broyden:
         weights = jnp.where(slots == 0, 0.0, jnp.roll(coefficients, 1, -1))
         scale = 1 / (1 - jnp.sum(jnp.where(slots == step - 1, coefficients, 0.0), -1))
         proposed = jax.tree.map(
-            lambda x, y: (per_lane.align(scale, x) * (x + y)).astype(x.dtype), residual, _combine(weights, steps)
+            lambda x, y: (per_lane.align(scale, x) * (x.astype(y.dtype) + y)).astype(x.dtype),
+            residual,
+            _combine(weights, steps),
         )
         usable = per_lane.is_finite(proposed)
         taken = per_lane.select(usable, proposed, residual)
@@ -79,7 +81,7 @@ class Broyden:
         inverse = jnp.where(usable[:, None, None], inverse, 0.0)
         following = jnp.where(slots == size - 1, 0.0, jnp.roll(row, -1, -1))
         known = jnp.sum(following[..., None] * inverse, 1)
-        known = jnp.where(square > 0, ((slots == step) + known) / square, 0.0)
+        known = jnp.where(square > 0, ((slots == step).astype(known.dtype) + known) / square, 0.0)
         updated = Memory(
             jax.tree.map(lambda all, x: all.at[:, step].set(x, mode="drop"), steps, taken),
             gram.at[:, step].set(row, mode="drop").at[:, :, step].set(row, mode="drop"),
@@ -105,7 +107,7 @@ def _combine(weights: jax.Array, steps: types.State) -> types.State:
 
 def _einsum(subscripts: str, steps: jax.Array, x: jax.Array) -> jax.Array:
     """Contracts a leaf of the steps, reshaped to [lanes, size, entries], in float32 or a wider type."""
-    steps = steps.reshape(*steps.shape[:2], -1)
-    dtype = jnp.promote_types(steps.dtype, jnp.float32)
-    x = x.reshape(len(x), -1)
-    return jnp.einsum(subscripts, steps, x, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
+    dtype = per_lane.sum_dtype((steps, x))
+    steps = steps.reshape(*steps.shape[:2], -1).astype(dtype)
+    x = x.reshape(len(x), -1).astype(dtype)
+    return jnp.einsum(subscripts, steps, x, precision=lax.Precision.HIGHEST)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from deqsmooth import types
+from deqsmooth.config import checks
 from deqsmooth.solvers import per_lane
 
 with warnings.catch_warnings():
@@ -27,33 +30,51 @@ class Converged:
     Attributes:
       budget: largest number of evaluations of f.
       tolerance: a lane stops if the norm |f(z) - z| is at most this; absolute, as jaxopt defines it.
+
+    Raises:
+      ValueError: if the budget or the tolerance is out of range.
     """
 
     budget: int
     tolerance: float = 1e-5
 
+    def __post_init__(self) -> None:
+        checks.holds(
+            isinstance(self.budget, numbers.Integral) and self.budget >= 1, "budget", self.budget, "at least 1"
+        )
+        checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
+
     def solve(
         self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
     ) -> types.Solution:
         """Solves z = f(z); see `loop.Solver.solve`. The value is f at the last evaluated iterate."""
+        per_lane.num_lanes(z)
+        # Under an outer vmap, f closes over values of its trace, which a batching rule cannot take from there.
+        program, outputs = jax.make_jaxpr(lambda z: per_lane.image(z, f(z)), return_shape=True)(z)
+        structure = jax.tree.structure(outputs)
 
         @custom_vmap
-        def one_lane(z: types.State) -> types.State:
+        def one_lane(z: types.State, *constants: jax.Array) -> types.State:
             return z
 
         # jaxopt solves one lane under vmap, so every lane has its own history and stops by itself. f gets all
         # lanes.
         @one_lane.def_vmap
-        def _(size: int, batched: list[types.State], z: types.State) -> tuple[types.State, types.State]:
-            return f(z), jax.tree.map(lambda _: True, z)
+        def _(
+            size: int, batched: list[Any], z: types.State, *constants: jax.Array
+        ) -> tuple[types.State, types.State]:
+            # JAX broadcasts the operands of a conditional, here jaxopt's, to all lanes; the copies are equal.
+            constants = tuple(x[0] if copied else x for x, copied in zip(constants, batched[1:], strict=True))
+            fz = jax.core.eval_jaxpr(program.jaxpr, constants, *jax.tree.leaves(z))
+            return jax.tree.unflatten(structure, fz), jax.tree.map(lambda _: True, z)
 
         runner = jaxopt.AndersonAcceleration(
-            one_lane, maxiter=self.budget, tol=self.tolerance, implicit_diff=False
+            lambda z: one_lane(z, *program.consts), maxiter=self.budget, tol=self.tolerance, implicit_diff=False
         )
         value, state = jax.vmap(runner.run)(z)
         solution = types.Solution(
             value,
-            (state.error / (per_lane.norm(value) + 1e-8)).astype(jnp.float32),
+            (state.error / (per_lane.norm(value) + per_lane.SMALLEST)).astype(jnp.float32),
             state.iter_num.astype(jnp.int32),
             jnp.zeros_like(state.iter_num, jnp.int32),
         )

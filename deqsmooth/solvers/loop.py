@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deqsmooth import types
+from deqsmooth.config import checks
 from deqsmooth.solvers import per_lane
 
 Memory = Any
@@ -91,10 +93,11 @@ class Solver:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise ValueError(f"budget is {self.budget}; it must be at least 1")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"tolerance is {self.tolerance}; it must be positive or None")
+        checks.holds(
+            isinstance(self.budget, numbers.Integral) and self.budget >= 1, "budget", self.budget, "at least 1"
+        )
+        positive = self.tolerance is None or self.tolerance > 0
+        checks.holds(positive, "tolerance", self.tolerance, "positive or None")
 
     def solve(
         self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
@@ -102,13 +105,16 @@ class Solver:
         """Solves z = f(z).
 
         Args:
-          f: maps a state to a state of the same structure; lanes must not depend on each other.
-          z: initial state.
+          f: maps a state to a state of the same structure, shapes and dtypes; lanes do not depend on each other.
+          z: initial state, leaves [lanes, ...] of a floating point type.
           measure_residual: whether to spend one more evaluation on the residual of the returned state. With a
             tolerance this residual is known without it.
 
         Returns:
           The solution of every lane.
+
+        Raises:
+          ValueError: z is no state, or f(z) differs from z in structure, shapes or dtypes.
         """
         if self.tolerance is not None:
             return self._solve_to_tolerance(f, z)
@@ -121,13 +127,13 @@ class Solver:
         )
 
     def _solve_to_budget(self, f: Callable[[types.State], types.State], z: types.State) -> types.Solution:
-        nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
+        nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
 
         def step(index: jax.Array, carry: _Carry) -> _Carry:
             z, memory, _, num_fallbacks = carry
-            fz = f(z)
+            fz = per_lane.image(z, f(z))
             after, memory, fell_back = self.method.update(index, z, fz, memory)
-            return after, memory, per_lane.relative_residual(z, fz), num_fallbacks + fell_back
+            return after, memory, per_lane.relative_residual(z, fz), num_fallbacks + fell_back.astype(jnp.int32)
 
         carry = (z, self.method.init(z, self.budget), nothing.astype(jnp.float32), nothing)
         unroll = self.budget <= self.method.unrolled
@@ -142,9 +148,10 @@ class Solver:
 
     def begin(self, z: types.State) -> Progress:
         """Returns the progress of a solve to the tolerance before its first evaluation, at z."""
-        nothing = jnp.zeros(len(jax.tree.leaves(z)[0]), jnp.int32)
+        nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
         memory = jax.vmap(lambda z: self.method.init(_add_lane_axis(z), self.budget))(z)
-        return Progress(nothing, z, memory, nothing == 0, types.Solution(z, nothing + jnp.inf, nothing, nothing))
+        residual = jnp.full(nothing.shape, jnp.inf, jnp.float32)
+        return Progress(nothing, z, memory, nothing == 0, types.Solution(z, residual, nothing, nothing))
 
     def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
         """Makes one more evaluation of f. In lanes that are not active, `z` and `best` do not change.
@@ -155,7 +162,7 @@ class Solver:
         if self.tolerance is None:
             raise ValueError("tolerance is None; it must be positive for a solve that advances step by step")
         age, z, memory, active, best = progress
-        fz = f(z)
+        fz = per_lane.image(z, f(z))
         residual = per_lane.relative_residual(z, fz)
         better = active & ((age == 0) | (residual < best.residual))
 
@@ -169,8 +176,8 @@ class Solver:
         best = types.Solution(
             value=per_lane.select(better, z, best.value),
             residual=jnp.where(better, residual, best.residual),
-            num_evaluations=best.num_evaluations + active,
-            num_fallbacks=best.num_fallbacks + (active & fell_back),
+            num_evaluations=best.num_evaluations + active.astype(jnp.int32),
+            num_fallbacks=best.num_fallbacks + (active & fell_back).astype(jnp.int32),
         )
         active &= jnp.isfinite(residual) & (residual > self.tolerance) & (age + 1 < self.budget)
         return Progress(age + 1, per_lane.select(active, after, z), memory, active, best)

@@ -1,6 +1,6 @@
 """Vector algebra on states: takes pytrees of states, and treats each lane as one vector.
 
-Sums are accumulated in float32 or a wider type, whatever the dtype of the state.
+Sums are accumulated in float32, or in float64 if a leaf of the state is float64.
 """
 
 from __future__ import annotations
@@ -12,21 +12,70 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import types
+from deqsmooth.config import checks
 
 History = Any
 """Pytree of several states; every leaf is [size, lanes, ...]."""
 
 
-def widen(x: jax.Array) -> jax.Array:
-    """Casts an array to float32, or leaves its dtype if that is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+SMALLEST = 1e-8
+"""Added to the denominator of relative residuals."""
+
+
+def num_lanes(z: types.State) -> int:
+    """Returns the number of lanes of a state.
+
+    Raises:
+      ValueError: the state has no leaves, a leaf is not floating point, or the leaves differ in their lanes.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(z)
+    if not leaves:
+        raise ValueError("the state has no arrays; it must have at least one")
+    for path, leaf in leaves:
+        checks.holds(
+            jnp.issubdtype(jnp.result_type(leaf), jnp.floating),
+            f"dtype of the state{_name(path)}",
+            jnp.result_type(leaf),
+            "floating point",
+        )
+    sizes = {_name(path): jnp.shape(leaf)[:1] for path, leaf in leaves}
+    if () in sizes.values() or len(set(sizes.values())) > 1:
+        shapes = ", ".join(str(jnp.shape(leaf)) for _, leaf in leaves)
+        raise ValueError(f"leaves of the state have shapes {shapes}; all must have the same leading axis of lanes")
+    return jnp.shape(leaves[0][1])[0]
+
+
+def image(z: types.State, fz: types.State) -> types.State:
+    """Returns f(z), after a check that it is a state like z.
+
+    Raises:
+      ValueError: f(z) has another structure than z, or a leaf of another shape or dtype.
+    """
+    before, after = (str(jax.tree.structure(one)) for one in (z, fz))
+    if before != after:
+        raise ValueError(f"f(z) has structure {after} and z has {before}; they must be equal")
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(z), jax.tree.leaves(fz), strict=True):
+        of_z, of_fz = (f"{jnp.result_type(one)}{list(jnp.shape(one))}" for one in (x, y))
+        if of_z != of_fz:
+            raise ValueError(f"f(z){_name(path)} is {of_fz} and z{_name(path)} is {of_z}; they must be equal")
+    return fz
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path)
+
+
+def sum_dtype(z: types.State) -> jnp.dtype:
+    """Returns the dtype of sums over a state: float32, or float64 if a leaf is float64."""
+    return functools.reduce(jnp.promote_types, (x.dtype for x in jax.tree.leaves(z)), jnp.dtype(jnp.float32))
 
 
 def dot(a: types.State, b: types.State) -> types.PerLane:
-    """Inner products of two states by lane [lanes]."""
+    """Inner products of two states by lane [lanes], in the dtype that `sum_dtype` returns."""
+    wide = sum_dtype(a)
 
     def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.sum(widen(x) * widen(y), tuple(range(1, x.ndim)))
+        return jnp.sum(x.astype(wide) * y.astype(wide), tuple(range(1, x.ndim)))
 
     return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(leaf, a, b)))
 
@@ -37,8 +86,8 @@ def norm(a: types.State) -> types.PerLane:
 
 
 def relative_residual(z: types.State, fz: types.State) -> types.PerLane:
-    """Relative residual |f(z) - z| / (|f(z)| + 1e-8) by lane [lanes]."""
-    return norm(jax.tree.map(jnp.subtract, fz, z)) / (norm(fz) + 1e-8)
+    """Relative residual |f(z) - z| / (|f(z)| + 1e-8) by lane [lanes], float32."""
+    return (norm(jax.tree.map(jnp.subtract, fz, z)) / (norm(fz) + SMALLEST)).astype(jnp.float32)
 
 
 def is_finite(a: types.State) -> jax.Array:
@@ -81,7 +130,7 @@ def combine(weights: jax.Array, history: History) -> types.State:
     """
 
     def leaf(h: jax.Array) -> jax.Array:
-        terms = (align(w, x) * widen(x) for w, x in zip(weights, h, strict=True))
+        terms = (align(w, x) * x.astype(weights.dtype) for w, x in zip(weights, h, strict=True))
         return sum(terms, jnp.zeros(h.shape[1:], weights.dtype)).astype(h.dtype)
 
     return jax.tree.map(leaf, history)

@@ -1,4 +1,4 @@
-"""The loop of every training: takes a loss and the task of every update, gives the progress after every update.
+"""The loop of every training: takes a gradient and the task of every update, gives the progress after it.
 
 It reads batches, computes gradients over all devices, applies the optimiser, and evaluates at intervals.
 """
@@ -24,9 +24,9 @@ _KEY = 1
 _MOMENTUM = 0.9
 
 Shared = Any
-"""Pytree that the loss of an update gets whole on every device."""
+"""Pytree that the gradient of an update gets whole on every device."""
 Task = Any
-"""Static (hashable) argument of the loss of an update; an update is compiled once for each distinct task."""
+"""Static (hashable) argument of the gradient of an update; an update is compiled once for each task."""
 
 
 @runtime_checkable
@@ -35,13 +35,16 @@ class Values(Protocol):
 
     def _asdict(self) -> dict[str, Any]: ...
 
+    @property
+    def _replace(self) -> Callable[..., Any]: ...
 
-Loss = Callable[
+
+Gradient = Callable[
     [types.Parameters, types.Variables, types.Images, types.Labels, types.Keys, Shared, Task],
-    tuple[jax.Array, tuple[types.Variables, Values]],
+    tuple[types.Parameters, tuple[types.Variables, Values]],
 ]
-"""(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (loss, (variables
-with updated batch statistics, metrics))."""
+"""(params, variables, images [lanes, H, W, C], labels [lanes], keys [lanes], shared, task) -> (gradient of the
+loss, (variables with updated batch statistics, metrics)). The loop fills in the metric `gradient_norm`."""
 
 
 class State(NamedTuple):
@@ -56,6 +59,22 @@ class State(NamedTuple):
     variables: types.Variables
     optimiser: optax.OptState
     update: jax.Array
+
+
+class DivergenceError(ValueError):
+    """The loss or the parameters of a training are not finite."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during an update.
+
+    Attributes:
+      state: state after the last finished update.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.state = state
 
 
 class Progress(NamedTuple):
@@ -85,10 +104,12 @@ def num_updates(settings: config.Descent, num_images: int, epochs: int | float |
 
 def optimiser(settings: config.Descent, total: int) -> optax.GradientTransformation:
     """Returns the optimiser with gradient clipping, linear warm-up and a cosine schedule of the learning rate."""
+    # The schedule needs an update after the warm-up.
+    warmup = min(max(int(settings.warmup * total), 1), total - 1) if settings.warmup else 0
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if settings.warmup else settings.learning_rate,
+        init_value=0.0 if warmup else settings.learning_rate,
         peak_value=settings.learning_rate,
-        warmup_steps=max(int(settings.warmup * total), 1) if settings.warmup else 0,
+        warmup_steps=warmup,
         decay_steps=total,
         end_value=settings.final_learning_rate,
     )
@@ -110,7 +131,7 @@ def update(
     labels: types.Labels,
     shared: Shared,
     *,
-    loss: Loss,
+    gradient_fn: Gradient,
     seed: int,
     transformation: optax.GradientTransformation,
     mesh: Mesh,
@@ -126,17 +147,18 @@ def update(
       state: state before the update.
       images: clean images [batch, H, W, C].
       labels: classes [batch].
-      shared: argument of the loss.
-      loss: the loss.
+      shared: argument of the gradient.
+      gradient_fn: the gradient of the loss.
       seed: seed of the training.
       transformation: the optimiser.
       mesh: devices.
-      task: static argument of the loss.
+      task: static argument of the gradient.
       accumulation: number of parts into which a device splits its share of the batch, to process one after
         another.
 
     Returns:
-      The state after the update, and the metrics of the loss, averaged over the devices.
+      The state after the update, and the metrics, averaged over the devices, with `gradient_norm`: the global norm
+      of the mean gradient before clipping.
     """
     base = jax.random.fold_in(jax.random.key(seed), _KEY)
     key = jax.random.fold_in(base, state.update)
@@ -154,9 +176,7 @@ def update(
         def gradient_of_part(
             variables: types.Variables, part: tuple[types.Images, types.Labels, types.Keys]
         ) -> tuple[types.Variables, tuple[types.Parameters, Values]]:
-            gradient, (variables, metrics) = jax.grad(loss, has_aux=True)(
-                variables["params"], variables, *part, shared, task
-            )
+            gradient, (variables, metrics) = gradient_fn(variables["params"], variables, *part, shared, task)
             return variables, (gradient, metrics)
 
         variables, found = _mean_over_parts(gradient_of_part, variables, (images, labels, keys), accumulation)
@@ -168,6 +188,7 @@ def update(
     )(state.variables, jax.random.key_data(key), shared, jnp.arange(len(labels)), images, labels)
     step, transformed = transformation.update(gradient, state.optimiser, state.variables["params"])
     variables = {**variables, "params": optax.apply_updates(state.variables["params"], step)}
+    metrics = metrics._replace(gradient_norm=optax.global_norm(gradient))
     return State(variables, transformed, state.update + 1), metrics
 
 
@@ -197,7 +218,7 @@ def run(
     state: State,
     settings: config.Descent,
     train: data.Dataset,
-    loss: Loss,
+    gradient_fn: Gradient,
     tasks: Iterator[tuple[Task, Shared]],
     evaluate: Callable[[types.Variables], Values],
 ) -> Iterator[Progress]:
@@ -207,7 +228,7 @@ def run(
       state: state to start from.
       settings: settings of the training.
       train: training split.
-      loss: the loss.
+      gradient_fn: the gradient of the loss.
       tasks: task and shared pytree of every remaining update.
       evaluate: variables -> evaluation; every process evaluates by itself.
 
@@ -216,6 +237,8 @@ def run(
 
     Raises:
       ValueError: if the number of processes does not divide the batch, or the accumulation a device's share of it.
+      DivergenceError: after an update whose loss is not finite, or that makes the state not finite.
+      Interrupted: on Ctrl-C during an update, if the state before or after it is whole.
     """
     total = num_updates(settings, len(train))
     mesh = devices.mesh_of_all(settings.batch_size)
@@ -223,7 +246,7 @@ def run(
     step = jax.jit(
         functools.partial(
             update,
-            loss=loss,
+            gradient_fn=gradient_fn,
             seed=settings.seed,
             transformation=optimiser(settings, total),
             mesh=mesh,
@@ -241,16 +264,42 @@ def run(
     stream = data.batches(
         train, settings.batch_size, seed=settings.seed, first=begin, shard=shard, num_shards=num_shards
     )
+    last = "no update of this run had a finite loss"
     for number, (task, shared) in zip(range(begin + 1, total + 1), tasks, strict=True):
-        begun = time.perf_counter()
-        images, labels = devices.to_global(next(stream), mesh)
-        waited = time.perf_counter() - begun
-        state, metrics = step(state, images, labels, shared, task=task)
-        # Waits for the update: two programs that run at the same time can deadlock XLA's CPU collectives.
-        metrics = jax.device_get(metrics)
-        due = number % interval == 0 or number == total
-        found = evaluate(jax.device_get(state.variables)) if due else None
+        try:
+            begun = time.perf_counter()
+            images, labels = devices.to_global(next(stream), mesh)
+            waited = time.perf_counter() - begun
+            state, metrics = step(state, images, labels, shared, task=task)
+            # Waits for the update: two programs that run at the same time can deadlock XLA's CPU collectives.
+            metrics = jax.device_get(metrics)
+            current = float(metrics._asdict()["loss"])
+            if not math.isfinite(current) or not _is_finite(state):
+                raise DivergenceError(_divergence(settings, number, current, last))
+            last = f"the last finite loss was {current:.4g}, in update {number}"
+            due = number % interval == 0 or number == total
+            found = evaluate(jax.device_get(state.variables)) if due else None
+        except KeyboardInterrupt:
+            # An update takes over the buffers of the state before it.
+            if any(x.is_deleted() for x in jax.tree.leaves(state)):
+                raise
+            raise Interrupted(state) from None
         yield Progress(state, metrics, found, waited, total)
+
+
+def _divergence(settings: config.Descent, number: int, loss: float, last: str) -> str:
+    """What is said of an update after which the loss or the state is not finite."""
+    what = "parameters that are not finite" if math.isfinite(loss) else f"a loss of {loss}"
+    remedy = f"lower learning_rate (now {settings.learning_rate:g}) or clip_norm (now {settings.clip_norm:g})"
+    if isinstance(settings, config.Training) and settings.jacobian_weight:
+        remedy += f", or raise jacobian_weight (now {settings.jacobian_weight:g})"
+    return f"the training diverged: update {number} gave {what}, and {last}; {remedy}"
+
+
+@jax.jit
+def _is_finite(state: State) -> jax.Array:
+    """Whether all numbers of a state are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]))
 
 
 def check_accumulation(settings: config.Descent, mesh: Mesh) -> None:

@@ -10,8 +10,9 @@ pre-training nor penalty.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from deqsmooth.smoothing import ascent
 from deqsmooth.solvers import gradients
 from deqsmooth.training import evaluation, loop, losses, schedules
 
+LARGEST_BACKWARD_RESIDUAL = 0.5
 _KEY = 0
 _RowKeys = Key[Array, "rows"]
 
@@ -36,12 +38,17 @@ class Metrics(NamedTuple):
       accuracy: accuracy on noisy images.
       penalty: Hutchinson's estimate of |J|_F^2 / dim(z); 0 if it was not computed.
       residual: median relative residual of the forward solve; 0 if nothing was solved.
+      backward_residual: median relative residual of the linear solve of the backward pass; see `gradients.Attach`.
+        None if nothing was solved iteratively: in pre-training, with `one-step`, and with one term or iteration.
+      gradient_norm: global norm of the gradient before clipping; None before the loop computes it.
     """
 
     loss: jax.Array
     accuracy: jax.Array
     penalty: jax.Array
     residual: jax.Array
+    backward_residual: jax.Array | None = None
+    gradient_norm: jax.Array | None = None
 
 
 def init(model: types.Model | types.Explicit, settings: config.Training, num_images: int) -> loop.State:
@@ -61,6 +68,45 @@ def attach_fn(settings: config.Training, cell: gradients.Cell) -> gradients.Atta
     }[settings.gradient]()
 
 
+def gradient_fn(
+    params: types.Parameters,
+    variables: types.Variables,
+    images: types.Images,
+    labels: types.Labels,
+    keys: types.Keys,
+    weights: schedules.Weights,
+    task: schedules.Task,
+    *,
+    model: types.Model | types.Explicit,
+    settings: config.Training,
+) -> tuple[types.Parameters, tuple[types.Variables, Metrics]]:
+    """Computes the gradient of `loss_fn` in `params`, and what it returns beside the loss, see there.
+
+    The metrics have the residual of the backward solve.
+    """
+
+    def loss(params: types.Parameters, probe: types.PerLane | None) -> tuple[jax.Array, Any]:
+        return loss_fn(
+            params, variables, images, labels, keys, weights, task, model=model, settings=settings, probe=probe
+        )
+
+    if isinstance(model, types.Explicit) or task.pretraining or not _iterates(settings):
+        return jax.grad(loss, has_aux=True)(params, None)
+    probe = jnp.zeros(len(images) * settings.draws * _num_copies(settings, task), jnp.float32)
+    (gradient, residual), (variables, metrics) = jax.grad(loss, (0, 1), has_aux=True)(params, probe)
+    return gradient, (variables, metrics._replace(backward_residual=jnp.median(residual)))
+
+
+def _iterates(settings: config.Training) -> bool:
+    """Whether the gradient makes a product with J^T, so that its linear solve has a residual."""
+    return settings.gradient != "one-step" and settings.gradient_budget > 1
+
+
+def _num_copies(settings: config.Training, task: schedules.Task) -> int:
+    """Returns how often an update has each noise draw: with `cat-rs` once more on perturbed images."""
+    return 2 if task.adversarial and settings.loss == "cat-rs" else 1
+
+
 def loss_fn(
     params: types.Parameters,
     variables: types.Variables,
@@ -72,6 +118,7 @@ def loss_fn(
     *,
     model: types.Model | types.Explicit,
     settings: config.Training,
+    probe: types.PerLane | None = None,
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
     """Computes the loss of a batch, the variables with updated batch statistics, and the metrics.
 
@@ -85,6 +132,8 @@ def loss_fn(
       task: task of the update.
       model: the model.
       settings: settings of the training.
+      probe: zeros [rows] whose gradient is the residual of the backward solve, a row for each noisy image; see
+        `gradients.Attach`.
     """
     num = 1 if task.pretraining else settings.draws
     noise_keys, mask_keys, penalty_keys = (
@@ -97,9 +146,9 @@ def loss_fn(
     if task.adversarial:
         classify = functools.partial(_classify, model, settings, task, lax.stop_gradient(variables))
         noisy = _perturb(settings, classify, images, labels, draws, weights.radius, keys)
-    copies = noisy.shape[1] // num
+    copies = _num_copies(settings, task)
     row_keys = _split_keys(mask_keys, copies), _split_keys(penalty_keys, copies)
-    found = forward(model, settings, task, variables, noisy.reshape(-1, *images.shape[1:]), row_keys)
+    found = forward(model, settings, task, variables, noisy.reshape(-1, *images.shape[1:]), row_keys, probe)
     logits = found.logits.reshape(*noisy.shape[:2], -1)
     loss_of = losses.cross_entropy if task.pretraining else losses.build(settings)
     loss = jnp.mean(loss_of(logits, labels, keys)) + weights.penalty * found.penalty
@@ -130,6 +179,7 @@ def forward(
     variables: types.Variables,
     images: types.Images,
     keys: tuple[types.Keys, types.Keys] | None,
+    probe: types.PerLane | None = None,
 ) -> Pass:
     """Classifies images differentiably.
 
@@ -140,6 +190,7 @@ def forward(
       variables: variables of the model.
       images: noisy images [rows, H, W, C].
       keys: keys of dropout masks and of Hutchinson vectors, [rows] each; None to classify as in evaluation.
+      probe: zeros [rows] whose gradient is the residual of the backward solve, or None.
     """
     residual, penalty = jnp.zeros(len(images)), jnp.float32(0)
     if isinstance(model, types.Explicit):
@@ -153,7 +204,7 @@ def forward(
         solver = solvers.build(settings.solver, task.budget)
         fixed = lax.stop_gradient((bound, u))
         solution = solver.solve(lambda z: model.cell(fixed[0], z, fixed[1]), start)
-        z = attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u)
+        z = attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u, probe)
         residual = solution.residual
     if task.penalised and keys is not None:
         penalty = jnp.mean(gradients.jacobian_penalty(model.cell, bound, z, u, keys[1]))
@@ -247,15 +298,34 @@ def fit(
 
     Yields:
       The progress after every update.
+
+    Warns:
+      UserWarning: once, after the first update whose `Metrics.backward_residual` exceeds
+        `LARGEST_BACKWARD_RESIDUAL`.
     """
     state = init(model, settings, len(train)) if state is None else state
     if isinstance(model, types.Model):
         model = models.with_cell_dtype(model, settings.dtype)
-    yield from loop.run(
+    is_silent = True
+    for progress in loop.run(
         state,
         settings,
         train,
-        functools.partial(loss_fn, model=model, settings=settings),
+        functools.partial(gradient_fn, model=model, settings=settings),
         schedules.tasks(settings, len(train), int(state.update)),
         evaluation.evaluator(model, settings, test, devices.mesh()),
+    ):
+        residual = getattr(progress.metrics, "backward_residual", None)
+        if is_silent and residual is not None and not residual <= LARGEST_BACKWARD_RESIDUAL:
+            is_silent = False
+            warnings.warn(_describe(settings, int(progress.state.update), float(residual)), stacklevel=2)
+        yield progress
+
+
+def _describe(settings: config.Training, update: int, residual: float) -> str:
+    return (
+        f"update {update}: the relative residual of the backward solve is {residual:.2g}, not at most "
+        f"{LARGEST_BACKWARD_RESIDUAL:g}, so the gradient is not that of the equilibrium; raise gradient_budget "
+        f"(now {settings.gradient_budget}) or jacobian_weight (now {settings.jacobian_weight:g}), or choose "
+        f"another gradient than {settings.gradient!r}"
     )

@@ -47,6 +47,7 @@ def tasks(settings: config.Training, num_images: int, first: int = 0) -> Iterato
       num_images: number of images in the training split.
       first: number of the first update to yield; tasks and weights do not depend on it.
     """
+    settings = settings.resolved()
     total = loop.num_updates(settings, num_images)
     pretraining = loop.num_updates(settings, num_images, settings.pretraining_epochs)
     end = loop.num_updates(settings, num_images, settings.jacobian_epochs)

@@ -37,11 +37,13 @@ class Metrics(NamedTuple):
       loss: see `loss_fn`.
       agreement: fraction of noisy images for which short and long solve give the same class.
       distance: |z - z*|^2 / |z*|^2 of the states z of the short and z* of the long solve.
+      gradient_norm: global norm of the gradient before clipping, not a mean; None before the loop computes it.
     """
 
     loss: jax.Array
     agreement: jax.Array
     distance: jax.Array
+    gradient_norm: jax.Array | None = None
 
 
 class Evaluation(NamedTuple):
@@ -198,7 +200,7 @@ def fit(
         state,
         settings,
         train,
-        functools.partial(loss_fn, model=model, settings=settings),
+        jax.grad(functools.partial(loss_fn, model=model, settings=settings), has_aux=True),
         itertools.repeat((None, shared), num_remaining),
         evaluator(model, teacher, settings, test, devices.mesh()),
     )

@@ -94,8 +94,9 @@ def test_refuted_certificate_raises_alarm(folder, tmp_path, monkeypatch, capsys)
     (tmp_path / "attacks.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     arguments = (folder / "certificates.jsonl", tmp_path / "attacks.jsonl", "--out", tmp_path / "report")
     assert call(monkeypatch, report.main, *arguments) == 1
-    assert "1 attacks refute it" in capsys.readouterr().err
-    assert "class=alarm" in (tmp_path / "report" / "index.html").read_text()
+    assert "REFUTED by 1 of 6 attacks" in capsys.readouterr().err
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert 'class="alarm"' in text and "certificates [REFUTED]" in text
 
 
 def test_killed_attack_run_resumes(folder, tmp_path, monkeypatch):
@@ -122,16 +123,32 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err
     whole = (folder / "attacks.jsonl").read_text()
     for text, message in (
-        (whole.splitlines()[0] + "\n", "holds no attempt yet"),
         (whole.replace('"distance": ', '"distance": -'), "line 2, is no attempt"),
         (whole.replace('"refutes": false', '"refutes": 0'), "line 2, is no attempt"),
-        (whole.replace('"certificates": "', '"certificates": "0'), "not among the files"),
     ):
         (tmp_path / "broken.jsonl").write_text(text)
         with pytest.raises(ValueError, match=message):
             runs.read([folder / "certificates.jsonl", tmp_path / "broken.jsonl"])
-    with pytest.raises(ValueError, match="no file of certificates is given"):
+    for text, reason in (
+        (whole.splitlines()[0] + "\n", "has no attack yet"),
+        (whole.replace('"certificates": "', '"certificates": "0'), "not among the files"),
+    ):
+        (tmp_path / "other.jsonl").write_text(text)
+        found, left_out = runs.read([folder / "certificates.jsonl", tmp_path / "other.jsonl"])
+        assert len(found) == 1 and found[0].attempts == [] and reason in left_out[0]
+    with pytest.raises(ValueError, match=r"no run to report: .*attacks\.jsonl is left out"):
         runs.read([folder / "attacks.jsonl"])
+
+
+def test_changed_attacks_do_not_verify(folder, tmp_path):
+    """A radius that is not that of the certificate, or a refutation that does not follow."""
+    whole = (folder / "attacks.jsonl").read_text()
+    for old, new in (('"radius": ', '"radius": 1'), ('"refutes": false', '"refutes": true')):
+        (tmp_path / "changed.jsonl").write_text(whole.replace(old, new, 1))
+        ((found,), _) = runs.read([folder / "certificates.jsonl", tmp_path / "changed.jsonl"])
+        assert not found.is_sound and found.verdict().startswith("NOT VERIFIED: 1 value does not follow")
+    ((found,), _) = runs.read([folder / "certificates.jsonl", folder / "attacks.jsonl"])
+    assert found.is_sound and found.verdict().endswith("; 6 attacks refute none")
 
 
 def test_certificates_without_data_are_refused(folder, tmp_path, monkeypatch, capsys):

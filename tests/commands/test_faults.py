@@ -15,7 +15,7 @@ from support import ROOT, essence, run_script, start_script, wait_for_lines
 
 from deqsmooth import data, devices
 from deqsmooth.certificates import jsonl, merging, verification
-from deqsmooth.commands import certify, flags
+from deqsmooth.commands import certify
 
 QUICK = (
     "--sampler", "independent", "--start", "learned", "--budget", "1", "--num-estimation", "200", "--lanes", "40",
@@ -78,12 +78,6 @@ def test_exhausted_memory_names_a_remedy(monkeypatch, capsys):
     monkeypatch.setattr(certify, "run", fail)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         call(monkeypatch)
-
-
-def test_random_seed_becomes_a_number(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["certify.py", "--seed", "random"])
-    seeds = {flags.parse(certify.Flags, "certify").smoothing.seed for _ in range(3)}
-    assert len(seeds) == 3 and all(0 <= seed < 2**32 for seed in seeds)
 
 
 def test_second_writer_of_file_is_refused(tmp_path, monkeypatch, capsys):

@@ -101,8 +101,8 @@ def test_numbers_follow_from_records(run, tmp_path):
             radii.append(bounds.radius(p, 0.5))
             right.append(p > 0.5 and line["selected"] == line["label"])
         values = by_name[name][4:]
-        assert values[1] == rounding.down(sum(radii) / 9, 3)
-        assert values[0] == rounding.down(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9, 3)
+        assert values[1] == rounding.radius(sum(radii) / 9)
+        assert values[0] == rounding.radius(sum(r * ok for r, ok in zip(radii, right, strict=True)) / 9)
         assert values[2] == rounding.percent(sum(right) / 9)
     assert f"`{run.name}`" in written.read_text().replace("../", "").replace(f"{run.parent.name}/", "")
 
@@ -293,7 +293,7 @@ def test_radii_share_columns_with_intervals():
 def test_missing_matplotlib_stops_before_work(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert call(monkeypatch, "bounds", "--scale", "smoke", "--out", tmp_path / "out") == 2
-    assert "pip install 'deqsmooth[plot]'" in capsys.readouterr().err
+    assert "pip install matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -50,7 +50,7 @@ def test_loading_invalid_checkpoint_raises(tmp_path, variables):
     with pytest.raises(ValueError, match="does not exist"):
         checkpoints.load(tmp_path / "missing")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="must be a folder"):
+    with pytest.raises(ValueError, match="is a file; a checkpoint is a folder"):
         checkpoints.load(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no checkpoint of this project"):
