@@ -103,7 +103,7 @@ def test_log_of_resumed_run_is_identical(whole, tmp_path):
         for progress in whole[12:]:
             log.write(progress)
     lines = (tmp_path / "cut.jsonl").read_text()
-    first, *_, last = (line for line in map(json.loads, lines.splitlines()) if "loss" in line)
+    *_, last = (line for line in map(json.loads, lines.splitlines()) if "loss" in line)
     assert {"gradient_norm", "backward_residual"} <= set(last)
     assert last["backward_residual"] == pytest.approx(float(whole[last["update"] - 1].metrics.backward_residual))
     assert lines == (tmp_path / "whole.jsonl").read_text()
