@@ -6,6 +6,7 @@ import contextlib
 import logging
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import rich.console
@@ -151,11 +152,7 @@ def _run(
                 interrupted.end()
 
         console.print(f"to {workdir}")
-        try:
-            train(follow)
-        except (KeyboardInterrupt, SystemExit):
-            console.print(f"saved after {done} updates; --resume continues from there")
-            raise
+        train(follow)
     console.print(f"waited {waited:.1f} of {time.perf_counter() - begun:.0f} s for images")
 
 
@@ -173,14 +170,20 @@ class _Printer(logging.Handler):
 
 @contextlib.contextmanager
 def _messages(console: rich.console.Console) -> Iterator[None]:
-    """Prints what trainings log, instead of what Python does with it."""
+    """Prints what trainings log and warn of, instead of what Python does with it."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        console.print(f"warning: {message}", markup=False)
+
     log, printer = logging.getLogger(fitting.__name__.rpartition(".")[0]), _Printer(console)
     level, propagate = log.level, log.propagate
     log.addHandler(printer)
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
     finally:
         log.removeHandler(printer)
         log.setLevel(level)

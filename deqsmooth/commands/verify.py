@@ -43,7 +43,7 @@ class Flags:
 
     GROUPS: ClassVar[listing.Groups] = {
         "which files": ("files", ""),
-        "sampling again": ("replay checkpoint data_dir", ""),
+        "sampling again": ("replay checkpoint model data_dir", ""),
     }
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]

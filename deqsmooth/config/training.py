@@ -60,10 +60,10 @@ class Descent:
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
-            checks.holds(0 < value < math.inf, name, value, "a finite positive number")
+            checks.holds(0 < value < math.inf, name, value, "positive and finite")
         for name in ("weight_decay", "final_learning_rate"):
             value = getattr(self, name)
-            checks.holds(0 <= value < math.inf, name, value, "a finite number, at least 0")
+            checks.holds(0 <= value < math.inf, name, value, "finite and at least 0")
         checks.holds(0 <= self.warmup <= 1, "warmup", self.warmup, "in [0, 1]")
         if self.held_out is not None:
             checks.holds(self.held_out >= 2, "held_out", self.held_out, "at least 2")

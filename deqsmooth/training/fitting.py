@@ -283,6 +283,9 @@ def _saving(run: states.Run | None, state: loop.State) -> Iterator[None]:
         if run is not None:
             run.save(state)
             run.wait()
+            _LOG.info(
+                f"saved after {int(state.update)} updates; --resume continues from there (resume=True in Python)"
+            )
         raise
 
 

@@ -20,8 +20,8 @@ class Log:
     """Appends the progress of a training to a file; use as a context manager.
 
     A line has `update` and either the metrics of that update or an evaluation after it. Metrics that an update
-    does not have are left out. A number that is not finite, such as the residual of a solve that diverged, is null,
-    because JSON has no such numbers.
+    does not have are left out. A number that is not finite, such as the residual of a solve that diverged, is
+    null, because JSON has no such numbers.
 
     Args:
       path: the file; None for a log in memory that is discarded.

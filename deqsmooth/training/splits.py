@@ -95,7 +95,7 @@ def check(dataset: data.Dataset, shape: tuple[int, ...], num_classes: int, name:
         image, label = _read(dataset, index, name)
         try:
             data.check_images(image[None], shape)
-            data.check_labels([label], 1, num_classes)
+            data.check_labels(np.asarray([label]), 1, num_classes)
         except ValueError as error:
             fault = str(error).removeprefix("image 0: ").replace("the label of image 0", "its label")
             raise ValueError(f"image {index} of the {name}: {fault}") from None

@@ -194,6 +194,19 @@ def test_other_settings_are_named(shares, tmp_path, main):
     assert status == 2 and "exists; it must be a new file" in errors
 
 
+def test_parts_of_different_processors_merge(parts, tmp_path):
+    def moved(header, records):
+        header["processor"] = "another one"
+        del header["sha256"]
+        header["sha256"] = serialization.digest(header)
+
+    other = rewritten(parts[1], tmp_path / "other.jsonl", moved)
+    merging.merge([parts[0], other], tmp_path / "whole.jsonl")
+    checked = verification.verify(tmp_path / "whole.jsonl")
+    assert checked.differences == [] and checked.incomplete is None
+    assert checked.header["processor"] is None and checked.header["vector"] is None
+
+
 def test_full_disk_leaves_no_part(shares, tmp_path, main, monkeypatch):
     whole, paths = shares
     calls, fsync = [], os.fsync

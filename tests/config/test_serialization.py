@@ -13,6 +13,7 @@ from deqsmooth.config import architecture, serialization
     "settings",
     [
         config.Training(sigma=0.25, model=architecture.ConvModel(channels=16, mean=(0.1,))),
+        config.Training(held_out=7, model=None),
         config.Smoothing(),
         config.Smoothing(sampler="independent", tolerance=1e-3),
         config.Selection(max_images=3),
@@ -58,3 +59,11 @@ def test_the_digest_depends_on_every_setting():
     base = serialization.digest(serialization.to_json(config.Smoothing()))
     assert base != serialization.digest(serialization.to_json(config.Smoothing(seed=1)))
     assert base == serialization.digest(json.loads(json.dumps(serialization.to_json(config.Smoothing()))))
+
+
+def test_recorded_training_is_read_as_it_was():
+    """The settings of a training that was recorded before `held_out`, with a number of epochs of pre-training."""
+    settings = config.Training(pretraining_epochs=5.0)
+    encoded = serialization.to_json(settings)
+    assert "held_out" not in encoded and encoded["pretraining_epochs"] == 5.0
+    assert serialization.from_json(config.Training, encoded) == settings == config.Training().resolved()

@@ -117,3 +117,65 @@ def test_too_large_model_is_not_built(tmp_path, variables):
     described.write_text(described.read_text().replace('"channels": 8', '"channels": 800000'))
     with pytest.raises(ValueError, match=r"size of the model is [0-9,]+ bytes; it must be at most 8,589,934,592"):
         checkpoints.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("missing", "does not exist; a checkpoint is a folder"),
+        ("file", "is a file; a checkpoint is a folder"),
+        ("empty", "is a folder without a model, and no checkpoint of this project"),
+        ("run", "has states of a training that has not finished and no model yet"),
+    ],
+)
+def test_what_is_no_checkpoint_is_described(tmp_path, place, message):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run" / "states").mkdir(parents=True)
+    with pytest.raises(ValueError, match=message):
+        checkpoints.load(tmp_path / place)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, variables, value):
+    classifier = classifiers.of_size(SMALL, variables)
+    classifier.variables["params"]["readout"]["Dense_0"]["bias"] = np.full(10, value, np.float32)
+    message = r"Dense_0'\]\['bias'\] has numbers that are not finite"
+    with pytest.raises(ValueError, match=message):
+        classifiers.of_size(SMALL, classifier.variables)
+    checkpoints.save(tmp_path / "model", classifier)
+    with pytest.raises(ValueError, match=f"model: variables.*{message}"):
+        checkpoints.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("change", [{"surplus": np.zeros(3)}, {"params": {"cell": np.zeros(3)}}])
+def test_variables_of_other_structure_are_refused(variables, change):
+    with pytest.raises(ValueError, match="by the size of the model it must have"):
+        classifiers.of_size(SMALL, {**variables, **change})
+
+
+def test_truncated_model_is_refused_quietly(tmp_path, variables, capfd):
+    checkpoints.save(tmp_path / "model", classifiers.of_size(SMALL, variables))
+    files = [file for file in (tmp_path / "model" / "variables").rglob("*") if file.is_file()]
+    largest = max(files, key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is no checkpoint of this project"):
+        checkpoints.load(tmp_path / "model")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_state_of_several_arrays_is_kept(tmp_path):
+    """The mean equilibrium of a multiscale model is a tuple."""
+    size = architecture.MdeqModel(image_shape=(8, 8, 3), channels=(8, 16), head_channels=(2, 3), final_channels=6)
+    model, start = models.build(size), config.StartTraining(network=architecture.StartModel(width=8))
+    network = models.build_start(start.network, model)
+    mean = jax.tree.map(lambda x: np.full(x.shape, 0.5, x.dtype), network.state)
+    variables = {
+        **model.init(jax.random.key(0)),
+        "start": {"network": network.init(jax.random.key(1)), "mean": mean},
+    }
+    classifier = classifiers.of_size(size, variables, None, start)
+    checkpoints.save(tmp_path / "model", classifier)
+    found = checkpoints.load(tmp_path / "model")
+    assert found.sha256 == classifier.sha256
+    jax.tree.map(np.testing.assert_array_equal, found.variables["start"]["mean"], mean)

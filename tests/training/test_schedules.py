@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from deqsmooth import config
+from deqsmooth.config import architecture
 from deqsmooth.training import schedules
 
 SETTINGS = config.Training(
@@ -61,3 +62,24 @@ def test_adversarial_radius_grows_after_pretraining():
     assert [task.adversarial for task, _ in found] == [False] * 200 + [True] * 800
     assert radii[:200] == [0.0] * 200 and radii[500:] == [0.5] * 500
     assert radii[200:500] == pytest.approx([0.5 * (i + 1) / 300 for i in range(300)])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "given", "expected"),
+    [(80, None, 5.0), (20, None, 5.0), (3, None, 0.75), (1, None, 0.25), (3, 3.0, 3.0)],
+)
+def test_pretraining_adapts_to_epochs(epochs, given, expected):
+    settings = config.Training(epochs=epochs, pretraining_epochs=given)
+    assert settings.resolved().pretraining_epochs == expected
+    tasks = [task for task, _ in schedules.tasks(settings, 64 * settings.batch_size)]
+    assert sum(task.pretraining for task in tasks) == 64 * expected
+    assert len(tasks) == 64 * epochs
+
+
+def test_explicit_model_has_no_pretraining():
+    settings = config.Training(model=architecture.ResnetModel(), jacobian_weight=0.0)
+    assert settings.resolved().pretraining_epochs == 0.0
+    with pytest.raises(ValueError, match=r"pretraining_epochs is 1\.0; it must be 0 for a model without"):
+        dataclasses.replace(settings, pretraining_epochs=1.0)
+    with pytest.raises(ValueError, match=r"pretraining_epochs is 5\.0; it must be between 0 and epochs, 3"):
+        config.Training(epochs=3, pretraining_epochs=5.0)
