@@ -24,6 +24,10 @@ _NAMES = {
 _MOST = 4
 
 
+_PROCESSOR = ("processor", "vector")
+"""Entries of the processor of a run, in which the parts of one run may differ."""
+
+
 class Terms(NamedTuple):
     """What a header lays down for the lines after it.
 
@@ -95,6 +99,22 @@ def same_run(name: object, found: dict[str, Any], header: dict[str, Any]) -> Non
             f"{name} was begun by another run: {differences(found, header, 'in the file', 'now')}; "
             "a file holds one run: give another --out, or the same settings to resume"
         )
+
+
+def common(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
+    """The header of one run whose parts have these headers; None if they are of different runs.
+
+    Parts may come from different processors: their certificates are those of the same classifier up to rounding.
+    The common header then names no processor, so that a replay does not ask for equal votes.
+    """
+    if one == other:
+        return one
+    unnamed = ({**header, **dict.fromkeys(_PROCESSOR), "sha256": None} for header in (one, other))
+    first, second = unnamed
+    if first != second or any(name not in header for header in (one, other) for name in _PROCESSOR):
+        return None
+    del first["sha256"]
+    return {**first, "sha256": serialization.digest(first)}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], where: str, elsewhere: str) -> str:

@@ -149,12 +149,13 @@ def objects(name: Path, content: str) -> list[dict[str, Any]]:
     return found
 
 
-def kind(content: str) -> Any:
+def kind(content: str) -> str | None:
     """The `kind` in the header of a text: `header` for certificates; None if the text has no such header."""
     try:
-        return objects("", content.partition("\n")[0])[0].get("kind")
+        found = objects("", content.partition("\n")[0])[0].get("kind")
     except (ValueError, IndexError):
         return None
+    return found if isinstance(found, str) else None
 
 
 def complete(name: Path, content: str) -> tuple[list[dict[str, Any]], bool]:

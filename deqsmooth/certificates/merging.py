@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -63,9 +64,15 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path, *, partial: bool = False
                 if dataclasses.replace(first, seconds=line.entry.seconds) != line.entry:
                     raise ValueError(f"{file.name} says of image {index} what a file before it does not")
     lines = {**unreadable, **found}
-    with writing.Writer(out, files[0].header, whole) as writer:
-        for index in sorted(lines):
-            writer.write_line(lines[index])
+    header = functools.reduce(lambda one, other: headers.common(one, other) or one, (x.header for x in files))
+    with writing.Writer(out, header, whole) as writer:
+        try:
+            for index in sorted(lines):
+                writer.write_line(lines[index])
+        except BaseException:
+            # The file is new and not whole; without it, the same command can be given again.
+            pathlib.Path(out).unlink(missing_ok=True)
+            raise
     return Merged(
         len(found),
         None if whole is None else len(whole.images),
@@ -85,7 +92,7 @@ def _verified(paths: Sequence[jsonl.Path]) -> list[verification.Checked]:
             raise ValueError(f"{path} is given twice{same}")
         known[place] = path
         file = verification.verify(path).must_hold("only what verifies is merged")
-        if files and file.header != files[0].header:
+        if files and headers.common(files[0].header, file.header) is None:
             different = headers.differences(files[0].header, file.header, "in the first", "in the second")
             raise ValueError(f"{paths[0]} and {path} are of different runs: {different}; only one run is merged")
         files.append(file)

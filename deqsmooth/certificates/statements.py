@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -147,7 +147,7 @@ def impossible(found: Sequence[Image]) -> str | None:
     for one in found:
         for name in ("radius", "seconds", "evaluations"):
             value = getattr(one, name, 0)
-            if not 0 <= value < math.inf:
+            if not 0 <= value <= sys.float_info.max:
                 return f"{name} of image {one.index} is {value}; it must be a finite number from 0"
     return None
 

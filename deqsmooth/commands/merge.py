@@ -26,7 +26,7 @@ class Flags:
       partial: merge also if images are missing; `deqsmooth-verify` then says that the file is incomplete.
     """
 
-    GROUPS: ClassVar[listing.Groups] = {"which files": ("files", ""), "output": ("out", "")}
+    GROUPS: ClassVar[listing.Groups] = {"which files": ("files partial", ""), "output": ("out", "")}
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path

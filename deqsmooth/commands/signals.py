@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM, which end a command in order; a second one of them ends it at once."""
+"""SIGINT and SIGTERM, which end a command in order; a second one of them ends it at once.
+
+Python delivers a signal when the program of JAX that runs or compiles returns.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Flags:
 
     GROUPS: ClassVar[listing.Groups] = {
         "which files": ("files", ""),
-        "sampling again": ("replay checkpoint data_dir", ""),
+        "sampling again": ("replay checkpoint model data_dir", ""),
     }
 
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
@@ -78,7 +78,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         try:
             for name, text in jsonl.texts(path):
                 try:
-                    statuses.append(kinds.get(jsonl.kind(text), _certificates)(name, text, arguments))
+                    statuses.append(kinds.get(jsonl.kind(text) or "", _certificates)(name, text, arguments))
                 except ValueError as error:
                     statuses.append(_complain(error))
         except ValueError as error:

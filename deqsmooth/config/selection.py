@@ -87,6 +87,8 @@ def check_dataset(name: str) -> None:
     nearest = difflib.get_close_matches(name.lower(), DATASETS, 1, _TYPING_ERROR if well_formed else 0.6)
     if nearest or not well_formed:
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        if nearest and well_formed:
+            hint += f" A set of your own with this name is given with its version: {name}:1.0.0"
         raise ValueError(
             f"unknown data set {name!r}; known: {', '.join(DATASETS)}, and any image classification set of "
             f"TensorFlow Datasets by its name{hint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pathlib
 import zipfile
@@ -98,9 +99,9 @@ def load(path: str | None, *, check_all: bool = False) -> dataset.Dataset:
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
-    if pathlib.Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; it must be {_NEEDED}")
     try:
+        if pathlib.Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
         checks.unpacks_to(path, _LARGEST)
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ("images", "labels") if name not in file.files]

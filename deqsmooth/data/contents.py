@@ -81,7 +81,9 @@ def check_indices(indices: npt.ArrayLike, num_images: int) -> np.ndarray:
 def check_form(images: np.ndarray, shape: tuple[int, ...] | None = None) -> None:
     """Raises `ValueError` unless type and shape are those of images; see `check_images`. Reads no pixels."""
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images are {images.dtype}; they must be uint8, or floating point in [0, 1]")
+        raise ValueError(
+            f"images are {images.dtype}; they must be uint8, or float16, float32 or float64 in [0, 1]"
+        )
     if images.ndim == 3 and (images.shape == shape or (shape is None and images.shape[-1] in _CHANNELS)):
         raise ValueError(f"images have shape {images.shape}, that of a single image; {_AXES} is images[None]")
     if images.ndim != 4:

@@ -51,7 +51,7 @@ def load(name: str, split: str, data_dir: str | None, *, download: bool = False)
     # TFDS and its reader log advice on speed at this level, through absl's logger.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     full_name = _TFDS_NAMES.get(name, name)
-    root = _root(data_dir)
+    root = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     folder = _find(root, full_name)
     if folder is None and download:
         _prepare(full_name, root)
@@ -69,19 +69,24 @@ def load(name: str, split: str, data_dir: str | None, *, download: bool = False)
     return _dataset(name, split, root, folder)
 
 
-def _root(data_dir: str | None) -> epath.Path:
-    root = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"data directory {root} is a file; it must be a folder in which TFDS prepared data sets")
-    return root
-
-
 def _find(root: epath.Path, full_name: str) -> epath.Path | None:
     """Returns the folder of the newest version of a set, if there is one with random access of those; or None.
 
     Raises:
-      ValueError: the set has several configurations, and none is named.
+      ValueError: the data directory cannot be read, or the set has several configurations and none is named.
     """
+    try:
+        if root.exists() and not root.is_dir():
+            raise ValueError(f"data directory {root} is a file; it must be a folder of sets that TFDS prepared")
+        if root.exists():
+            # Whether a folder inside exists is answered with no where it may not be asked.
+            next(iter(root.iterdir()), None)
+        return _newest(root, full_name)
+    except OSError as error:
+        raise ValueError(f"data directory {root} cannot be read: {error.strerror or error}") from None
+
+
+def _newest(root: epath.Path, full_name: str) -> epath.Path | None:
     name, _, version = full_name.partition(":")
     versions = _versions(root / name)
     if not versions and "/" not in name and (root / name).is_dir():
@@ -109,7 +114,7 @@ def _order(path: epath.Path) -> tuple[int, ...]:
 def _formats(folder: epath.Path) -> set[str]:
     """Returns the file formats in which a version is prepared."""
     try:
-        info = json.loads((folder / _INFO).read_text())
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
         # Versions of TFDS without this entry knew one format.
         return {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
     except (OSError, ValueError, AttributeError) as error:
@@ -168,16 +173,10 @@ def _dataset(name: str, split: str, root: epath.Path, folder: epath.Path) -> dat
             builder.info.set_file_format(chosen, override=True, override_if_initialized=True)
         info = builder.info
         image, label = _keys(name, info)
-        source = builder.as_data_source(split=split)
+        source = _source(builder, name, split)
+    except _UnfitError:
+        raise
     except Exception as error:
-        if "Unknown split" in str(error):
-            splits = ", ".join(sorted(info.splits))
-            raise ValueError(
-                f"split {split!r} of {name} does not exist; its splits are {splits}, and parts of them such as "
-                f"'{sorted(info.splits)[0]}[90%:]' can be given, too"
-            ) from None
-        if isinstance(error, _UnfitError):
-            raise
         raise ValueError(f"data set {name} in {folder} cannot be read: {_reason(error)}") from error
     height, width, channels = info.features[image].shape
     num_classes = info.features[label].num_classes
@@ -193,7 +192,22 @@ def _dataset(name: str, split: str, root: epath.Path, folder: epath.Path) -> dat
 
 
 class _UnfitError(ValueError):
-    """A data set is not one of images with one class each."""
+    """A data set is not one of images with one class each, or has no such split."""
+
+
+def _source(builder: Any, name: str, split: str) -> Any:
+    """Returns the data source of a split, or of parts of some, with at least one image."""
+    try:
+        source = builder.as_data_source(split=split)
+        if len(source):
+            return source
+    except ValueError:
+        pass
+    splits = sorted(builder.info.splits)
+    raise _UnfitError(
+        f"split {split!r} of {name} does not exist, or is empty; its splits are {', '.join(splits)}, and parts of "
+        f"them such as '{splits[0]}[90%:]' can be given, too"
+    )
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:

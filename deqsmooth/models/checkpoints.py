@@ -18,8 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from deqsmooth import config, devices, models, types
-from deqsmooth.config import architecture, checks, serialization
+from deqsmooth import config, devices, types
+from deqsmooth.config import checks, serialization
 from deqsmooth.models import classifiers
 
 LARGEST = 2**33
@@ -39,25 +39,17 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     Of a model of the caller's own the variables are written, not the code.
 
     Raises:
-      ValueError: the folder holds something that is no model, the variables do not fit the size of the model or
-        are not finite, or there are none. Nothing is written then.
+      ValueError: the folder holds something that is no model, or there are no variables; nothing is written then.
     """
     check_place(path)
     if not jax.tree.leaves(classifier.variables):
         raise ValueError(f"{classifier.name} has no variables, so that there is nothing to write")
-    if classifier.size is None:
-        variables = _plain(classifier.variables)
-    else:
-        shapes = _shapes(classifier.size, classifier.start_training)
-        _check_shapes(f"the model for {path}", classifier.variables, shapes)
-        variables = jax.tree.map(np.asarray, classifier.variables)
-    _check_finite(classifier.variables)
     folder = pathlib.Path(path).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
-                variables=ocp.args.StandardSave(variables),
+                variables=ocp.args.StandardSave(_plain(classifier.variables)),
                 config=ocp.args.JsonSave(
                     {
                         "model": classifier.size and serialization.to_json(classifier.size),
@@ -107,23 +99,21 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
             training = encoded["training"] and serialization.from_json(config.Training, encoded["training"])
             # Checkpoints of version 0.1 have no entry for the start.
             start = encoded.get("start") and serialization.from_json(config.StartTraining, encoded["start"])
-            shapes = _stored(folder) if size is None else _shapes(size, start)
+            shapes = _stored(folder) if size is None else classifiers.shapes(size, start)
             _check_size(shapes)
             template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
             arguments = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
             variables = checkpointer.restore(folder, arguments).variables
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint of this project: {reason_of(error)}") from None
-    if size is not None:
-        if model is not None:
-            raise ValueError(f"{path} has a model of this package, which needs no `model`")
-        _check_shapes(str(path), variables, template)
+    if size is not None and model is not None:
+        raise ValueError(f"{path} has a model of this package, which needs no `model`")
     try:
         if size is not None:
             return classifiers.of_size(size, variables, training, start)
+        return _own(encoded, model, variables, training, start)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return _own(path, encoded, model, variables, training, start)
 
 
 def shipped(dataset: str, sigma: float) -> pathlib.Path:
@@ -184,7 +174,6 @@ def _stored(folder: pathlib.Path) -> Any:
 
 
 def _own(
-    path: str | os.PathLike[str],
     encoded: dict[str, Any],
     model: Any,
     variables: Any,
@@ -194,7 +183,7 @@ def _own(
     """The classifier of a model of the caller's own, from what a checkpoint holds."""
     name = encoded["name"]
     if model is None:
-        raise ValueError(f"{path} has the variables of {name}, a model of your own; give it: load(path, model)")
+        raise ValueError(f"it has the variables of {name}, a model of your own; give it: load(path, model)")
     if isinstance(model, types.Model | types.Explicit):
         model = classifiers.Classifier(model, jax.eval_shape(model.init, jax.random.key(0)), "", name)
     elif isinstance(model, nnx.Module):
@@ -202,41 +191,12 @@ def _own(
     if isinstance(model, classifiers.Classifier):
         expected, leaves = jax.tree.leaves(model.variables), jax.tree.leaves(variables)
         if [x.shape for x in expected] != [x.shape for x in leaves]:
-            raise ValueError(f"{path} has variables of other shapes than the given model")
+            raise ValueError("its variables have other shapes than those of the given model")
         variables, model = jax.tree.unflatten(jax.tree.structure(model.variables), leaves), model.model
     made = classifiers.classifier(model, variables, name=name)
     if made.sha256 != encoded["sha256"]:
-        raise ValueError(f"{path} has variables of another structure than the given model")
+        raise ValueError("its variables have another structure than those of the given model")
     return made._replace(training=training, start_training=start)
-
-
-def _shapes(size: architecture.Model, start: config.StartTraining | None) -> types.Variables:
-    """Returns the shapes and dtypes of all variables of a checkpoint."""
-    key, model = jax.random.key(0), models.build(size)
-    variables = jax.eval_shape(model.init, key)
-    if start is None or isinstance(model, types.Explicit):
-        return variables
-    network = models.build_start(start.network, model)
-    return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
-
-
-def _check_shapes(what: str, variables: types.Variables, template: types.Variables) -> None:
-    """Raises `ValueError` unless variables have the names and shapes of a template."""
-    found, wanted = (
-        {jax.tree_util.keystr(key): np.shape(x) for key, x in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (variables, template)
-    )
-    for name in {**wanted, **found}:
-        if found.get(name) != wanted.get(name):
-            has, must = (f"shape {x[name]}" if name in x else "no such array" for x in (found, wanted))
-            raise ValueError(f"{what}: variables{name} has {has}; by the size of the model it must have {must}")
-
-
-def _check_finite(variables: Any) -> None:
-    """Raises `ValueError` unless all numbers are finite."""
-    for key, x in jax.tree_util.tree_leaves_with_path(variables):
-        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-            raise ValueError(f"variables{jax.tree_util.keystr(key)} has numbers that are not finite")
 
 
 def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:

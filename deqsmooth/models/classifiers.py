@@ -117,7 +117,7 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
         return model if name is None else _made(model.model, model.variables, name)
     if isinstance(model, architecture.ConvModel | architecture.MdeqModel | architecture.ResnetModel):
         return of_size(model, _given(variables, "a size", "models.build(size).init(key)"))
-    if isinstance(model, types.Model | types.Explicit):
+    if isinstance(model, types.Model | types.Explicit | types.Function):
         kind = type(model).__name__
         given = _given(variables, f"a {kind}", "model.init(key), or those of its training")
         return _made(model, given, name or f"{kind} of {_name_of(model[-1])}")
@@ -140,12 +140,23 @@ def of_size(
       start_training: settings of the training of its start, if it has one.
 
     Raises:
-      ValueError: the variables are not finite.
+      ValueError: the variables do not have the shapes of the size, or are not finite.
     """
+    _check_shapes(variables, shapes(size, start_training))
     name = next(name for name, kind in architecture.MODELS.items() if type(size) is kind)
     variables = _to_numpy(variables)
     sha256 = _digest(serialization.digest(serialization.to_json(size)), variables)
     return Classifier(models.build(size), variables, sha256, name, size, training, start_training)
+
+
+def shapes(size: architecture.Model, start_training: config.StartTraining | None) -> types.Variables:
+    """Shapes and dtypes of all variables of a model of this package, and of its start if it has one."""
+    key, model = jax.random.key(0), models.build(size)
+    variables = jax.eval_shape(model.init, key)
+    if start_training is None or isinstance(model, types.Explicit):
+        return variables
+    network = models.build_start(start_training.network, model)
+    return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
 def digest(given: Classifier, image_shape: Sequence[int]) -> str:
@@ -172,8 +183,9 @@ def _function(model: Any, variables: Any) -> tuple[Callable[[Any, types.Images],
     if isinstance(model, nnx.Module):
         if variables is not None:
             raise ValueError(f"{type(model).__name__} is an nnx module, which holds its variables; leave them out")
-        graph, state = nnx.split(model)
-        return functools.partial(_apply_nnx, graph), state, _name_of(type(model))
+        # The state of random numbers is no parameter: in evaluation mode nothing is drawn.
+        graph, state, rest = nnx.split(model, nnx.Not(nnx.RngState), nnx.RngState)
+        return functools.partial(_apply_nnx, graph, rest), state, _name_of(type(model))
     if isinstance(model, nn.Module):
         given = _given(variables, "a Linen module", "module.init(key, images), or those of its training")
         return functools.partial(_apply_linen, model, _mode(model)), given, _linen(model)
@@ -191,8 +203,8 @@ def _apply_partial(fn: Callable[..., Any], variables: dict[str, Any], images: ty
     return fn(*variables["args"], images, **variables["keywords"])
 
 
-def _apply_nnx(graph: Any, state: Any, images: types.Images) -> Any:
-    module = nnx.merge(graph, state)
+def _apply_nnx(graph: Any, rest: Any, state: Any, images: types.Images) -> Any:
+    module = nnx.merge(graph, state, rest)
     return nnx.view(module, raise_if_not_found=False, deterministic=True, use_running_average=True)(images)
 
 
@@ -265,6 +277,18 @@ def _advice(given: Any) -> str:
         f"{type(given).__name__} is no classifier; ds.classifier takes a function images -> logits, a Linen "
         "or nnx module, a ds.Model, or a size such as ds.ConvModel()"
     )
+
+
+def _check_shapes(variables: types.Variables, template: types.Variables) -> None:
+    """Raises `ValueError` unless variables have the names and shapes of a template."""
+    found, wanted = (
+        {jax.tree_util.keystr(key): np.shape(x) for key, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (variables, template)
+    )
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            has, must = (f"shape {x[name]}" if name in x else "no such array" for x in (found, wanted))
+            raise ValueError(f"variables{name} has {has}; by the size of the model it must have {must}")
 
 
 def _to_numpy(variables: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from deqsmooth import types
 from deqsmooth.config import architecture
@@ -21,7 +22,7 @@ class _Inject(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
+        x = layers.standardise(images, self.size.mean, self.size.std)
         return layers.GroupNorm(self.size.num_groups)(layers.Conv(self.size.channels)(x))
 
 
@@ -43,7 +44,7 @@ class _Readout(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         pool = (self.size.pool, self.size.pool)
-        pooled = nn.avg_pool(nn.relu(z), pool, strides=pool)
+        pooled = nn.pool(nn.relu(z), 0.0, lax.add, pool, strides=pool, padding="VALID") / self.size.pool**2
         return nn.Dense(self.size.num_classes)(pooled.reshape(len(z), -1))
 
 

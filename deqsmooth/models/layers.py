@@ -6,6 +6,7 @@ Their backward passes stay fast inside XLA loops. Activations are NHWC and kerne
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -103,11 +104,21 @@ def group_norm(
     variance = jnp.maximum(mean_square - mean * mean, 0.0)
     factor = jnp.repeat(lax.rsqrt(variance + epsilon), channels // num_groups, axis=-1)
     if scale is not None:
-        factor = factor * scale
+        factor = factor * _by_channel(scale, factor)
     offset = -jnp.repeat(mean, channels // num_groups, axis=-1) * factor
     if bias is not None:
-        offset = offset + bias
+        offset = offset + _by_channel(bias, offset)
     return (wide * factor[:, None, None] + offset[:, None, None]).astype(x.dtype)
+
+
+def standardise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Subtracts a mean by channel from images [lanes, height, width, channels] and divides by a std by channel."""
+    return (images - _by_channel(mean, images)) / _by_channel(std, images)
+
+
+def _by_channel(values: ArrayLike | Sequence[float], x: jax.Array) -> jax.Array:
+    """Returns numbers by channel as an array that broadcasts with activations, in their dtype."""
+    return jnp.asarray(values, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class Conv(nn.Module):
@@ -138,10 +149,11 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         if factor is not None and offset is not None:
-            kernel, bias = kernel * factor, offset if bias is None else bias * factor + offset
+            kernel = kernel * _by_channel(factor, kernel)
+            bias = offset if bias is None else bias * factor + offset
         pad = (self.size - 1) // 2
         y = convolve(x, kernel, self.stride, ((pad, pad), (pad, pad)))
-        return y if bias is None else y + bias
+        return y if bias is None else y + _by_channel(bias, y)
 
 
 class GroupNorm(nn.Module):

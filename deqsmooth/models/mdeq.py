@@ -44,7 +44,7 @@ class _Inject(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         channels, strided = self.size.channels[0], self.size.num_strided
-        x = (images - jnp.asarray(self.size.mean)) / jnp.asarray(self.size.std)
+        x = layers.standardise(images, self.size.mean, self.size.std)
         for index, (window, stride) in enumerate(((3, 1 + (strided > 0)), (3, 1 + (strided > 1)), (1, 1))):
             conv = layers.Conv(channels, window, stride, name=f"conv_{index}")
             x = nn.relu(layers.conv_batch_norm(conv, x, train, f"norm_{index}", axis_name=self.axis_name))
@@ -232,7 +232,8 @@ def _masks(keys: types.Keys, size: architecture.MdeqModel) -> tuple[jax.Array, .
 
     def mask(index: int, channels: int) -> jax.Array:
         def lane(key: types.RandomKey) -> jax.Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, index), keep, (1, 1, channels)) / keep
+            kept = jax.random.bernoulli(jax.random.fold_in(key, index), keep, (1, 1, channels))
+            return kept.astype(jnp.float32) / keep
 
         return jax.vmap(lane)(keys)
 
@@ -258,7 +259,7 @@ def _bind(params: types.Parameters) -> types.Parameters:
     """Replaces directions and scales by kernels."""
     if set(params) == {"direction", "scale"}:
         direction = params["direction"]
-        return {"kernel": direction * (params["scale"] / _length(direction))}
+        return {"kernel": direction * (params["scale"] / _length(direction))[None, None, None]}
     return {key: _bind(x) if isinstance(x, dict) else x for key, x in params.items()}
 
 

@@ -50,7 +50,7 @@ class _Resnet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         size, wide = self.size, self.size.stem > 3
-        x = (images - jnp.asarray(size.mean)) / jnp.asarray(size.std)
+        x = layers.standardise(images, size.mean, size.std)
         stem = layers.Conv(size.channels[0], size.stem, 1 + wide, name="conv")
         x = nn.relu(layers.conv_batch_norm(stem, x, train, "norm", axis_name=self.axis_name))
         if wide:

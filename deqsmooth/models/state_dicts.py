@@ -57,10 +57,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ValueError: if the file cannot be read, or PyTorch is needed and not installed.
     """
     place = pathlib.Path(path)
-    if not place.is_file():
-        state = "is a folder" if place.is_dir() else "is no regular file" if place.exists() else "does not exist"
-        raise ValueError(f"{path} {state}; it must be {_NEEDED}")
     try:
+        if not place.is_file():
+            state = (
+                "is a folder" if place.is_dir() else "is no regular file" if place.exists() else "does not exist"
+            )
+            raise ValueError(f"{path} {state}; it must be {_NEEDED}")
         with place.open("rb") as file:
             start = file.read(2)
     except OSError as error:

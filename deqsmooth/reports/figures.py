@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,7 @@ def cost(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure:
 def residuals(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure | None:
     """Histogram over images of the median relative residual; None if no positive residual is known."""
     solved = {name: [c.residuals[0] for c in found if c.residuals] for name, found in runs.items()}
+    solved = {name: [x for x in found if x <= sys.float_info.max] for name, found in solved.items()}
     positive = [x for found in solved.values() for x in found if x > 0]
     if not positive:
         return None

@@ -217,9 +217,8 @@ def _data(checked: verification.Checked) -> str:
 
 def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> bool:
     """Adds attacks to the runs whose certificates they attack; returns whether there are any."""
-    attacked = [
-        run for run in runs if run.checked and run.checked.header["sha256"] == file.header.get("certificates")
-    ]
+    digest = file.header.get("certificates")
+    attacked = [run for run in runs if digest and run.checked and run.checked.header.get("sha256") == digest]
     try:
         differences = [f"{path}, {one}" for one in attempts.differences(file)] if attacked else []
     except (KeyError, TypeError) as error:

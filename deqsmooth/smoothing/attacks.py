@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deqsmooth import config, data, devices, models, solvers, types
+from deqsmooth import arithmetic, config, data, devices, models, solvers, types
 from deqsmooth.certificates import attempts, record
 from deqsmooth.models import classifiers, starts
 from deqsmooth.smoothing import ascent, certification, inputs, noise, prediction, recertification
@@ -177,11 +177,12 @@ def _compiled(
 ) -> Callable[[Rows], np.ndarray]:
     """A function of rows over all devices, compiled once, for up to a number of rows."""
     on_rows = functools.partial(devices.map_blocks, on_block, block=_IMAGES, mesh=devices.mesh())
-    run = jax.jit(jax.default_matmul_precision("highest")(on_rows))
+    run = jax.jit(on_rows)
 
     def call(rows: Rows) -> np.ndarray:
         num_rows = len(jax.tree.leaves(rows)[0])
-        return np.asarray(run(checkpoint.variables, devices.pad(rows, num_images)))[:num_rows]
+        with arithmetic.standard():
+            return np.asarray(run(checkpoint.variables, devices.pad(rows, num_images)))[:num_rows]
 
     return call
 

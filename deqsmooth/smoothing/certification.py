@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from deqsmooth import config, data, devices
+from deqsmooth import arithmetic, config, data, devices
 from deqsmooth.certificates import bound, jsonl, plan, record, writing
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import assembly, contract, cost, independent, inputs, layout, provenance, sampler, serial
@@ -152,6 +152,7 @@ def recommended(classifier: classifiers.Classifier, settings: config.Smoothing) 
     return settings.recommended(classifier.start_training is not None)
 
 
+@arithmetic.standard()
 def check(
     classifier: classifiers.Classifier,
     settings: config.Smoothing,

@@ -119,7 +119,7 @@ def _compiled(classify: Classify, parameters: Any, images: np.ndarray) -> Callab
     options: dict[str, str | bool] | None = {"xla_backend_optimization_level": "0"}
     if jax.default_backend() != "cpu":
         options = None
-    lowered = jax.jit(jax.default_matmul_precision("highest")(classify)).lower(parameters, images)
+    lowered = jax.jit(lambda parameters, images: classify(parameters, images)).lower(parameters, images)
     program = lowered.compile(compiler_options=options)
     return lambda images: np.asarray(program(parameters, images), np.float64)
 

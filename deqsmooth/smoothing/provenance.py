@@ -6,9 +6,7 @@ import dataclasses
 from importlib import metadata
 from typing import Any
 
-import jax
-
-from deqsmooth import config, data
+from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import bound, record
 from deqsmooth.config import serialization
 from deqsmooth.models import classifiers
@@ -65,7 +63,7 @@ def header(
         "kind": "header",
         "schema": record.SCHEMA,
         "versions": versions(),
-        "device": jax.local_devices()[0].device_kind,
+        **arithmetic.description(),
         "selection": serialization.to_json(dataclasses.replace(selection, data_dir=None, max_images=None)),
         "data": dataset.identity,
         "num_images": len(dataset),

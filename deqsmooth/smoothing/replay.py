@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from deqsmooth import config, data
+from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import jsonl, record, verification
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, provenance
@@ -66,8 +65,8 @@ def replay(
 ) -> list[tuple[int, str]]:
     """Draws the votes of randomly chosen certificates of a file again, and compares them.
 
-    On the kind of device and with the versions that the header names, all counts must be equal. Elsewhere a
-    certificate passes if at most a thousandth of its estimation votes are for another class.
+    On a machine and with code that promise the same bits, see `arithmetic.is_same`, all counts must be equal.
+    Elsewhere a certificate passes if at most a thousandth of its estimation votes are for another class.
 
     Args:
       header: of the file.
@@ -90,7 +89,7 @@ def replay(
         raise ValueError("the certificates were made from others; only those can be sampled again")
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
-    exact = header["device"] == jax.local_devices()[0].device_kind and header["versions"] == provenance.versions()
+    exact = arithmetic.is_same(header, {**arithmetic.description(), "versions": provenance.versions()})
     return [(one.index, message) for one in chosen for message in _differences(one, again[one.index], exact)]
 
 

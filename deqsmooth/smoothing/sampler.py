@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from deqsmooth import config, devices, types
+from deqsmooth import arithmetic, config, devices, types
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import assembly, kernels, noise
 
@@ -84,7 +84,8 @@ class Programs:
         )
         *arguments, samples = padded
         program = self.compiled[reference, num_samples]
-        found = jax.device_get(program(self.assembly.parameters, *arguments, _grid(samples, lanes)))
+        with arithmetic.standard():
+            found = jax.device_get(program(self.assembly.parameters, *arguments, _grid(samples, lanes)))
         info, warm_up = jax.tree.map(lambda x: x[: batch * lanes].reshape(batch, lanes, *x.shape[1:]), found)
         # From [images, lanes, steps] to the order of the samples, without the padding of the grid.
         votes, residual, evaluations, fallbacks = (
@@ -93,6 +94,7 @@ class Programs:
         return Votes(votes, residual, evaluations, fallbacks, warm_up[:num_images].sum(1, dtype=np.int64))
 
 
+@arithmetic.standard()
 def compile_programs(
     classifier: classifiers.Classifier, settings: assembly.Resolved, image_shape: tuple[int, ...], mesh: Mesh
 ) -> Programs:
@@ -133,11 +135,8 @@ def phases(settings: assembly.Resolved) -> dict[str, tuple[bool, int]]:
 
 def _program(parts: assembly.Assembly, settings: assembly.Resolved, mesh: Mesh, reference: bool) -> Program:
     if parts.queue is not None:
-        program = _continuous(parts.queue, settings, mesh)
-    else:
-        program = _in_blocks(functools.partial(parts.kernel, reference=reference), settings, mesh)
-    # On accelerators JAX multiplies float32 in fewer bits unless told otherwise.
-    return jax.default_matmul_precision("highest")(program)
+        return _continuous(parts.queue, settings, mesh)
+    return _in_blocks(functools.partial(parts.kernel, reference=reference), settings, mesh)
 
 
 def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Resolved, mesh: Mesh) -> Program:

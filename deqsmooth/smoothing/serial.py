@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deqsmooth import config
+from deqsmooth import arithmetic, config
 from deqsmooth.certificates import bound, record
 from deqsmooth.smoothing import noise, sampler
 from deqsmooth.smoothing.tally import Image, Tally
@@ -70,6 +70,7 @@ def _batch(programs: sampler.Programs, settings: config.Serial, batch: list[Imag
         )
 
 
+@arithmetic.standard()
 def _draw(settings: config.Serial, index: int, is_for_class: np.ndarray) -> np.ndarray:
     """Samples that the audit solves again: a random subset of the votes for the class [at most num_audit].
 

@@ -153,7 +153,7 @@ def fixed_point(cell: Cell, solver: loop.Solver | jaxopt_anderson.Converged) -> 
         if not measured:
             return solution.value, None
         length = per_lane.norm(solution.value) + per_lane.SMALLEST
-        return solution.value, system.relative(solution.residual * length)
+        return solution.value, system.relative(solution.residual.astype(length.dtype) * length)
 
     return _implicit(cell, solve)
 

@@ -67,7 +67,7 @@ def _name(path: Any) -> str:
 
 def sum_dtype(z: types.State) -> jnp.dtype:
     """Returns the dtype of sums over a state: float32, or float64 if a leaf is float64."""
-    return functools.reduce(jnp.promote_types, (x.dtype for x in jax.tree.leaves(z)), jnp.dtype(jnp.float32))
+    return jnp.dtype(jnp.float64 if any(x.dtype == jnp.float64 for x in jax.tree.leaves(z)) else jnp.float32)
 
 
 def dot(a: types.State, b: types.State) -> types.PerLane:

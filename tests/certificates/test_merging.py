@@ -1,6 +1,8 @@
 """Merging: the merged file equals that of a single run, and inconsistent files are refused."""
 
 import dataclasses
+import errno
+import os
 import sys
 
 import pytest
@@ -190,3 +192,34 @@ def test_other_settings_are_named(shares, tmp_path, main):
     assert "seed is 0 in the first and 7 in the second; only one run is merged" in errors
     status, _, errors = main(paths[0], "--partial", "--out", "/dev/full")
     assert status == 2 and "exists; it must be a new file" in errors
+
+
+def test_parts_of_different_processors_merge(parts, tmp_path):
+    def moved(header, records):
+        header["processor"] = "another one"
+        del header["sha256"]
+        header["sha256"] = serialization.digest(header)
+
+    other = rewritten(parts[1], tmp_path / "other.jsonl", moved)
+    merging.merge([parts[0], other], tmp_path / "whole.jsonl")
+    checked = verification.verify(tmp_path / "whole.jsonl")
+    assert checked.differences == [] and checked.incomplete is None
+    assert checked.header["processor"] is None and checked.header["vector"] is None
+
+
+def test_full_disk_leaves_no_part(shares, tmp_path, main, monkeypatch):
+    whole, paths = shares
+    calls, fsync = [], os.fsync
+
+    def full(file):
+        calls.append(file)
+        if len(calls) == 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    out = tmp_path / "merged.jsonl"
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, errors = main(*paths, "--out", out)
+    assert status == 2 and "No space left on device" in errors and not out.exists()
+    monkeypatch.undo()
+    assert merging.merge(paths, out).num_certificates == 18 and out.read_bytes() == whole.read_bytes()

@@ -28,6 +28,56 @@ def test_certified_accuracy_and_its_interval():
     assert statements.accuracy(LINES, 0.0).share == 0.6 and statements.accuracy(LINES, 2.0).lower == 0.0
 
 
+def test_accuracies_equal_single_ones():
+    """At radii in any order, on them and between; a radius counts where it is reached exactly."""
+    at = [0.9, 0.0, 0.2, 0.21, 0.5, 2.0]
+    found = statements.accuracies(LINES, at, 0.1)
+    assert found == [statements.accuracy(LINES, radius, 0.1) for radius in at]
+    assert [x.share for x in found] == [statements.certified_accuracy(LINES, radius) for radius in at]
+
+
+def test_certified_share_ignores_labels():
+    lines = [*LINES, cohen.Published(5, 1, None, 0.0, False, 0.0)]
+    assert [x.share for x in statements.certified(lines, [0.0, 0.2, 0.6])] == [5 / 6, 4 / 6, 1 / 6]
+
+
+@pytest.mark.parametrize("largest", [0.0, 0.8, 3.7, 40.0, 1e9, 1e300])
+def test_radii_of_tables_are_few(largest):
+    for sigma in (0.1, 0.5):
+        radii = statements.radii(sigma, largest)
+        assert 3 <= len(radii) <= 20 and radii[0] == 0.0 and largest < radii[-1] + radii[1]
+        steps = radii[1] / (0.125 if sigma < 0.2 else 0.25)
+        assert np.log2(steps) % 1 == 0 and np.allclose(np.diff(radii), radii[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"radius": float("nan")}, "radius of image 7 is nan; it must be a finite number from 0"),
+        ({"seconds": float("inf")}, "seconds of image 7 is inf"),
+        ({"evaluations": -5}, "evaluations of image 7 is -5"),
+        ({"evaluations": 10**400}, "evaluations of image 7 is 1000"),
+    ],
+)
+def test_impossible_numbers_are_named(change, problem):
+    found = statements.impossible([certificate(3), certificate(7, **change)])
+    assert found is None if problem is None else found.startswith(problem)
+
+
+def test_no_bound_exceeds_the_largest_radius():
+    """Unanimous votes under every formula, the one that is not valid included."""
+    plain = certificate(
+        0, count=1000, num_estimation=1000, sigma=0.5, alpha=0.01, alpha_audit=0.005, alpha_count=0.005,
+        num_audit=300, mismatches=0, bound="exact", looks=None,
+    )  # fmt: skip
+    largest = statements.largest_radius(plain)
+    assert largest == pytest.approx(bounds.radius(0.01 ** (1 / 1000), 0.5))
+    for name in bounds.AUDITED:
+        assert 0 < statements.under(name, plain).radius < largest
+    assert statements.largest_radius(dataclasses.replace(plain, num_estimation=60, looks=(60, 1000))) == largest
+
+
 def test_averages_by_hand():
     found = [line(0, True, 0.5), line(1, True, 0.25), line(2, False, 0.75), line(3, False, 0.0)]
     assert statements.certified_accuracy(found, 0.0) == 0.5

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import shlex
 import signal
 import socket
 import subprocess
@@ -37,12 +38,16 @@ TERMINATED = "terminated; the same command resumes the run\n"
 INTERRUPTED = "interrupted; the same command resumes the run\n"
 
 
-def start(body, **options):
+def start(body, interrupts=signal.default_int_handler, shell="", **options):
     """A process that runs a command with this body."""
-    # A shell starts background jobs with SIGINT ignored, and a process inherits this.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM.replace("BODY", body)], text=True, cwd=ROOT, **options)
+    command = shlex.join([sys.executable, "-c", PROGRAM.replace("BODY", body)])
+    # A shell starts background jobs with SIGINT ignored, and a process inherits this.
+    previous = signal.signal(signal.SIGINT, interrupts)
+    try:
+        return subprocess.Popen(["sh", "-c", f"exec {command} {shell}"], text=True, cwd=ROOT, **options)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +161,7 @@ def test_second_signal_ends_at_once(kind):
 
 
 def test_ignored_interrupt_stays_ignored():
-    process = start(
-        "os.kill(os.getpid(), signal.SIGINT); print('went on')",
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
+    process = start("os.kill(os.getpid(), signal.SIGINT); print('went on')", interrupts=signal.SIG_IGN)
     assert process.communicate(timeout=60) == ("went on\n", "") and process.returncode == 0
 
 
@@ -198,8 +200,8 @@ def test_full_disk_of_output_is_named(buffered):
 
 
 def test_closed_output_is_no_error():
-    process = start("print('line')", stdout=None, preexec_fn=lambda: os.close(1))
-    assert process.communicate(timeout=60) == (None, "") and process.returncode == 0
+    process = start("print('line')", shell=">&-")
+    assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import sys
 import tarfile
 
@@ -245,3 +246,31 @@ def test_predictions_are_verified(call, tmp_path):
 def test_negative_replay_is_refused(call, tmp_path):
     status, output, errors = call(verify.main, write(tmp_path / "good.jsonl"), "--replay", "-1")
     assert status == 2 and "replay is -1; it must be at least 0" in output + errors
+
+
+ODD = (None, -1, 0, 2**62, 1e308, 0.5, "", "x", [], {}, True, [1], [None], [-1, 2**62, 3], "0:9:3", {"a": 1})
+
+
+def test_no_value_ends_in_a_traceback(call, tmp_path):
+    """Values of any line replaced by odd ones or taken out, with a chain and a digest that fit."""
+    rng, good = random.Random(0), write(tmp_path / "good.jsonl")
+    found = []
+    for number in range(150):
+        values = values_of(good)
+        place = changed = rng.randrange(len(values))
+        line = values[place]
+        name = rng.choice([x for x in line if x not in ("sha256", "chain")])
+        if isinstance(line[name], dict) and rng.random() < 0.8:
+            line, name = line[name], rng.choice(list(line[name]))
+        if rng.random() < 0.1:
+            del line[name]
+        else:
+            line[name] = rng.choice(ODD)
+        path = relinked(tmp_path / "odd.jsonl", [signed(values[0]), *values[1:]])
+        status, output, errors = call(verify.main, path)
+        assert (status == 2) == (errors != "") and errors.count("\n") <= 1
+        assert status == 0 or "odd.jsonl, line " in output + errors or "incomplete" in output, (changed, name)
+        merged = call(merge.main, path, "--out", f"merged-{number}.jsonl")
+        assert merged[0] == (0 if status == 0 else 2) or status == 3
+        found.append(status)
+    assert found.count(2) > 15 and found.count(1) > 15

@@ -92,7 +92,7 @@ def test_bad_file_is_refused(load, case, split):
 def test_bad_path_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"needs --data-dir FILE\.npz"):
         data.load("arrays")
-    with pytest.raises(ValueError, match=r"is a folder; it must be a \.npz file"):
+    with pytest.raises(ValueError, match=r"it is a folder; it must be a \.npz file"):
         data.load("arrays", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"none\.npz cannot be read: No such file or directory"):
         data.load("arrays", data_dir=str(tmp_path / "none.npz"))

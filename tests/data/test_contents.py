@@ -55,7 +55,7 @@ def test_pixel_further_outside_is_named(value):
 
 
 FORMS = [
-    (OK.astype(np.int64), None, "images are int64; they must be uint8, or floating point"),
+    (OK.astype(np.int64), None, "images are int64; they must be uint8, or float16"),
     (OK > 0.5, None, "images are bool"),
     (OK.astype(str), None, "images are <U"),
     ([[1.0], [1.0, 2.0]], None, "images are list, which makes no array"),

@@ -102,15 +102,17 @@ def test_printed_flags_exist():
 def test_missing_split_names_those_there(tmp_path):
     prepared.write(tmp_path, "tf_flowers", COLOUR, [0, 1, 2, 3], split="train")
     refused(
-        r"split 'test' of tf_flowers does not exist; its splits are train, .* such as 'train\[90%:\]'",
+        r"split 'test' of tf_flowers does not exist, or is empty; its splits are train, .*'train\[90%:\]'",
         "tf_flowers",
         data_dir=str(tmp_path),
     )
+    for split in ("te st", "train[200%:]", "train[", "train[3:1]", "train[:0]", "../train"):
+        refused("does not exist, or is empty; its splits are train", "tf_flowers", split, str(tmp_path))
     part = data.load("tf_flowers", "train[50%:]", str(tmp_path))
     assert part.take(range(len(part)))[1].tolist() == [2, 3] and part.identity == "tf_flowers/1.0.0/train[50%:]"
 
 
-def test_missing_data_names_what_helps(tmp_path):
+def test_missing_data_names_what_helps(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     for name in ("cifar10", "mnist"):
         refused(rf"{name} is not prepared in .*\n.*tfds build {name} ", name, data_dir=str(tmp_path))
@@ -120,6 +122,12 @@ def test_missing_data_names_what_helps(tmp_path):
     for inside in (folder, folder.parent):
         refused(f"give the folder above it, --data-dir {tmp_path}$", "mnist", data_dir=str(inside))
     refused("is a file; it must be a folder", "mnist", data_dir=str(folder / "features.json"))
+
+    def forbidden(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "_versions", forbidden)
+    refused("cannot be read: Permission denied", "mnist", data_dir=str(tmp_path))
 
 
 def test_misspelt_name_gets_its_neighbour(tmp_path):
@@ -136,6 +144,13 @@ def test_misspelt_name_gets_its_neighbour(tmp_path):
             config.Training(dataset=name)
     for name in ("", "../digits", "mnist/..", "gs://mnist", "huggingface:mnist", "mnist:latest", "a b"):
         refused("unknown data set", name)
+
+
+def test_similar_name_can_be_given(tmp_path):
+    """A set of one's own whose name looks like a typing error."""
+    prepared.write(tmp_path, "mnist2", GREY, [0] * 4)
+    refused("did you mean 'mnist'.*with its version: mnist2:1.0.0$", "mnist2", data_dir=str(tmp_path))
+    assert data.load("mnist2:1.0.0", data_dir=str(tmp_path)).identity == "mnist2/1.0.0/test"
 
 
 def test_no_registered_name_looks_misspelt():

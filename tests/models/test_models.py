@@ -113,3 +113,32 @@ def test_bfloat16_rounds_only_inside_cell(model, variables, images):
 
     gradient = jax.jit(jax.grad(power))(variables)
     assert {x.dtype for x in jax.tree.leaves(gradient["params"])} == {jnp.dtype("float32")}
+
+
+FAMILIES = {
+    "conv": architecture.ConvModel(channels=8, expansion=1, num_groups=4),
+    "mdeq": architecture.MdeqModel(channels=(8, 8), head_channels=(2, 2), final_channels=4, dropout=0.3),
+    "resnet": architecture.ResnetModel(
+        image_shape=(8, 8, 1), blocks=(1, 1), channels=(16, 32), mean=(0.305,), std=(0.376,)
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("train", [False, True])
+def test_no_promotion_is_needed(family, train):
+    model = models.build(FAMILIES[family])
+    images = jnp.zeros((2, *model.image_shape), jnp.float32)
+
+    def explicit(key):
+        return model.apply(model.init(key), images, train)
+
+    def equilibrium(key):
+        variables = model.init(key)
+        u, _ = model.inject(variables, images, jax.random.split(key, 2) if train else None)
+        z = model.cell(model.bind(variables), model.initial_state(u), u)
+        network = models.build_start(architecture.StartModel(width=8), model)
+        return model.readout(variables, z, train), network.apply(network.init(key), u)
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(explicit if family == "resnet" else equilibrium, jax.random.key(0))

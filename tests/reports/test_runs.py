@@ -143,6 +143,14 @@ def test_unusual_runs_are_reported(run, tmp_path, call):
         ([one], 0),
         ([published(tmp_path / "abstains.tsv", "0 1 -1 0.0 0 0.1", "8 2 -1 0.0 0 0.1")], 0),
         ([published(tmp_path / "huge.tsv", "0 1 1 1e300 1 0.1"), one], 0),
+        (
+            [
+                rewritten(
+                    run, tmp_path / "head.jsonl", lambda header, records: header.update(reference={"solver": "x"})
+                )
+            ],
+            1,
+        ),
         ([rewritten(run, tmp_path / "large.jsonl", lambda header, records: records[0].update(radius=1e12))], 1),
     )
     for files, expected in cases:

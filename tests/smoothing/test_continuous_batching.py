@@ -94,3 +94,20 @@ def test_lanes_stay_busy_until_end(case):
     assert asked <= len(calls) <= asked + longest
     in_blocks = np.asarray(found.num_evaluations).reshape(-1, 8).max(1).sum()
     assert len(calls) < in_blocks
+
+
+def test_no_promotion_is_needed(small):
+    images = jnp.zeros((NUM_ROWS, 8, 8, 1))
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        found = jax.eval_shape(
+            lambda: continuous_batching.run(
+                small.model,
+                small.variables,
+                solvers.build("anderson", 5, 1e-2),
+                starts.zero(small.model),
+                lambda rows: images[rows],
+                NUM_ROWS,
+                16,
+            )
+        )
+    assert found.votes.shape == (NUM_ROWS,)

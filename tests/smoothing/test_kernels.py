@@ -113,3 +113,11 @@ def test_infinite_logits_are_invalid_too():
     assert info.votes.tolist() == [2, 2, 2, 1]
     assert info.num_evaluations.tolist() == [1, 1, 1, 1]
     assert np.isnan(info.residual).all()
+
+
+@pytest.mark.parametrize("start", ["zero", "previous"])
+def test_no_promotion_is_needed(small, setting, start):
+    images, keys, samples, _ = setting
+    kernel = kernel_of((small.model, small.variables), start)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(functools.partial(kernels.run, kernel, sigma=SIGMA), images, keys, samples)

@@ -300,3 +300,82 @@ def test_program_size_is_independent_of_budget(name):
 def test_invalid_budget_or_tolerance_raises(budget, tolerance):
     with pytest.raises(ValueError, match=r"budget is 0|tolerance is"):
         loop.Solver(picard.Picard(), budget, tolerance)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "jaxopt"])
+@pytest.mark.parametrize("tolerance", [None, 1e-10])
+@pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float32", "float32"), ("float32", "float64")])
+def test_states_keep_their_dtypes(name, tolerance, dtypes):
+    a, b = tanh_problem(3, 8, 0.4)
+    z = np.zeros(b.shape)
+    for _ in range(60):
+        z = np.tanh(np.einsum("lij,lj->li", a, z)) + b
+    with jax.enable_x64(True):
+        start = tuple(x.astype(dtype) for x, dtype in zip(split(jnp.zeros(b.shape)), dtypes, strict=True))
+
+        def f(z):
+            flat = jnp.concatenate([z[0].reshape(3, -1).astype(jnp.float64), z[1].astype(jnp.float64)], 1)
+            after = split(jnp.tanh(jnp.einsum("lij,lj->li", a, flat)) + b)
+            return tuple(x.astype(dtype) for x, dtype in zip(after, dtypes, strict=True))
+
+        solve = jax.jit(functools.partial(solvers.build(name, 60, tolerance).solve, f, measure_residual=True))
+        solution = solve(start)
+    assert tuple(x.dtype.name for x in solution.value) == dtypes
+    assert [x.dtype.name for x in solution[1:]] == ["float32", "int32", "int32"]
+    # A float64 state is solved to more digits than float32 has.
+    np.testing.assert_allclose(join(solution.value), z, atol=1e-8 if "float32" not in dtypes else 1e-5)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "jaxopt"])
+@pytest.mark.parametrize("tolerance", [None, 1e-3])
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda z: {"a": z["a"]}, "f\\(z\\) has structure .* and z has .*; they must be equal"),
+        (lambda z: {**z, "b": z["b"][:, :2]}, r"f\(z\)\['b'\] is float32\[2, 2\] and z\['b'\] is float32\[2, 3\]"),
+        (lambda z: {**z, "b": z["b"].astype("bfloat16")}, r"f\(z\)\['b'\] is bfloat16\[2, 3\] and z"),
+    ],
+)
+def test_function_to_another_state_raises(name, tolerance, f, message):
+    with pytest.raises(ValueError, match=message):
+        solvers.build(name, 3, tolerance).solve(f, {"a": jnp.zeros((2, 4, 1)), "b": jnp.zeros((2, 3))})
+
+
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        ((), "the state has no arrays"),
+        (jnp.zeros(()), r"shapes \(\); all must have the same leading axis"),
+        ((jnp.zeros((2, 3)), jnp.zeros((3, 3))), r"shapes \(2, 3\), \(3, 3\); all must have the same leading"),
+        ({"a": jnp.zeros((2, 3), jnp.int32)}, r"dtype of the state\['a'\] is int32; it must be floating point"),
+    ],
+)
+@pytest.mark.parametrize("name", ["plain", "jaxopt"])
+def test_impossible_state_raises(name, z, message):
+    with pytest.raises(ValueError, match=message):
+        solvers.build(name, 3).solve(lambda z: z, z)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "jaxopt"])
+@pytest.mark.parametrize("tolerance", [None, 1e-3])
+def test_no_promotion_is_needed(name, tolerance):
+    a, b = tanh_problem(3, 8)
+    start = split(jnp.zeros(b.shape, jnp.float32))
+    solve = functools.partial(solvers.build(name, 9, tolerance).solve, as_function(a, b), measure_residual=True)
+    expected = jax.jit(solve)(start)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(solve)(start), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "tolerance", "message"),
+    [
+        ("jaxopt", 0, None, "budget is 0; it must be at least 1"),
+        ("jaxopt", 3, -1.0, r"tolerance is -1\.0; it must be positive"),
+        ("broyden", 0, None, "budget is 0; it must be at least 1"),
+        ("andersen", 3, None, "unknown solver 'andersen'.*did you mean 'anderson'"),
+    ],
+)
+def test_bad_arguments_of_build_raise(name, budget, tolerance, message):
+    with pytest.raises(ValueError, match=message):
+        solvers.build(name, budget, tolerance)

@@ -1,12 +1,13 @@
 """The training loop: number of updates and learning rate."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
-from deqsmooth import config
+from deqsmooth import config, devices
 from deqsmooth.training import loop
 
 SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
@@ -39,6 +40,31 @@ def test_learning_rate_follows_schedule(warmup):
         for t in range(101)
     ]
     np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_norm_is_measured_before_clipping():
+    class Metrics(NamedTuple):
+        gradient_norm: jax.Array | None = None
+
+    def gradient_fn(params, variables, images, labels, keys, shared, task):
+        return {"a": 3.0 * jax.numpy.ones(4), "b": 8.0 * jax.numpy.ones(1)}, (variables, Metrics())
+
+    transformation = loop.optimiser(dataclasses.replace(SETTINGS, clip_norm=0.5), 10)
+    params = {"a": jax.numpy.zeros(4), "b": jax.numpy.zeros(1)}
+    state = loop.State({"params": params}, transformation.init(params), jax.numpy.int32(0))
+    images, labels = jax.numpy.zeros((8, 2, 2, 1)), jax.numpy.zeros(8, jax.numpy.int32)
+    _, found = loop.update(
+        state,
+        images,
+        labels,
+        None,
+        gradient_fn=gradient_fn,
+        seed=0,
+        transformation=transformation,
+        mesh=devices.mesh_of_all(8),
+        task=None,
+    )
+    assert found.gradient_norm == 10.0
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0.0), (1, 0.05), (1, 1.0), (2, 1.0), (10, 1.0), (10, 0.05)])

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import warnings
 
 import jax
 import numpy as np
@@ -59,6 +60,8 @@ def test_accuracy_rises_and_solves_converge(whole):
     assert 0 < evaluations[-1].median_residual < 0.1
     assert 0 < evaluations[-1].spectral_radius < 1.5
     assert whole[0].metrics.residual == 0 and whole[-1].metrics.residual > 0
+    assert whole[0].metrics.backward_residual is None and 0 < whole[-1].metrics.backward_residual < 1
+    assert all(p.metrics.gradient_norm > 0 for p in whole)
 
 
 def test_resumed_run_is_bit_identical(splits, whole, tmp_path):
@@ -100,6 +103,9 @@ def test_log_of_resumed_run_is_identical(whole, tmp_path):
         for progress in whole[12:]:
             log.write(progress)
     lines = (tmp_path / "cut.jsonl").read_text()
+    first, *_, last = (line for line in map(json.loads, lines.splitlines()) if "loss" in line)
+    assert {"gradient_norm", "backward_residual"} <= set(last)
+    assert last["backward_residual"] == pytest.approx(float(whole[last["update"] - 1].metrics.backward_residual))
     assert lines == (tmp_path / "whole.jsonl").read_text()
     assert [json.loads(line)["update"] for line in lines.splitlines()] == [10, 12, 20, 23]
 
@@ -229,6 +235,56 @@ def test_mdeq_trains_on_tfds_data(tmp_path):
     for collection in ("params", "batch_stats"):
         changed = jax.tree.map(lambda x, y: bool((x != y).any()), *(s.variables[collection] for s in states))
         assert all(jax.tree.leaves(changed))
+
+
+@pytest.mark.parametrize(
+    "change", [{"gradient": "one-step"}, {"gradient_budget": 1}, {"model": EXPLICIT, "jacobian_weight": 0.0}]
+)
+def test_nothing_solved_has_no_residual(splits, change):
+    settings = dataclasses.replace(SETTINGS, pretraining_epochs=0.0, batch_size=32, **change)
+    model = models.build(settings.model)
+    variables = model.init(jax.random.key(0))
+    images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(2)))
+    fn = functools.partial(
+        model_training.gradient_fn, task=schedules.Task(False, False, 3), model=model, settings=settings
+    )
+    keys = jax.random.split(jax.random.key(0), 2)
+    _, (_, found) = jax.eval_shape(fn, variables["params"], variables, images, labels, keys, NOTHING)
+    assert found.backward_residual is None
+
+
+@pytest.mark.parametrize("change", [{}, {"draws": 2}, {"loss": "cat-rs", "draws": 2, "adversarial_radius": 0.1}])
+def test_gradient_is_that_of_loss(splits, change):
+    """The probe of the backward solve changes nothing, and the residual is that of the rows of this batch."""
+    settings = dataclasses.replace(SETTINGS, gradient_budget=4, adversarial_steps=1, **change)
+    task = schedules.Task(False, False, 3, settings.adversarial_radius > 0)
+    model = models.build(SMALL)
+    variables = model_training.init(model, settings, 600).variables
+    images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(4)))
+    rest = variables, images, labels, jax.random.split(jax.random.key(0), 4), schedules.Weights(0.0, 0.1)
+    both = (
+        functools.partial(model_training.gradient_fn, task=task, model=model, settings=settings),
+        jax.grad(
+            functools.partial(model_training.loss_fn, task=task, model=model, settings=settings), has_aux=True
+        ),
+    )
+    (found, (_, measured)), (expected, _) = (jax.jit(fn)(variables["params"], *rest) for fn in both)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    assert 0 < measured.backward_residual < 1
+
+
+@pytest.mark.parametrize(("largest", "warned"), [(0.0, 1), (10.0, 0)])
+def test_unsolved_backward_pass_warns_once(splits, monkeypatch, largest, warned):
+    monkeypatch.setattr(model_training, "LARGEST_BACKWARD_RESIDUAL", largest)
+    settings = dataclasses.replace(SETTINGS, pretraining_epochs=0.0, batch_size=64)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        list(itertools.islice(fit(splits, settings), 3))
+    assert len(found) == warned
+    for one in found:
+        assert "update 1: the relative residual of the backward solve is" in str(one.message)
+        assert "raise gradient_budget (now 2)" in str(one.message)
 
 
 def test_penalty_enters_loss_with_its_weight(splits):
