@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -165,8 +166,17 @@ def _check_start(settings: config.StartTraining, start: config.StartTraining | N
         )
 
 
-def _named(settings: splits.Settings, dataset: data.Dataset) -> splits.Settings:
-    """The settings, with the name of the data set; for one of the caller's own that of a file of arrays."""
+def _named(settings: splits.Settings, dataset: Any) -> splits.Settings:
+    """The settings, with the name of the data set; for one of the caller's own that of a file of arrays.
+
+    Raises:
+      ValueError: it is no data set.
+    """
+    if not isinstance(dataset, data.Dataset):
+        raise ValueError(
+            f"dataset is {type(dataset).__name__}; it must be a ds.Dataset, which ds.load_dataset gives: "
+            'load_dataset("arrays", "train", "mine.npz") of a file of images and labels'
+        )
     if settings.dataset != "digits" or dataset.identity.startswith("digits/"):
         return settings
     return dataclasses.replace(settings, dataset="arrays")

@@ -51,14 +51,15 @@ class Log:
         except for a last line that was cut off, which is the usual trace of a run that was killed.
 
         Raises:
-          ValueError: a line before these is no JSON; names file and line, and removes nothing.
+          ValueError: a line before these is no JSON, or the whole file has no metrics; removes nothing then.
         """
         self._file.seek(0)
         lines = self._file.readlines()
         updates = [_update_of(line) for line in lines]
         kept = max((place for place, at in enumerate(updates, 1) if at is not None and at <= update), default=0)
+        is_foreign = len(lines) > 1 and set(updates) == {None}
         for place, at in enumerate(updates, 1):
-            if at is None and place <= kept:
+            if at is None and (place <= kept or is_foreign):
                 raise ValueError(
                     f"line {place} of {self._path} is no JSON object with an update; mend or remove that line, "
                     "or give another workdir"

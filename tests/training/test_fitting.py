@@ -233,6 +233,13 @@ def test_start_training_refuses_unfit_input(small, tmp_path, change, dataset, me
     assert not list(tmp_path.iterdir())
 
 
+def test_arrays_are_no_data_set():
+    with pytest.raises(
+        ValueError, match=r"dataset is tuple; it must be a ds\.Dataset, which ds\.load_dataset gives"
+    ):
+        fitting._named(LINEAR_SETTINGS, (np.zeros((2, 4, 4, 1)), np.zeros(2)))
+
+
 def test_explicit_classifier_has_no_start():
     classifier = classifiers.classifier(linear(), linear().init(jax.random.key(0)))
     with pytest.raises(ValueError, match="without an equilibrium, which has no start"):

@@ -79,3 +79,11 @@ def test_lines_of_later_updates_are_cut(tmp_path, update, num):
 def test_unusable_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot write"):
         metrics.Log(tmp_path / "missing" / "metrics.jsonl")
+
+
+def test_file_of_another_kind_is_kept(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("years\nof work\n")
+    with metrics.Log(file) as log, pytest.raises(ValueError, match=r"line 1 of .* is no JSON object"):
+        log.cut(0)
+    assert file.read_text() == "years\nof work\n"
