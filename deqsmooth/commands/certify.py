@@ -98,7 +98,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
     header = provenance.header(checkpoint, selection, settings, dataset, image.shape)
     out = arguments.out or pathlib.Path(
-        "runs", f"{selection.dataset}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
+        "runs", f"{selection.file_name}-{settings.sampler}-{settings.sigma:g}-{header['sha256'][:8]}.jsonl"
     )
     out = share.file(out)
     with writing.Writer(out, header, plan.Plan(chosen, (share.number, share.total))) as writer:

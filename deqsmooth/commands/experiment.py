@@ -192,7 +192,7 @@ def _certify(context: _Context, checkpoint: classifiers.Classifier, settings: co
     selection, dataset = context.selection, context.dataset
     header = provenance.header(checkpoint, selection, settings, dataset, dataset[0][0].shape)
     path = (
-        context.request.out / "records" / f"{selection.dataset}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
+        context.request.out / "records" / f"{selection.file_name}-{settings.sigma:g}-{header['sha256'][:12]}.jsonl"
     )
     indices = selection.indices(len(dataset))
     with writing.Writer(path, header, plan.Plan(indices)) as writer:

@@ -43,7 +43,7 @@ def train_model(
     """
     _introduce(distributed, console)
     dataset, test = _splits(settings, test_data, download)
-    workdir = workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}")
+    workdir = workdir or pathlib.Path("runs", f"{config.Selection(settings.dataset).file_name}-{settings.sigma:g}")
     size = settings.model
     assert size is not None
 
@@ -87,7 +87,9 @@ def train_start(
     classifier = checkpoints.load_or_shipped(folder, settings.dataset, settings.sigma)
     dataset, test = _splits(settings, test_data, download)
     kind = "start" if settings.fine_tune is None else "fine-tuned"
-    workdir = workdir or pathlib.Path("runs", f"{settings.dataset}-{settings.sigma:g}-{kind}")
+    workdir = workdir or pathlib.Path(
+        "runs", f"{config.Selection(settings.dataset).file_name}-{settings.sigma:g}-{kind}"
+    )
 
     def train(on_progress: fitting.OnProgress) -> classifiers.Classifier:
         return fitting.train_start(

@@ -143,7 +143,8 @@ def _no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
     largest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
     return (
         f"no image of the pilot is expected to reach radius {settings.radius:g}: its class must get more than "
-        f"{100 * required:.2f} % of the votes, and the largest share in the pilot is {100 * largest:.2f} %"
+        f"{rounding.percent(required)} % of the votes, and the largest share in the pilot is "
+        f"{rounding.percent(largest)} %"
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import rich.console
 
 from deqsmooth import config, data
-from deqsmooth.certificates import predictions, writing
+from deqsmooth.certificates import predictions, rounding, writing
 from deqsmooth.commands import progress, shares
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, inputs, prediction, provenance
@@ -49,7 +49,7 @@ def run(
     dataset.check_classes(certification.check(checkpoint, settings, image))
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
     header = predictions.header(provenance.header(checkpoint, selection, settings, dataset, image.shape))
-    out = out or pathlib.Path("runs", f"{selection.dataset}-predictions-{header['sha256'][:8]}.jsonl")
+    out = out or pathlib.Path("runs", f"{selection.file_name}-predictions-{header['sha256'][:8]}.jsonl")
     out = share.file(out)
     with writing.Lines(out, header, predictions.read) as file:
         found = file.done
@@ -75,4 +75,4 @@ def _accuracy(found: Sequence[predictions.Prediction]) -> str:
     """The share of right predictions and the number of abstentions, as text."""
     right = sum(bool(one.correct) for one in found)
     abstained = sum(one.prediction is None for one in found)
-    return f"{100 * right / max(len(found), 1):.1f} % right, {abstained} abstentions"
+    return f"{rounding.percent(right / max(len(found), 1))} % right, {abstained} abstentions"

@@ -94,6 +94,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     change = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     pairs = {"num_pairs": arguments.num_pairs, "alpha_pairs": arguments.alpha_pairs}
     settings = recertification.settings_after(source.settings, **change, **pairs)
+    recertification.check_changed((before, source.settings), (after, settings))
     header = provenance.header(
         after, selection, settings, dataset, dataset[source.found[0].index][0].shape, before=source.header
     )

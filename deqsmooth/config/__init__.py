@@ -5,16 +5,14 @@ A setting that is out of range raises `ValueError` with the value and the rule, 
 
 from deqsmooth.config.attack import Attack
 from deqsmooth.config.planning import Planning
+from deqsmooth.config.resolved import Independent, Resolved, Serial
 from deqsmooth.config.selection import DATASETS, Selection
 from deqsmooth.config.smoothing import (
     BOUNDS,
     INDEPENDENT_STARTS,
     SAMPLERS,
     SERIAL_STARTS,
-    Independent,
     Paired,
-    Resolved,
-    Serial,
     Smoothing,
 )
 from deqsmooth.config.solve import DTYPES, SOLVERS

@@ -56,6 +56,11 @@ class Selection:
             checks.positive(self, "max_images")
 
     @property
+    def file_name(self) -> str:
+        """The name of the data set as a part of names of files: `emnist/letters` is `emnist-letters`."""
+        return re.sub(r"[/:]", "-", self.dataset)
+
+    @property
     def step(self) -> int:
         """Distance of two chosen indices."""
         assert self.stride is not None

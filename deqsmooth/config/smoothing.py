@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Literal
 
 from deqsmooth.config import checks, serialization, solve
@@ -117,8 +118,11 @@ class Smoothing:
         for name in sizes:
             if getattr(self, name) not in (None, "auto"):
                 checks.positive(self, name)
+        for name in ("num_selection", "num_estimation"):
+            # The index of a sample is an int32.
+            checks.holds(getattr(self, name) < 2**31, name, getattr(self, name), "below 2**31")
         if self.tolerance is not None:
-            checks.holds(self.tolerance > 0, "tolerance", self.tolerance, "positive")
+            checks.holds(0 < self.tolerance < math.inf, "tolerance", self.tolerance, "a finite positive number")
         self._check_bound()
         self._check_looks()
         if not self.cap > 0:
@@ -221,7 +225,8 @@ class Smoothing:
         )
         for name in ("stop_radius", "stop_gain"):
             if getattr(self, name) is not None:
-                checks.holds(getattr(self, name) > 0, name, getattr(self, name), "positive")
+                value = getattr(self, name)
+                checks.holds(0 < value < math.inf, name, value, "a finite positive number")
 
     @property
     def continuous(self) -> bool:
@@ -291,42 +296,3 @@ class Paired(Smoothing):
     def alpha_count(self) -> float:
         """The part of alpha for the counts, all looks together."""
         return self.alpha - (self.alpha_pairs or 0.0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Resolved(Smoothing):
-    """Settings in which every number is known that the sampler or the devices decide; see `layout.resolve`."""
-
-    start: str
-    budget: int
-    lanes: int
-    images_per_batch: int
-    block: int
-
-    @property
-    def evaluations(self) -> int:
-        """Largest number of cell evaluations of one image, those of pairs left out."""
-        return self.budget * (self.num_selection + self.num_estimation)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Independent(Resolved):
-    """Resolved settings of the independent sampler."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Serial(Resolved):
-    """Resolved settings of the serial sampler."""
-
-    warmup_budget: int
-    reference_budget: int
-    num_audit: int
-    alpha_audit: float
-    bound: str
-
-    @property
-    def evaluations(self) -> int:
-        """Largest number of cell evaluations of one image, warm-up and audit included."""
-        # Every phase begins with a warm-up of every lane.
-        warm_up = 2 * self.lanes * self.warmup_budget
-        return super().evaluations + warm_up + self.num_audit * self.reference_budget

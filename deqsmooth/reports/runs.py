@@ -53,7 +53,10 @@ class Run:
         """The name, with a mark if its numbers are no certificates; for every place that shows its numbers."""
         if not self.is_sound:
             return f"{self.name} [{'NOT VERIFIED' if self._differences else 'REFUTED'}]"
-        return self.name if self.is_certified or self.checked is None else f"{self.name} [{bound.NOT_VALID}]"
+        if self.checked is None or self.is_certified:
+            is_whole = self.checked is None or self.checked.incomplete is None
+            return self.name if is_whole else f"{self.name} [incomplete]"
+        return f"{self.name} [{bound.NOT_VALID}]"
 
     def verdict(self) -> str:
         """Returns the outcome of verification and attacks as a sentence without a full stop."""
@@ -75,7 +78,9 @@ class Run:
         if not self.is_certified:
             return f"{bound.NOT_VALID}; its radii are no certificates"
         text = "every bound and radius was computed again from its votes, without a difference"
-        return f"{text}; {len(self.attempts)} attacks refute none" if self.attempts else text
+        if self.attempts:
+            text += f"; {len(self.attempts)} attacks refute none"
+        return text if self.checked.incomplete is None else f"{text}; INCOMPLETE: {self.checked.incomplete}"
 
     @property
     def _differences(self) -> list[str]:

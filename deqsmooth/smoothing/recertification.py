@@ -51,6 +51,17 @@ def base_settings(settings: config.Smoothing, **change: Any) -> config.Smoothing
     return config.Smoothing(**{**{name: getattr(settings, name) for name in names}, **change})
 
 
+def check_changed(
+    before: tuple[classifiers.Classifier, config.Smoothing], after: tuple[classifiers.Classifier, config.Smoothing]
+) -> None:
+    """Raises `ValueError` unless the classifier to certify differs from the one that is certified already."""
+    if before[0].sha256 == after[0].sha256 and base_settings(before[1]) == base_settings(after[1]):
+        raise ValueError(
+            "the classifier to certify is the one that is certified already; it must have another model, solver, "
+            "budget, tolerance, start or dtype"
+        )
+
+
 def recertify(
     found: Sequence[record.Certificate],
     before: tuple[classifiers.Classifier, config.Smoothing],
@@ -71,11 +82,12 @@ def recertify(
       A certificate for each of `found`. Its `evaluations` are those of both classifiers on the pairs alone.
 
     Raises:
-      ValueError: the two classifiers do not have the same number of classes.
+      ValueError: the two classifiers are one, or do not have the same number of classes.
     """
     if not found:
         return
     settings = after[1]
+    check_changed(before, after)
     image = dataset[found[0].index][0]
     for classifier, one in (before, after):
         certification.check(classifier, base_settings(one), image)
