@@ -43,7 +43,7 @@ def train_model(
     """
     _introduce(distributed, console)
     dataset, test = _splits(settings, test_data, download)
-    workdir = workdir or pathlib.Path("runs", f"{config.Selection(settings.dataset).file_name}-{settings.sigma:g}")
+    workdir = workdir or pathlib.Path("runs", f"{_name(settings)}-{settings.sigma:g}")
     size = settings.model
     assert size is not None
 
@@ -87,9 +87,7 @@ def train_start(
     classifier = checkpoints.load_or_shipped(folder, settings.dataset, settings.sigma)
     dataset, test = _splits(settings, test_data, download)
     kind = "start" if settings.fine_tune is None else "fine-tuned"
-    workdir = workdir or pathlib.Path(
-        "runs", f"{config.Selection(settings.dataset).file_name}-{settings.sigma:g}-{kind}"
-    )
+    workdir = workdir or pathlib.Path("runs", f"{_name(settings)}-{settings.sigma:g}-{kind}")
 
     def train(on_progress: fitting.OnProgress) -> classifiers.Classifier:
         return fitting.train_start(
@@ -99,6 +97,11 @@ def train_start(
     _run(train, workdir, console)
     console.print(f"model with its start: {workdir / 'model'}")
     return 0
+
+
+def _name(settings: config.Descent) -> str:
+    """The name of the data set as a part of names of files."""
+    return config.Selection(settings.dataset).file_name
 
 
 def _introduce(distributed: bool, console: rich.console.Console) -> None:
