@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from deqsmooth.smoothing.prediction import predict as predict
     from deqsmooth.training.fitting import train as train
     from deqsmooth.training.fitting import train_start as train_start
+    from deqsmooth.types import Explicit as Explicit
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
 
@@ -54,6 +55,7 @@ _HOMES = {
     "Classifier": "models.classifiers.Classifier",
     "ConvModel": "config.architecture.ConvModel",
     "Dataset": "data.Dataset",
+    "Explicit": "types.Explicit",
     "MdeqModel": "config.architecture.MdeqModel",
     "Model": "types.Model",
     "Plan": "certificates.plan.Plan",
