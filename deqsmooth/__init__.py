@@ -4,9 +4,10 @@
 
     images, labels = ds.load_dataset("digits").take(range(2))
     model = ds.load_checkpoint("digits", 0.5)
-    settings = ds.Smoothing(sigma=0.5, num_estimation=1000, num_audit=200)
-    for certificate in ds.certify(model, images, settings, labels=labels):
+    settings = ds.Smoothing(sigma=0.5, num_estimation=1000)
+    for certificate in ds.certify(model, images, settings, labels=labels, out="two.jsonl"):
         print(certificate.prediction, certificate.radius)
+    print(ds.verify("two.jsonl", model, ds.arrays(images, labels)).differences)
 
 Importing the package starts nothing and imports nothing: certificates are verified where there is no JAX.
 """
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from deqsmooth.certificates.plan import Plan as Plan
     from deqsmooth.certificates.record import Certificate as Certificate
     from deqsmooth.certificates.writing import Writer as Writer
+    from deqsmooth.config import Attack as Attack
+    from deqsmooth.config import Paired as Paired
+    from deqsmooth.config import Planning as Planning
     from deqsmooth.config import Selection as Selection
     from deqsmooth.config import Smoothing as Smoothing
     from deqsmooth.config import StartTraining as StartTraining
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from deqsmooth.config.architecture import ResnetModel as ResnetModel
     from deqsmooth.data import Dataset as Dataset
     from deqsmooth.data import load as load_dataset  # noqa: F401
+    from deqsmooth.data import of_arrays as arrays  # noqa: F401
     from deqsmooth.models import build as build
     from deqsmooth.models.checkpoints import load as load
     from deqsmooth.models.checkpoints import load_shipped as load_checkpoint  # noqa: F401
@@ -41,9 +46,14 @@ if TYPE_CHECKING:
     from deqsmooth.models.classifiers import classifier as classifier
     from deqsmooth.reports.report import report as report
     from deqsmooth.reports.summary import summary as summary
+    from deqsmooth.smoothing.attacks import attack as attack
     from deqsmooth.smoothing.certification import certify as certify
     from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
+    from deqsmooth.smoothing.planning import plan as plan
     from deqsmooth.smoothing.prediction import predict as predict
+    from deqsmooth.smoothing.recertification import recertify as recertify
+    from deqsmooth.smoothing.recertification import settings_after as paired  # noqa: F401
+    from deqsmooth.smoothing.replay import verify as verify
     from deqsmooth.training.fitting import train as train
     from deqsmooth.training.fitting import train_start as train_start
     from deqsmooth.types import Explicit as Explicit
@@ -51,6 +61,7 @@ if TYPE_CHECKING:
     from deqsmooth.types import Solution as Solution
 
 _HOMES = {
+    "Attack": "config.Attack",
     "Certificate": "certificates.record.Certificate",
     "Classifier": "models.classifiers.Classifier",
     "ConvModel": "config.architecture.ConvModel",
@@ -58,7 +69,9 @@ _HOMES = {
     "Explicit": "types.Explicit",
     "MdeqModel": "config.architecture.MdeqModel",
     "Model": "types.Model",
+    "Paired": "config.Paired",
     "Plan": "certificates.plan.Plan",
+    "Planning": "config.Planning",
     "ResnetModel": "config.architecture.ResnetModel",
     "Selection": "config.Selection",
     "Smoothing": "config.Smoothing",
@@ -66,21 +79,27 @@ _HOMES = {
     "StartTraining": "config.StartTraining",
     "Training": "config.Training",
     "Writer": "certificates.writing.Writer",
+    "arrays": "data.of_arrays",
+    "attack": "smoothing.attacks.attack",
     "build": "models.build",
-    "classifier": "models.classifiers.classifier",
     "certify": "smoothing.certification.certify",
     "certify_dataset": "smoothing.certification.certify_dataset",
+    "classifier": "models.classifiers.classifier",
     "load": "models.checkpoints.load",
     "load_checkpoint": "models.checkpoints.load_shipped",
     "load_dataset": "data.load",
+    "paired": "smoothing.recertification.settings_after",
+    "plan": "smoothing.planning.plan",
     "predict": "smoothing.prediction.predict",
     "read": "certificates.jsonl.read",
+    "recertify": "smoothing.recertification.recertify",
     "report": "reports.report.report",
     "save": "models.checkpoints.save",
     "shipped": "models.checkpoints.shipped",
     "summary": "reports.summary.summary",
     "train": "training.fitting.train",
     "train_start": "training.fitting.train_start",
+    "verify": "smoothing.replay.verify",
 }
 
 __all__ = list(_HOMES)

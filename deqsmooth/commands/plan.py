@@ -81,11 +81,10 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         return 1
     pilots, solves = [], checkpoint.solves
     with progress.bar(console) as shown:
-        chosen = planning.candidates(checkpoint, settings)
-        progress.begin(shown, "pilot", len(chosen))
-        for one in chosen:
-            pilots.append(planning.pilot(checkpoint, dataset, one, settings.pilot_images))
-            progress.advance(shown, f"pilot, {classifier_name(one, solves)}")
+        progress.begin(shown, "pilot", len(planning.candidates(checkpoint, settings)))
+        for one in planning.pilots(checkpoint, dataset, settings):
+            pilots.append(one)
+            progress.advance(shown, f"pilot, {classifier_name(one.settings, solves)}")
     found = [list(planning.plans(one, settings)) for one in pilots]
     best = planning.choose(found, settings.slack)
     if best is None:

@@ -45,11 +45,12 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     if not jax.tree.leaves(classifier.variables):
         raise ValueError(f"{classifier.name} has no variables, so that there is nothing to write")
     folder = pathlib.Path(path).resolve()
+    variables = _plain(classifier.variables) if classifier.size is None else classifier.variables
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
             ocp.args.Composite(
-                variables=ocp.args.StandardSave(_plain(classifier.variables)),
+                variables=ocp.args.StandardSave(variables),
                 config=ocp.args.JsonSave(
                     {
                         "model": classifier.size and serialization.to_json(classifier.size),

@@ -184,8 +184,8 @@ def _function(model: Any, variables: Any) -> tuple[Callable[[Any, types.Images],
         if variables is not None:
             raise ValueError(f"{type(model).__name__} is an nnx module, which holds its variables; leave them out")
         # The state of random numbers is no parameter: in evaluation mode nothing is drawn.
-        graph, state, rest = nnx.split(model, nnx.Not(nnx.RngState), nnx.RngState)
-        return functools.partial(_apply_nnx, graph, rest), state, _name_of(type(model))
+        graph, *states = nnx.split(model, nnx.Not(nnx.RngState), ...)
+        return functools.partial(_apply_nnx, graph, states[1]), states[0], _name_of(type(model))
     if isinstance(model, nn.Module):
         given = _given(variables, "a Linen module", "module.init(key, images), or those of its training")
         return functools.partial(_apply_linen, model, _mode(model)), given, _linen(model)

@@ -111,6 +111,10 @@ def certify_dataset(
     classifier = classifiers.classifier(classifier)
     settings = recommended(classifier, settings)
     places = np.asarray(indices).tolist()
+    if programs is not None and skip_soundness_check and out is None:
+        # Nothing is left to check, and a resumed run may have only images that cannot be read.
+        yield from _certify(programs, _images(classifier, dataset, places, on_unreadable))
+        return
     image = inputs.first_usable(classifier, dataset, places, settings)
     dataset.check_classes(check(classifier, settings, image, skip_soundness_check=skip_soundness_check))
 

@@ -74,7 +74,7 @@ class Plan:
         return float(np.mean(self.reached))
 
 
-def candidates(checkpoint: classifiers.Classifier, settings: config.Planning) -> list[config.Smoothing]:
+def candidates(classifier: classifiers.Classifier, settings: config.Planning) -> list[config.Smoothing]:
     """Settings of the pilot for every sampler, start, solver and budget that a plan can use."""
     common: dict[str, Any] = {
         "sigma": settings.sigma,
@@ -85,25 +85,50 @@ def candidates(checkpoint: classifiers.Classifier, settings: config.Planning) ->
         "seed": settings.seed,
     }
     independent: dict[str, Any] = {**common, "sampler": "independent"}
-    if not checkpoint.solves:
+    if not classifier.solves:
         return [config.Smoothing(**independent)]
     chosen = [
         config.Smoothing(**independent, solver=solver, budget=k)
         for solver, budgets in _ZERO_BUDGETS.items()
         for k in budgets
     ]
-    if checkpoint.start_training is not None:
+    if classifier.start_training is not None:
         chosen += [config.Smoothing(**independent, start="learned", budget=k) for k in _LEARNED_BUDGETS]
     common["num_audit"] = settings.pilot_audit
     return chosen + [config.Smoothing(**common, budget=k) for k in _SERIAL_BUDGETS]
 
 
+def pilots(
+    classifier: classifiers.Classifier, dataset: data.Dataset, settings: config.Planning
+) -> Iterator[Pilot]:
+    """Draws the pilot of every candidate on the same images of a data set, evenly spaced."""
+    for number, one in enumerate(candidates(classifier, settings)):
+        yield pilot(classifier, dataset, one, settings.pilot_images, skip_soundness_check=number > 0)
+
+
 def pilot(
-    checkpoint: classifiers.Classifier, dataset: data.Dataset, settings: config.Smoothing, num: int
+    classifier: classifiers.Classifier,
+    dataset: data.Dataset,
+    settings: config.Smoothing,
+    num: int,
+    *,
+    skip_soundness_check: bool = False,
 ) -> Pilot:
-    """Draws the pilot of a classifier on some images of a data set, evenly spaced."""
+    """Draws the pilot of one candidate on some images of a data set, evenly spaced.
+
+    Args:
+      classifier: the classifier.
+      dataset: the images, with labels.
+      settings: of the candidate.
+      num: largest number of images.
+      skip_soundness_check: see `certification.certify_dataset`.
+    """
     indices = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int)
-    found = list(certification.certify_dataset(checkpoint, dataset, indices, settings))
+    found = list(
+        certification.certify_dataset(
+            classifier, dataset, indices, settings, skip_soundness_check=skip_soundness_check
+        )
+    )
     evaluations = sum(c.evaluations for c in found)
     num_samples = settings.num_selection + settings.num_estimation
     return Pilot(
@@ -138,6 +163,24 @@ def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
             if chosen.cap >= settings.radius:
                 reached, samples = _simulate(found, chosen, settings)
                 yield _plan(found, chosen, reached, found.evaluations * (_NUM_SELECTION + samples))
+
+
+def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: config.Planning) -> Plan | None:
+    """The cheapest settings with which a classifier is expected to certify a radius, from a pilot on a few images.
+
+    Args:
+      classifier: see `certification.certify`.
+      dataset: images like those to certify, with labels.
+      settings: of the plan.
+
+    Returns:
+      The best plan; None if none is expected to certify anything.
+
+    Raises:
+      ValueError: the classifier is no function of one image, or the images do not fit it.
+    """
+    made = classifiers.classifier(classifier)
+    return choose([list(plans(one, settings)) for one in pilots(made, dataset, settings)], settings.slack)
 
 
 def choose(found: Iterable[Iterable[Plan]], slack: float) -> Plan | None:

@@ -188,8 +188,8 @@ def update(
     )(state.variables, jax.random.key_data(key), shared, jnp.arange(len(labels)), images, labels)
     step, transformed = transformation.update(gradient, state.optimiser, state.variables["params"])
     variables = {**variables, "params": optax.apply_updates(state.variables["params"], step)}
-    norm = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(gradient)))
-    metrics = metrics._replace(gradient_norm=norm)
+    square = sum(jnp.sum(x * x) for x in jax.tree.leaves(gradient))
+    metrics = metrics._replace(gradient_norm=jnp.sqrt(square))
     return State(variables, transformed, state.update + 1), metrics
 
 

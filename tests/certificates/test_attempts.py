@@ -201,5 +201,5 @@ def test_predictions_are_written(tmp_path, monkeypatch, capsys):
     assert len((tmp_path / "predictions.1-of-2.jsonl").read_text().splitlines()) == 2
     assert call(monkeypatch, certify.main, *arguments, "--seed", "1") == 2
     assert "was begun by another run" in capsys.readouterr().err
-    assert call(monkeypatch, certify.main, "--predict", "--out", "other.jsonl") == 2
+    assert call(monkeypatch, certify.main, "--predict", "--sampler", "serial", "--out", "other.jsonl") == 2
     assert "a prediction takes 'independent' votes" in capsys.readouterr().err

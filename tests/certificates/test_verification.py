@@ -237,7 +237,8 @@ def test_replay_finds_made_up_votes(run, small, tmp_path):
     counts[made_up[4].selected] -= 9
     counts[(made_up[4].selected + 1) % 10] += 9
     made_up[4] = dataclasses.replace(made_up[4], counts=tuple(counts))
-    (message,) = replay.replay(checked.header, made_up, checked.settings, small, dataset, 20, rng)
+    ((index, message),) = replay.replay(checked.header, made_up, checked.settings, small, dataset, 20, rng)
+    assert index == made_up[4].index
     assert message.startswith(f"image {made_up[4].index}: counts is {made_up[4].counts}; drawn again it is")
     # Elsewhere a thousandth may differ, no more.
     elsewhere = {**checked.header, "device": "abacus"}

@@ -114,7 +114,7 @@ def test_unreadable_images_give_status_3(tmp_path, monkeypatch, capsys):
     # The second run tries the unreadable images again and appends nothing.
     for _ in range(2):
         assert call(monkeypatch, *arguments) == 3
-        assert "image 2 has no certificate: images go from nan" in capsys.readouterr().err
+        assert "image 2 has no certificate: the pixel at row 0, column 0" in capsys.readouterr().err
         checked = verification.verify(out)
         assert [c.index for c in checked.found] == [1, 3] and not checked.differences
         assert [entry.index for entry in checked.unreadable] == [0, 2]

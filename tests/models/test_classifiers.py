@@ -1,6 +1,7 @@
 """Classifiers: one constructor for functions, modules and models; what it refuses; saving and loading."""
 
 import functools
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ import pytest
 import toy
 from flax import nnx
 
-from deqsmooth import config, types
+from deqsmooth import config, models, types
 from deqsmooth.config import architecture
 from deqsmooth.models import checkpoints, classifiers
 
@@ -105,7 +106,7 @@ def test_sizes_and_models_are_taken():
     variables = toy.build().init(jax.random.key(0))
     own = classifiers.classifier(toy.build(), variables)
     assert own.solves and own.size is None and own.image_shape == (8, 8, 1)
-    made = classifiers.classifier(size, checkpoints.models.build(size).init(jax.random.key(0)))
+    made = classifiers.classifier(size, models.build(size).init(jax.random.key(0)))
     assert made.solves and made.size == size
     assert made.sha256 == classifiers.of_size(size, made.variables).sha256
 
@@ -118,7 +119,7 @@ class NeedsMore(nn.Module):
 
 REFUSED = {
     "path": (("runs/model",), "is a path; ds.load"),
-    "pathlike": ((checkpoints.pathlib.Path("runs"),), "is a path; ds.load"),
+    "pathlike": ((pathlib.Path("runs"),), "is a path; ds.load"),
     "pair": (((linear, {"w": 1.0}),), r"give its parts: ds.classifier\(model, variables\)"),
     "number": ((3,), "int is no classifier; ds.classifier takes"),
     "nothing": ((None,), "NoneType is no classifier"),

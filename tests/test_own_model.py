@@ -1,0 +1,263 @@
+"""Ten lines for a model that somebody else wrote: certified, recorded, resumed, verified, replayed, reported."""
+
+import functools
+import json
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import deqsmooth as ds
+from deqsmooth.commands import report, verify
+
+SETTINGS = ds.Smoothing(sigma=0.25, num_selection=10, num_estimation=100, alpha=0.05, lanes=10, block=20)
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.BatchNorm(use_running_average=not train)(nn.relu(nn.Conv(8, (3, 3))(images)))
+        return nn.Dense(10)(x.reshape(len(x), -1))
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.norm, self.head = nnx.BatchNorm(1, rngs=rngs), nnx.Linear(64, 10, rngs=rngs)
+
+    def __call__(self, images):
+        return self.head(self.norm(images).reshape(len(images), -1))
+
+
+def function(variables, images):
+    return images.reshape(len(images), -1) @ variables
+
+
+def equilibrium(key):
+    """A monotone fixed point layer, written as functions."""
+    keys = jax.random.split(key, 3)
+    variables = {
+        "w": 0.1 * jax.random.normal(keys[0], (16, 16)),
+        "u": jax.random.normal(keys[1], (64, 16)),
+        "out": jax.random.normal(keys[2], (16, 10)),
+    }
+    model = ds.Model(
+        image_shape=(8, 8, 1),
+        num_classes=10,
+        init=lambda key: variables,
+        bind=lambda variables: variables["w"],
+        inject=lambda variables, images, keys: (images.reshape(len(images), -1) @ variables["u"], variables),
+        initial_state=jnp.zeros_like,
+        cell=lambda w, z, u: jnp.tanh(z @ w + u),
+        readout=lambda variables, z, train: (z @ variables["out"], variables),
+    )
+    return model, variables
+
+
+def linen():
+    return ds.classifier(Linen(), Linen().init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
+
+
+MADE = {
+    "function": lambda: ds.classifier(function, jax.random.normal(jax.random.key(0), (64, 10))),
+    "closure": lambda: functools.partial(function, jax.random.normal(jax.random.key(0), (64, 10))),
+    "linen": linen,
+    "nnx": lambda: ds.classifier(Nnx(nnx.Rngs(0))),
+    "equilibrium": lambda: ds.classifier(*equilibrium(jax.random.key(0))),
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ds.load_dataset("digits").take(range(4))
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_ten_lines_certify_record_verify_report(kind, digits, tmp_path):
+    images, labels = digits
+    classifier = MADE[kind]()
+    path = tmp_path / "own.jsonl"
+    found = list(ds.certify(classifier, images, SETTINGS, labels=labels, out=path))
+    checked = ds.verify(path, classifier, ds.arrays(images, labels), num=2)
+    assert checked.differences == [] and checked.incomplete is None
+    summary, page = ds.summary(found), ds.report(path)
+    assert summary.num_images == 4 and page.is_sound and "<svg" not in repr(page)
+    assert "Certified robustness" in page._repr_html_()
+    header = json.loads(path.read_text().partition("\n")[0])
+    assert header["soundness_check"] == "passed" and header["classifier"]
+    assert (header["reference"]["solver"] is None) == (kind != "equilibrium")
+
+
+def test_run_of_own_model_is_resumed(digits, tmp_path):
+    images, labels = digits
+    classifier, path, whole = MADE["function"](), tmp_path / "cut.jsonl", tmp_path / "whole.jsonl"
+    expected = list(ds.certify(classifier, images, SETTINGS, labels=labels, out=whole))
+    for certificate in ds.certify(classifier, images, SETTINGS, labels=labels, out=path):
+        assert certificate.index == 0
+        break
+    assert "3 are missing" in ds.verify(path).incomplete
+    found = list(ds.certify(classifier, images, SETTINGS, labels=labels, out=path))
+    assert [(c.index, c.counts) for c in found] == [(c.index, c.counts) for c in expected]
+    assert ds.verify(path).incomplete is None
+    other = ds.classifier(function, jax.random.normal(jax.random.key(1), (64, 10)))
+    with pytest.raises(ValueError, match="the model differs"):
+        list(ds.certify(other, images, SETTINGS, labels=labels, out=path))
+    with pytest.raises(ValueError, match=r"the model is .*; the certificates are about"):
+        ds.verify(path, other, ds.arrays(images, labels))
+    with pytest.raises(ValueError, match=r"the data set is .*; the certificates are about"):
+        ds.verify(path, classifier, ds.arrays(images, labels[::-1]))
+    with pytest.raises(ValueError, match="images of arrays; give them as `dataset`"):
+        ds.verify(path, classifier)
+
+
+MODULE = """
+import jax.numpy as jnp
+
+def score(images):
+    return images.mean((1, 2, 3)) - 0.3
+
+def two(images):
+    return jnp.stack([score(images), -score(images)], -1)
+
+def other(images):
+    return jnp.stack([score(images), 0 * score(images)], -1)
+
+def make():
+    return two
+
+def broken():
+    raise RuntimeError("no weights")
+"""
+
+
+def test_command_replays_own_model(digits, tmp_path, monkeypatch, capsys):
+    images, _ = digits
+    (tmp_path / "own_classifiers.py").write_text(MODULE)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.array([0, 1, 1, 0]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_classifiers
+
+    list(ds.certify(own_classifiers.two, images, SETTINGS, labels=[0, 1, 1, 0], out="own.jsonl"))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["deqsmooth-verify", "own.jsonl", "--data-dir", "images.npz", *arguments])
+        return verify.main(), capsys.readouterr()
+
+    assert run("--replay", "2", "--model", "own_classifiers:two")[0] == 0
+    assert run("--replay", "2", "--model", "own_classifiers:make")[0] == 0
+    for arguments, message in (
+        (("--replay", "2", "--model", "own_classifiers:other"), "the certificates are about"),
+        (("--replay", "2", "--model", "own_classifiers:missing"), "cannot be imported: AttributeError"),
+        (("--replay", "2", "--model", "no_such_module:two"), "cannot be imported: ModuleNotFoundError"),
+        (("--replay", "2", "--model", "own_classifiers:broken"), "RuntimeError: no weights"),
+        (("--replay", "2", "--model", "two"), "must be module:name"),
+        (("--model", "own_classifiers:two"), "at least 1 with --model"),
+    ):
+        status, output = run(*arguments)
+        assert status == 2 and message in output.err
+    monkeypatch.setattr(sys, "argv", ["deqsmooth-report", "own.jsonl"])
+    assert report.main() == 0 and (tmp_path / "report" / "index.html").exists()
+
+
+def test_classifier_goes_everywhere(digits, tmp_path):
+    images, labels = digits
+    dataset = ds.arrays(images, labels)
+    classifier = MADE["equilibrium"]()
+    settings = ds.Smoothing(
+        sampler="independent", budget=4, num_selection=10, num_estimation=100, alpha=0.05, lanes=10, block=20
+    )
+    found = list(ds.certify_dataset(classifier, dataset, range(4), settings))
+    assert len(list(ds.predict(classifier, images, settings))) == 4
+    again = list(
+        ds.recertify(
+            found, (classifier, settings), (classifier, ds.paired(settings, budget=5, num_pairs=50)), dataset
+        )
+    )
+    assert [c.index for c in again] == [0, 1, 2, 3]
+    attempts = list(
+        ds.attack(classifier, found, settings, dataset, [0.1], ds.Attack(steps=1, num_estimation=50, draws=2))
+    )
+    assert len(attempts) == 4 and not any(attempt.refutes for attempt in attempts)
+    ds.save(tmp_path / "own", classifier)
+    assert ds.load(tmp_path / "own", classifier.model).sha256 == classifier.sha256
+
+
+def test_function_is_planned_for():
+    def brightness(images):
+        score = images.mean((1, 2, 3)) - 0.5
+        return jnp.stack([score, -score], -1)
+
+    images = np.where(np.arange(4) % 2, 0.1, 0.9)[:, None, None, None] * np.ones((4, 8, 8, 1))
+    planning = ds.Planning(radius=0.25, sigma=0.25, pilot_images=4, pilot_samples=100, max_samples=1000)
+    planned = ds.plan(brightness, ds.arrays(images, [0, 1, 0, 1]), planning)
+    assert planned.certified > 0.9 and planned.settings.num_estimation <= 100
+    assert ds.plan(brightness, ds.arrays(images, [1, 0, 1, 0]), planning) is None
+
+
+LABELS = {
+    "one-hot": (np.eye(10)[[1, 2, 3, 4]], "looks one-hot"),
+    "strings": (["1", "2", "3", "4"], "the label of image 0 is '1'"),
+    "fractions": ([1.5, 2, 3, 4], "the label of image 0 is 1.5"),
+    "too large": ([1, 2, 77, 4], r"the label of image 2 is 77; labels must be integers in \[0, 10\)"),
+    "negative": ([1, 2, 3, -1], "the label of image 3 is -1"),
+    "too few": ([1, 2, 3], "3 entries"),
+    "nested": ([[1], [2], [3], [4]], "labels have shape"),
+    "scalar": (np.array(3), "labels have shape"),
+    "none": ([None] * 4, "the label of image 0 is None"),
+    "booleans": ([True, False, True, False], "the label of image 0 is True"),
+}
+IMAGES = {
+    "channels first": (np.zeros((4, 1, 8, 8)), "looks like channels first"),
+    "0 to 255": (np.full((4, 8, 8, 1), 200.0), "looks like 0 to 255"),
+    "other shape": (np.zeros((4, 9, 9, 1)), r"the model takes \(8, 8, 1\)"),
+    "integers": (np.zeros((4, 8, 8, 1), int), "images are int64; they must be uint8"),
+    "one image": (np.zeros((8, 8, 1)), "that of a single image"),
+    "no channel": (np.zeros((4, 8, 8)), "grey images have a channel"),
+    "none": (np.zeros((0, 8, 8, 1)), "there must be at least one image"),
+    "not a number": (np.full((4, 8, 8, 1), np.nan), "pixels must be finite"),
+    "standardised": (np.full((4, 8, 8, 1), -1.0), "before any standardisation"),
+    "text": ("images.npz", "images"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_wrong_labels_are_refused(case, digits):
+    labels, message = LABELS[case]
+    with pytest.raises(ValueError, match=message):
+        next(ds.certify(MADE["equilibrium"](), digits[0], SETTINGS, labels=labels))
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_wrong_images_are_refused(case):
+    images, message = IMAGES[case]
+    for run in (ds.certify, ds.predict):
+        with pytest.raises(ValueError, match=message):
+            next(run(MADE["equilibrium"](), images, SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0, 1, 2], "one for each of the 4 images"),
+        ([0, 1, 1, 2], "indices has 1 2 times"),
+        ([0, 1, 2, -3], "integers from 0"),
+        ([0.5, 1, 2, 3], "integers from 0"),
+    ],
+)
+def test_wrong_indices_are_refused(digits, indices, message):
+    for run in (ds.certify, ds.predict):
+        with pytest.raises(ValueError, match=message):
+            next(run(MADE["equilibrium"](), digits[0], SETTINGS, indices=indices))
+
+
+def test_forms_of_images_give_equal_certificates(digits):
+    stored = np.round(digits[0] * 255).astype(np.uint8)
+    forms = (stored, stored / 255, (stored / 255).astype(np.float32))
+    first, *others = ([c.counts for c in ds.certify(MADE["function"](), form, SETTINGS)] for form in forms)
+    assert all(other == first for other in others)
+    almost = np.where(stored == stored.max(), np.float32(1.0000001), (stored / 255).astype(np.float32))
+    assert len(list(ds.certify(MADE["function"](), almost, SETTINGS))) == 4
