@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from deqsmooth import config, data, devices, models, types
+from deqsmooth import arithmetic, config, data, devices, models, types
 from deqsmooth.config import architecture, checks
 from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.training import loop, metrics, model_training, splits, start_training, states
@@ -23,6 +23,15 @@ OnProgress = Callable[[loop.Progress], None]
 """Called after every update; an exception that it raises ends the training, after its state was saved."""
 
 
+@contextlib.contextmanager
+def _arithmetic() -> Iterator[None]:
+    """Context with the arithmetic of certification, but for products of matrices the precision of the process."""
+    precision = jax.config.values["jax_default_matmul_precision"]
+    with arithmetic.standard(), jax.default_matmul_precision(precision):
+        yield
+
+
+@_arithmetic()
 def train(
     model: architecture.Model | types.Model | types.Explicit,
     dataset: data.Dataset,
@@ -78,7 +87,8 @@ def train(
             settings = dataclasses.replace(settings, pretraining_epochs=0.0)
     else:
         raise ValueError(
-            f"model is {type(model).__name__}; ds.train takes a size such as ds.ConvModel(), or a ds.Model"
+            f"model is {type(model).__name__}; ds.train takes a size such as ds.ConvModel(), a ds.Model, or a "
+            "ds.Explicit"
         )
     settings = settings.resolved()
     _check(dataset, test, settings, built.image_shape, built.num_classes, len(training))
@@ -98,6 +108,7 @@ def train(
     return _saved(classifiers.of_size(size, variables, settings), workdir)
 
 
+@_arithmetic()
 def train_start(
     classifier: classifiers.Classifier,
     dataset: data.Dataset,

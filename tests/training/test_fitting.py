@@ -233,6 +233,13 @@ def test_start_training_refuses_unfit_input(small, tmp_path, change, dataset, me
     assert not list(tmp_path.iterdir())
 
 
+def test_process_settings_do_not_change_the_model():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        found = train()
+    assert found.sha256 == train().sha256
+    assert {x.dtype for x in jax.tree.leaves(found.variables)} == {np.dtype("float32")}
+
+
 def test_arrays_are_no_data_set():
     with pytest.raises(
         ValueError, match=r"dataset is tuple; it must be a ds\.Dataset, which ds\.load_dataset gives"
