@@ -27,7 +27,10 @@ BAD = [
     ({"solver": "andersen"}, "did you mean 'anderson'"),
     ({"bound": "exakt"}, "did you mean 'exact'"),
     ({"start": "prevoius"}, "did you mean 'previous'"),
-    ({"start": "zero"}, "start is 'zero'"),
+    ({"start": "zero", "sampler": "serial"}, "start is 'zero'"),
+    ({"tolerance": float("inf")}, "tolerance is inf"),
+    ({"looks": (50, 10_000), "stop_gain": float("inf")}, "stop_gain is inf"),
+    ({"num_estimation": 2**31}, "num_estimation is 2147483648"),
     ({"start": "previous", "sampler": "independent"}, "start is 'previous'"),
     ({"num_audit": 100, "sampler": "independent"}, "num_audit is 100"),
     ({"bound": "exact", "sampler": "independent"}, "bound is exact"),
@@ -47,7 +50,7 @@ def test_ten_samples_are_fewest_that_certify():
 
 
 def test_sampler_fills_in_its_defaults_only():
-    serial, independent = config.Smoothing(), config.Smoothing(sampler="independent")
+    serial, independent = (config.Smoothing(sampler=name) for name in ("serial", "independent"))
     assert (serial.start, serial.budget, serial.alpha_audit) == ("previous", 3, 0.0005)
     assert (independent.start, independent.budget, independent.num_audit) == ("zero", 30, None)
     assert dataclasses.replace(serial, budget=1).budget == 1
@@ -66,3 +69,38 @@ def test_selection_by_stride_start_and_number():
         config.Selection(start_index=10).indices(10)
     with pytest.raises(ValueError, match="did you mean 'digits'"):
         config.Selection(dataset="digit")
+
+
+def test_recommended_method_follows_the_start():
+    given = config.Smoothing()
+    assert (given.sampler, given.start, given.budget, given.looks) == (None,) * 4
+    learned, zero = given.recommended(True), given.recommended(False)
+    assert (learned.sampler, learned.start, learned.budget) == ("independent", "learned", 2)
+    assert (zero.sampler, zero.start, zero.budget) == ("independent", "zero", 30)
+    for one in (learned, zero):
+        assert one.looks == (500, 2000, 10_000) and one.stop_gain == 0.02
+        assert one.recommended(True) == one
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"budget": 5}, {"start": "learned", "budget": 5}),
+        ({"start": "zero"}, {"start": "zero", "budget": 30}),
+        ({"num_estimation": 100}, {"looks": (20, 100)}),
+        ({"num_estimation": 60}, {"looks": (60,)}),
+        ({"looks": (50, 10_000)}, {"looks": (50, 10_000), "stop_gain": 0.02}),
+        ({"stop_radius": 0.5}, {"stop_radius": 0.5, "stop_gain": None}),
+        ({"tolerance": 1e-3}, {"tolerance": 1e-3, "start": "learned"}),
+    ],
+)
+def test_recommended_method_keeps_what_is_given(change, expected):
+    found = config.Smoothing(**change).recommended(True)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_settings_of_serial_mean_serial():
+    for change in ({"num_audit": 100}, {"start": "previous"}, {"warmup_budget": 5}, {"bound": "paper"}):
+        assert config.Smoothing(**change).sampler == "serial"
+    assert config.Smoothing(sampler="serial").num_audit == 1000
+    assert config.Smoothing(sampler="serial", num_estimation=200).num_audit == 100
