@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from deqsmooth import config, devices, types
+from deqsmooth import arithmetic, config, devices, types
 from deqsmooth.config import checks, serialization
 from deqsmooth.models import classifiers
 
@@ -76,6 +76,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path} exists and is no model; a model must be written to a new or empty folder")
 
 
+@arithmetic.standard()
 def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classifier:
     """Reads a classifier from its folder, or from the working folder of its training.
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deqsmooth import config, models, types
+from deqsmooth import arithmetic, config, models, types
 from deqsmooth.config import architecture, serialization
 from deqsmooth.models import functions
 
@@ -136,6 +136,7 @@ def of_size(
     return Classifier(models.build(size), variables, sha256, name, size, training, start_training)
 
 
+@arithmetic.standard()
 def shapes(size: architecture.Model, start_training: config.StartTraining | None) -> types.Variables:
     """Shapes and dtypes of all variables of a model of this package, and of its start if it has one."""
     key, model = jax.random.key(0), models.build(size)
@@ -146,6 +147,7 @@ def shapes(size: architecture.Model, start_training: config.StartTraining | None
     return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
+@arithmetic.standard()
 def digest(given: Classifier, image_shape: Sequence[int]) -> str:
     """The SHA-256 of a classifier, hexadecimal, with the arrays that its function captures.
 
