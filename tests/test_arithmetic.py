@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import INDEPENDENT, SERIAL
 from support import QUICK, ROOT, essence, run_script
 
+import deqsmooth as ds
 from deqsmooth import arithmetic
 
 SETTINGS = {
@@ -100,6 +102,20 @@ def test_certificates_ignore_settings_of_environment(tmp_path, cache, sampler):
         status, _, errors = run_script(*arguments, cwd=tmp_path, cache=cache, environment=environment)
         assert status == 0 and errors.count("is ignored") == len(environment)
     assert essence(files[0]) == essence(files[1])
+
+
+@pytest.mark.parametrize("settings", [INDEPENDENT, SERIAL], ids=["independent", "serial"])
+def test_library_ignores_settings_of_process(small, settings):
+    images = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 1))
+    expected = [(c.counts, c.mismatches) for c in ds.certify(small, images, settings)]
+    before = {name: jax.config.values[name] for name in list(SETTINGS)[:5]}
+    try:
+        for name in before:
+            jax.config.update(name, SETTINGS[name])
+        assert [(c.counts, c.mismatches) for c in ds.certify(small, images, settings)] == expected
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 HEADER = {
