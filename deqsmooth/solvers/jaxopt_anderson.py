@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.typing import ArrayLike
 
 from deqsmooth import types
 from deqsmooth.config import checks
@@ -54,17 +55,19 @@ class Converged:
         structure = jax.tree.structure(outputs)
 
         @custom_vmap
-        def one_lane(z: types.State, *constants: jax.Array) -> types.State:
+        def one_lane(z: types.State, *constants: ArrayLike) -> types.State:
             return z
 
         # jaxopt solves one lane under vmap, so every lane has its own history and stops by itself. f gets all
         # lanes.
         @one_lane.def_vmap
         def _(
-            size: int, batched: list[Any], z: types.State, *constants: jax.Array
+            size: int, batched: list[Any], z: types.State, *constants: ArrayLike
         ) -> tuple[types.State, types.State]:
             # JAX broadcasts the operands of a conditional, here jaxopt's, to all lanes; the copies are equal.
-            constants = tuple(x[0] if copied else x for x, copied in zip(constants, batched[1:], strict=True))
+            constants = tuple(
+                jnp.asarray(x)[0] if copied else x for x, copied in zip(constants, batched[1:], strict=True)
+            )
             fz = jax.core.eval_jaxpr(program.jaxpr, constants, *jax.tree.leaves(z))
             return jax.tree.unflatten(structure, fz), jax.tree.map(lambda _: True, z)
 
