@@ -99,7 +99,7 @@ class Solution(NamedTuple):
 
     Attributes:
       value: the state.
-      residual: relative residual |f(z) - z| / (|f(z)| + 1e-8) [lanes], float32 for every dtype of the state. It is the residual of `value` if
+      residual: relative residual |f(z) - z| / (|f(z)| + 1e-8) [lanes], float32. It is the residual of `value` if
         it was measured, or if a `loop.Solver` has a tolerance. Otherwise it is the residual of the last evaluated
         iterate, the one before `value`; this costs no further evaluation. It is not finite in lanes where f was
         not; with the tolerance of a `loop.Solver`, only where f was not finite at the first iterate.
