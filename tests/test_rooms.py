@@ -171,7 +171,9 @@ def test_library_has_one_home(package):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_solver_methods_know_no_others(method):
-    siblings = {f"deqsmooth.solvers.{one}" for one in (*METHODS, "gradients", "loop", "jaxopt_anderson")}
+    siblings = {
+        f"deqsmooth.solvers.{one}" for one in (*METHODS, "gradients", "jacobian", "loop", "jaxopt_anderson")
+    }
     assert not siblings & {name for _, name in imports(f"deqsmooth.solvers.{method}")}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.typing import ArrayLike
 
 from deqsmooth import types
 from deqsmooth.config import checks
@@ -49,29 +50,44 @@ class Converged:
     ) -> types.Solution:
         """Solves z = f(z); see `loop.Solver.solve`. The value is f at the last evaluated iterate."""
         per_lane.num_lanes(z)
+        dtypes = jax.tree.map(jnp.result_type, z)
+
+        def narrow(wide: types.State) -> types.State:
+            return jax.tree.map(lambda x, dtype: x.astype(dtype), wide, dtypes)
+
+        def widen(z: types.State) -> types.State:
+            # jaxopt mixes the states with arrays of JAX's default type.
+            return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.result_type(float)), z)
+
+        def wide_f(wide: types.State) -> types.State:
+            z = narrow(wide)
+            return widen(per_lane.image(z, f(z)))
+
         # Under an outer vmap, f closes over values of its trace, which a batching rule cannot take from there.
-        program, outputs = jax.make_jaxpr(lambda z: per_lane.image(z, f(z)), return_shape=True)(z)
+        program, outputs = jax.make_jaxpr(wide_f, return_shape=True)(widen(z))
         structure = jax.tree.structure(outputs)
 
         @custom_vmap
-        def one_lane(z: types.State, *constants: jax.Array) -> types.State:
+        def one_lane(z: types.State, *constants: ArrayLike) -> types.State:
             return z
 
         # jaxopt solves one lane under vmap, so every lane has its own history and stops by itself. f gets all
         # lanes.
         @one_lane.def_vmap
         def _(
-            size: int, batched: list[Any], z: types.State, *constants: jax.Array
+            size: int, batched: list[Any], z: types.State, *constants: ArrayLike
         ) -> tuple[types.State, types.State]:
             # JAX broadcasts the operands of a conditional, here jaxopt's, to all lanes; the copies are equal.
-            constants = tuple(x[0] if copied else x for x, copied in zip(constants, batched[1:], strict=True))
-            fz = jax.core.eval_jaxpr(program.jaxpr, constants, *jax.tree.leaves(z))
+            copied = batched[1:]
+            given = [jnp.asarray(x)[0] if is_copied else x for x, is_copied in zip(constants, copied, strict=True)]
+            fz = jax.core.eval_jaxpr(program.jaxpr, given, *jax.tree.leaves(z))
             return jax.tree.unflatten(structure, fz), jax.tree.map(lambda _: True, z)
 
         runner = jaxopt.AndersonAcceleration(
             lambda z: one_lane(z, *program.consts), maxiter=self.budget, tol=self.tolerance, implicit_diff=False
         )
-        value, state = jax.vmap(runner.run)(z)
+        value, state = jax.vmap(runner.run)(widen(z))
+        value = narrow(value)
         solution = types.Solution(
             value,
             (state.error / (per_lane.norm(value) + per_lane.SMALLEST)).astype(jnp.float32),

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from deqsmooth import config, data, devices, solvers, types
 from deqsmooth.models import base_classifier, starts
 from deqsmooth.smoothing import noise
-from deqsmooth.solvers import gradients
+from deqsmooth.solvers import jacobian
 
 _KEY = 2
 BLOCK = 100
@@ -90,7 +90,7 @@ def evaluator(
         few = {name: jnp.asarray(x[noisy_rows][:_SPECTRAL_LANES]) for name, x in rows.items()}
         noisy, keys, output = solve((variables, images), few)
         u, _ = model.inject(variables, noisy, None)
-        return gradients.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)
+        return jacobian.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)
 
     def evaluate(variables: types.Variables) -> Evaluation:
         predicted, residual = jax.device_get(run(variables, images))

@@ -10,7 +10,6 @@ pre-training nor penalty.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,13 +21,9 @@ from jaxtyping import Array, Float, Key
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.models import starts
 from deqsmooth.smoothing import ascent
-from deqsmooth.solvers import gradients
-from deqsmooth.training import evaluation, loop, losses, schedules
+from deqsmooth.solvers import gradients, jacobian
+from deqsmooth.training import backward_residual, evaluation, loop, losses, schedules
 
-LARGEST_BACKWARD_RESIDUAL = 0.75
-"""Residual above which a training warns. With 8 terms of the Neumann series, a spectral radius of 0.96 gives this
-residual, and a gradient of less than 0.3 of its length. In trainings of digits with otherwise default settings the
-largest residual was 0.25 with 8 terms, 0.09 with 7 iterations of Broyden's method, and 0.004 with 8 of GMRES."""
 _KEY = 0
 _RowKeys = Key[Array, "rows"]
 _PerRow = Float[Array, "rows"]
@@ -99,15 +94,7 @@ def gradient_fn(
         return jax.grad(loss, has_aux=True)(params, None)
     probe = jnp.zeros(len(images) * settings.draws * _num_copies(settings, task), jnp.float32)
     (gradient, residual), (variables, metrics) = jax.grad(loss, (0, 1), has_aux=True)(params, probe)
-    return gradient, (variables, metrics._replace(backward_residual=_median(residual)))
-
-
-def _median(residuals: _PerRow) -> jax.Array:
-    """Returns the median over the rows whose loss has a gradient; in others the linear system is 0 = 0."""
-    sizes = jnp.where(jnp.isnan(residuals), jnp.inf, residuals)
-    is_counted = sizes > 0
-    median = jnp.nanmedian(jnp.where(is_counted, sizes, jnp.nan))
-    return jnp.where(jnp.any(is_counted), median, 0.0)
+    return gradient, (variables, metrics._replace(backward_residual=backward_residual.median(residual)))
 
 
 def _iterates(settings: config.Training) -> bool:
@@ -220,7 +207,7 @@ def forward(
         z = attach_fn(settings, model.cell)(bound, lax.stop_gradient(solution.value), u, probe)
         residual = solution.residual
     if task.penalised and keys is not None:
-        penalty = jnp.mean(gradients.jacobian_penalty(model.cell, bound, z, u, keys[1]))
+        penalty = jnp.mean(jacobian.penalty(model.cell, bound, z, u, keys[1]))
     return Pass(*model.readout(variables, z, keys is not None), residual, penalty)
 
 
@@ -314,31 +301,19 @@ def fit(
 
     Warns:
       UserWarning: once, after the first update whose `Metrics.backward_residual` exceeds
-        `LARGEST_BACKWARD_RESIDUAL`.
+        `backward_residual.LARGEST`.
     """
     state = init(model, settings, len(train)) if state is None else state
     if isinstance(model, types.Model):
         model = models.with_cell_dtype(model, settings.dtype)
-    is_silent = True
-    for progress in loop.run(
-        state,
+    yield from backward_residual.warned(
+        loop.run(
+            state,
+            settings,
+            train,
+            functools.partial(gradient_fn, model=model, settings=settings),
+            schedules.tasks(settings, len(train), int(state.update)),
+            evaluation.evaluator(model, settings, test, devices.mesh()),
+        ),
         settings,
-        train,
-        functools.partial(gradient_fn, model=model, settings=settings),
-        schedules.tasks(settings, len(train), int(state.update)),
-        evaluation.evaluator(model, settings, test, devices.mesh()),
-    ):
-        residual = getattr(progress.metrics, "backward_residual", None)
-        if is_silent and residual is not None and not residual <= LARGEST_BACKWARD_RESIDUAL:
-            is_silent = False
-            warnings.warn(_describe(settings, int(progress.state.update), float(residual)), stacklevel=2)
-        yield progress
-
-
-def _describe(settings: config.Training, update: int, residual: float) -> str:
-    return (
-        f"update {update}: the relative residual of the backward solve is {residual:.2g}, not at most "
-        f"{LARGEST_BACKWARD_RESIDUAL:g}, so the gradient is not that of the equilibrium; raise gradient_budget "
-        f"(now {settings.gradient_budget}) or jacobian_weight (now {settings.jacobian_weight:g}), or choose "
-        f"another gradient than {settings.gradient!r}"
     )

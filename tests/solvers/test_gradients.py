@@ -8,7 +8,7 @@ from jax import flatten_util
 
 from deqsmooth import solvers
 from deqsmooth.models import layers
-from deqsmooth.solvers import gradients
+from deqsmooth.solvers import gradients, jacobian
 
 METHODS = {
     "neumann": lambda cell: gradients.neumann(cell, 80),
@@ -149,13 +149,13 @@ def test_penalty_estimates_jacobian_norm():
     z = unrolled(params, u)
     exact = np.array([jnp.sum(j**2) / len(j) for j in jacobians(params, z, u)])
     keys = jax.random.split(jax.random.key(2), (2000, 3))
-    estimates = jax.lax.map(lambda keys: gradients.jacobian_penalty(cell, params, z, u, keys), keys)
+    estimates = jax.lax.map(lambda keys: jacobian.penalty(cell, params, z, u, keys), keys)
     # Four standard errors; the relative standard deviation of each of the 4000 vectors is below sqrt(2).
     np.testing.assert_allclose(jnp.mean(estimates, 0), exact, rtol=4 * np.sqrt(2 / 4000))
 
     def penalty(scale):
         scaled = {**params, "kernel": params["kernel"] * scale}
-        return jnp.sum(gradients.jacobian_penalty(cell, scaled, z, u, keys[0]))
+        return jnp.sum(jacobian.penalty(cell, scaled, z, u, keys[0]))
 
     difference = (penalty(1 + 1e-6) - penalty(1 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(penalty)(1.0), difference, rtol=1e-6)
@@ -167,7 +167,7 @@ def test_spectral_radius_equals_largest_eigenvalue():
     exact = [np.abs(np.linalg.eigvals(np.asarray(j))).max() for j in jacobians(params, z, u)]
     keys = jax.random.split(jax.random.key(3), 3)
     # The error of power iteration decreases geometrically, at the ratio of the two largest eigenvalues.
-    found = gradients.spectral_radius(cell, params, z, u, keys, 400)
+    found = jacobian.spectral_radius(cell, params, z, u, keys, 400)
     np.testing.assert_allclose(found, exact, rtol=0.02)
 
 
@@ -178,7 +178,7 @@ def test_spectral_radius_of_rotation():
 
     z = jnp.zeros((4, 2), jnp.float64)
     keys = jax.random.split(jax.random.key(0), 4)
-    np.testing.assert_allclose(gradients.spectral_radius(rotate, 1.0, z, z, keys), 0.8, rtol=1e-9)
+    np.testing.assert_allclose(jacobian.spectral_radius(rotate, 1.0, z, z, keys), 0.8, rtol=1e-9)
 
 
 def dense(params, z, u):

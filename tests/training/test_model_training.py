@@ -15,7 +15,7 @@ from conftest import SMALL
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.config import architecture
-from deqsmooth.training import loop, metrics, model_training, schedules, states
+from deqsmooth.training import backward_residual, loop, metrics, model_training, schedules, states
 
 SETTINGS = config.Training(
     sigma=0.25,
@@ -276,7 +276,7 @@ def test_gradient_is_that_of_loss(splits, change):
 
 @pytest.mark.parametrize(("largest", "warned"), [(0.0, 1), (10.0, 0)])
 def test_unsolved_backward_pass_warns_once(splits, monkeypatch, largest, warned):
-    monkeypatch.setattr(model_training, "LARGEST_BACKWARD_RESIDUAL", largest)
+    monkeypatch.setattr(backward_residual, "LARGEST", largest)
     settings = dataclasses.replace(SETTINGS, pretraining_epochs=0.0, batch_size=64)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
