@@ -8,6 +8,7 @@ Exit status: 0 success; 1 a check of the command failed; 2 bad input, or the mac
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -143,7 +144,16 @@ def _prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            codecs.register_error("deqsmooth", _as_it_came)
+            stream.reconfigure(errors="deqsmooth")
+
+
+def _as_it_came(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Writes names of files as the bytes that they are, and other characters that cannot be written as escapes."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _discard_output() -> None:
