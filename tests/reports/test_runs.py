@@ -107,7 +107,6 @@ def damaged(run, tmp_path):
     yield [file("headless.jsonl", "".join(lines))], "no header"
     yield [file("kind.jsonl", whole.replace('"kind": "header"', '"kind": "heather"'))], "no header"
     yield [file("schema.jsonl", whole.replace('"schema": ', '"schema": 9'))], "schema"
-    yield [file("cut.jsonl", whole[:-40])], "cut.jsonl"
     yield [file("columns.tsv", "idx\tlabel\n1\t2\n")], "does not begin with the columns"
     yield [published(tmp_path / "nan.tsv", "0 1 1 nan 1 0.1")], "radius of image 0 is nan"
     yield [published(tmp_path / "minus.tsv", "0 1 1 -0.5 1 0.1")], "radius of image 0 is -0.5"
@@ -169,3 +168,11 @@ def test_names_are_shortest_unique_ones():
     # Files are named after them, with hyphens for slashes.
     names = runs._names([pathlib.Path("c/a/b-c.jsonl"), pathlib.Path("d/a-b/c.jsonl"), pathlib.Path("e/c.jsonl")])
     assert len({name.replace("/", "-") for name in names}) == 3
+
+
+def test_incomplete_files_are_said(run, tmp_path):
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(run.read_bytes()[:-40])
+    (found,), _ = runs.read([cut])
+    assert found.is_sound and found.label == "cut [incomplete]"
+    assert "INCOMPLETE: 9 of 9 images; the run has not ended" in found.verdict()
