@@ -8,6 +8,7 @@ Exit status: 0 success; 1 a check of the command failed; 2 bad input, or the mac
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -21,6 +22,7 @@ import rich.console
 from deqsmooth.commands import flags, signals
 
 Flags = TypeVar("Flags", bound=flags.Command)
+_ESCAPED = "deqsmooth-escaped"
 _CLOSED = 128 + signal.SIGPIPE
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -143,7 +145,16 @@ def _prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            codecs.register_error(_ESCAPED, _escaped)
+            stream.reconfigure(errors=_ESCAPED)
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encodes the bytes of a file's name as they are, and any other character as an escape sequence."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _discard_output() -> None:

@@ -78,7 +78,6 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth import data
     from deqsmooth.certificates import plan, statements, verification, writing
     from deqsmooth.commands import progress
-    from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import summary
     from deqsmooth.smoothing import provenance, recertification

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from deqsmooth.certificates import attempts, bound, cohen, jsonl, rounding, statements, verification
+from deqsmooth.certificates import attempts, bound, cohen, jsonl, predictions, rounding, statements, verification
 from deqsmooth.certificates.attempts import Attempt
-
-_PREDICTIONS = "predictions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,17 +183,15 @@ def _file(path: pathlib.Path, text: str) -> _File:
 
 def _check_kind(path: pathlib.Path, text: str) -> None:
     """Raises `_LeftOutError` if the first line of a text is none of a file of certificates, or there is none."""
-    first, _, rest = text.partition("\n")
     if not text.strip():
         raise _LeftOutError("it is empty")
     try:
-        (header,) = jsonl.objects(path, first)
+        kind = jsonl.header(path, text).get("kind")
     except ValueError:
-        if rest.strip() or text.endswith("\n"):
+        if "\n" in text:
             raise
         raise _LeftOutError("it holds no more than the beginning of a line") from None
-    kind = header.get("kind")
-    if kind == _PREDICTIONS:
+    if kind == predictions.KIND:
         raise _LeftOutError("it holds predictions, which have no radius")
     if kind != "header" and '"chain": ' not in text:
         raise _LeftOutError("it holds neither certificates nor attacks")
@@ -224,23 +220,11 @@ def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> boo
     """Adds attacks to the runs whose certificates they attack; returns whether there are any."""
     digest = file.header.get("certificates")
     attacked = [run for run in runs if digest and run.checked and run.checked.header.get("sha256") == digest]
-    try:
-        differences = [f"{path}, {one}" for one in attempts.differences(file)] if attacked else []
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its header holds no settings of an attack: {error!r}") from None
     for run in attacked:
+        certificates = None if run.checked is None else run.checked.found
         run.attempts.extend(file.attempts)
-        run.false_attempts.extend(differences)
-        run.false_attempts.extend(f"{path}, {one}" for one in _strangers(run, file))
+        run.false_attempts.extend(f"{path}, {one}" for one in attempts.differences(file, certificates))
     return bool(attacked)
-
-
-def _strangers(run: Run, file: attempts.File) -> Iterator[str]:
-    """Yields the attempts that are not on the certificates of a run, a sentence each."""
-    certified = {line.index: (line.label, line.prediction, line.radius) for line in run.found}
-    for number, one in enumerate(file.attempts, 2):
-        if certified.get(one.index) != (one.label, one.certified, one.radius):
-            yield f"line {number}: label, class or radius of image {one.index} are not those of its certificate"
 
 
 def _names(paths: list[pathlib.Path]) -> list[str]:

@@ -241,9 +241,7 @@ def test_process_settings_do_not_change_the_model():
 
 
 def test_arrays_are_no_data_set():
-    with pytest.raises(
-        ValueError, match=r"dataset is tuple; it must be a ds\.Dataset: ds\.arrays"
-    ):
+    with pytest.raises(ValueError, match=r"dataset is tuple; it must be a ds\.Dataset: ds\.arrays"):
         fitting._named(LINEAR_SETTINGS, (np.zeros((2, 4, 4, 1)), np.zeros(2)))
 
 
