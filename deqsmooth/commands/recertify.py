@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 from typing import ClassVar
 
@@ -63,9 +62,8 @@ class Flags:
             if getattr(self, name) is not None:
                 checks.positive(self, name)
         for name in ("tolerance", "alpha_pairs"):
-            value = getattr(self, name)
-            if value is not None:
-                checks.holds(0 < value < math.inf, name, value, "positive and finite")
+            if getattr(self, name) is not None:
+                checks.finite_positive(name, getattr(self, name))
 
 
 def main() -> int:

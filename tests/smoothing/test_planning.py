@@ -86,7 +86,7 @@ def test_audited_plans_pay_for_the_audit():
 
 
 def test_classifier_names_are_unique():
-    chosen = planning.classifiers(checkpoints.load(checkpoints.shipped("digits", 0.5)), SETTINGS)
+    chosen = planning.candidates(checkpoints.load(checkpoints.shipped("digits", 0.5)), SETTINGS)
     names = {plan_command.classifier_name(one, True) for one in chosen}
     assert len(names) == len(set(chosen)) == len(chosen)
     assert {"zero 5", "zero 5, plain", "learned 1", "serial 3"} <= names
@@ -118,7 +118,7 @@ def test_one_image_does_not_decide_classifiers():
 def test_plan_predicts_its_run():
     checkpoint, dataset = checkpoints.load(checkpoints.shipped("digits", 0.5)), data.load("digits")
     settings = dataclasses.replace(SETTINGS, pilot_images=16, pilot_samples=200, max_samples=2000)
-    chosen = [one for one in planning.classifiers(checkpoint, settings) if one.start == "learned"]
+    chosen = [one for one in planning.candidates(checkpoint, settings) if one.start == "learned"]
     assert {one.seed for one in chosen} == {settings.seed}
     found = planning.pilot(checkpoint, dataset, chosen[0], 16)
     assert found.evaluations == 1 and found.seconds > 0
