@@ -53,6 +53,7 @@ def check_labels(labels: npt.ArrayLike, num_images: int, num_classes: int | None
         wrong = array < 0 if num_classes is None else (array < 0) | (array >= num_classes)
     else:
         wrong = np.array([not _is_integral(label) for label in array.tolist()], bool)
+        # Whole numbers of a floating point type are refused, too.
         wrong |= not wrong.any()
     for index in np.flatnonzero(wrong)[:1]:
         shown = reprlib.repr(array.tolist()[index])

@@ -92,7 +92,7 @@ class Runs(NamedTuple):
 
     Attributes:
       runs: one for each file of certificates or published results.
-      left_out: a sentence for each file that is none of a report, without a full stop.
+      left_out: a sentence for each file that is left out, without a full stop.
     """
 
     runs: list[Run]
@@ -108,7 +108,7 @@ class _File(NamedTuple):
 
 
 class _LeftOutError(Exception):
-    """The reason why a file is none of a report."""
+    """The reason why a file is left out of a report."""
 
 
 def read(paths: Sequence[jsonl.Path]) -> Runs:
@@ -159,7 +159,7 @@ def _file(path: pathlib.Path, text: str) -> _File:
     """The results of a text, verified if it has counts.
 
     Raises:
-      _LeftOutError: it is none of a report.
+      _LeftOutError: it is left out of a report.
       ValueError: it is damaged.
     """
     if path.name.removesuffix(".gz").endswith(".tsv"):
@@ -182,7 +182,7 @@ def _file(path: pathlib.Path, text: str) -> _File:
 
 
 def _check_kind(path: pathlib.Path, text: str) -> None:
-    """Raises `_LeftOutError` if the first line of a text is none of a file of certificates, or there is none."""
+    """Raises `_LeftOutError` if the first line of a text is not the header of a file of certificates."""
     if not text.strip():
         raise _LeftOutError("it is empty")
     try:

@@ -176,7 +176,7 @@ def check(
       The number of classes.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is no function of one image, or its number of classes is wrong; see `contract`.
     """
     resolved = layout.resolve(dataclasses.replace(settings, block=1))
     parts = assembly.assemble(classifier, resolved, image.shape)
