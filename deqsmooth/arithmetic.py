@@ -46,8 +46,8 @@ def standard() -> Iterator[None]:
 
     Numbers have 32 bits, types and ranks are promoted, matrices are multiplied in full precision, and keys are
     those of JAX's default generator, whatever this process and its environment chose. A program that was compiled
-    in this context must be called in it. It is a decorator, too, but not of generators, whose callers would get
-    into the context.
+    in this context must be called in it. It can be used as a decorator, but not of a generator: between two items
+    the context would also hold in the caller.
 
     Example:
       >>> with standard():

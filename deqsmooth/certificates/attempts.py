@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from deqsmooth.certificates import decoding, jsonl, record
+from deqsmooth.certificates import jsonl, record
 from deqsmooth.config import checks
 
 KIND = "attack"
@@ -36,6 +36,10 @@ class Attempt:
     certified: int | None
     radius: float
     refutes: bool
+
+    def __post_init__(self) -> None:
+        for name in ("index", "label", "budget", "distance", "radius"):
+            checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
 
     @property
     def correct(self) -> bool:
@@ -87,26 +91,16 @@ def read(name: str, text: str, certificates: Sequence[record.Certificate]) -> li
 
 
 def _parse(name: str, text: str) -> File:
-    (header, *lines), is_whole = jsonl.complete(name, text)
-    attack, radii = header.get("attack"), header.get("radii")
+    file = File(*jsonl.records(name, text, Attempt))
+    attack, radii = file.header.get("attack"), file.header.get("radii")
     target = attack.get("target") if isinstance(attack, dict) else None
     has_radii = isinstance(radii, list) and all(type(x) in (int, float) for x in radii)
-    if header.get("kind") != KIND or not (has_radii and isinstance(target, str) and "certificates" in header):
+    is_complete = has_radii and isinstance(target, str) and "certificates" in file.header
+    if file.header.get("kind") != KIND or not is_complete:
         raise ValueError(
             f"{name}, line 1, is no header of a file of attacks, with the entries certificates, attack and radii"
         )
-    found = []
-    for number, values in enumerate(lines, 2):
-        if "kind" in values:
-            raise ValueError(f"{name}, line {number}, is a second header: two files were joined")
-        try:
-            attempt = decoding.record(Attempt, values)
-            for one in ("index", "label", "budget", "distance", "radius"):
-                checks.holds(getattr(attempt, one) >= 0, one, getattr(attempt, one), "at least 0")
-        except ValueError as error:
-            raise ValueError(f"{name}, line {number}, is no attempt: {error}") from None
-        found.append(attempt)
-    return File(header, found, is_whole)
+    return file
 
 
 def refutes(target: str, distance: float, prediction: int | None, certified: int | None, radius: float) -> bool:

@@ -22,8 +22,6 @@ _NAMES = {
     "before.sha256": "file of the original certificates",
 }
 _MOST = 4
-
-
 _PROCESSOR = ("processor", "vector")
 """Entries of the processor of a run, in which the parts of one run may differ."""
 

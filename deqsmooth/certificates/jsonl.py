@@ -17,12 +17,17 @@ import pathlib
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from deqsmooth.certificates import decoding, plan, record
 from deqsmooth.certificates.plan import End, Plan
 from deqsmooth.certificates.record import Certificate, Unreadable
 from deqsmooth.statistics import bounds
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 _LARGEST_FILE = 2**31
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
@@ -149,11 +154,21 @@ def objects(name: Path, content: str) -> list[dict[str, Any]]:
     return found
 
 
+def header(name: Path, content: str) -> dict[str, Any]:
+    """The JSON object of the first line of a text; empty for an empty text.
+
+    Raises:
+      ValueError: see `objects`.
+    """
+    line, newline, _ = content.partition("\n")
+    return (objects(name, line + newline) or [{}])[0]
+
+
 def kind(content: str) -> str | None:
     """The `kind` in the header of a text: `header` for certificates; None if the text has no such header."""
     try:
-        found = objects("", content.partition("\n")[0])[0].get("kind")
-    except (ValueError, IndexError):
+        found = header("", content).get("kind")
+    except ValueError:
         return None
     return found if isinstance(found, str) else None
 
@@ -173,15 +188,38 @@ def complete(name: Path, content: str) -> tuple[list[dict[str, Any]], bool]:
     return objects(name, lines + newline), not rest
 
 
+def records(name: Path, content: str, kind: type[Record]) -> tuple[dict[str, Any], list[Record], bool]:
+    """The header of a text, the records of its other whole lines, and whether all lines are whole.
+
+    Args:
+      name: of the file, for messages.
+      content: the text.
+      kind: dataclass of the records.
+
+    Raises:
+      ValueError: a line is no such record; says which line.
+    """
+    (first, *lines), is_whole = complete(name, content)
+    found = []
+    for number, values in enumerate(lines, 2):
+        if "kind" in values:
+            raise ValueError(f"{name}, line {number}, is a second header: two files were joined")
+        try:
+            found.append(decoding.record(kind, values))
+        except ValueError as error:
+            raise ValueError(f"{name}, line {number}, is no {kind.__name__.lower()}: {error}") from None
+    return first, found, is_whole
+
+
 def parse(name: Path, content: str) -> File:
     """The text of a file of certificates, line by line; `name` stands for the file in errors.
 
     Raises:
       ValueError: it is no file of certificates; says which line.
     """
-    (header, *others), is_whole = complete(name, content)
-    schema = header.get("schema")
-    if header.get("kind") != "header" or type(schema) is not int or not 1 <= schema <= record.SCHEMA:
+    (first, *others), is_whole = complete(name, content)
+    schema = first.get("schema")
+    if first.get("kind") != "header" or type(schema) is not int or not 1 <= schema <= record.SCHEMA:
         raise ValueError(
             f"{name}, line 1, is no line of a certificate file: its first line is no header of schema 1 to "
             f"{record.SCHEMA}"
@@ -196,7 +234,7 @@ def parse(name: Path, content: str) -> File:
             lines.append(_line(values, schema))
         except ValueError as error:
             raise ValueError(f"{name}, line {number}, is no line of a certificate file: {error}") from None
-    return File(header, lines, is_whole)
+    return File(first, lines, is_whole)
 
 
 def link(chain: str, values: dict[str, Any]) -> str:

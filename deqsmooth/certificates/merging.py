@@ -65,14 +65,15 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path, *, partial: bool = False
                     raise ValueError(f"{file.name} says of image {index} what a file before it does not")
     lines = {**unreadable, **found}
     header = functools.reduce(lambda one, other: headers.common(one, other) or one, (x.header for x in files))
-    with writing.Writer(out, header, whole) as writer:
-        try:
+    writer = writing.Writer(out, header, whole)
+    try:
+        with writer:
             for index in sorted(lines):
                 writer.write_line(lines[index])
-        except BaseException:
-            # The file is new and not whole; without it, the same command can be given again.
-            pathlib.Path(out).unlink(missing_ok=True)
-            raise
+    except BaseException:
+        # The file is new and not whole; without it, the same command can be given again.
+        pathlib.Path(out).unlink(missing_ok=True)
+        raise
     return Merged(
         len(found),
         None if whole is None else len(whole.images),
@@ -83,6 +84,8 @@ def merge(paths: Sequence[jsonl.Path], out: jsonl.Path, *, partial: bool = False
 
 def _verified(paths: Sequence[jsonl.Path]) -> list[verification.Checked]:
     """The files, each of which verifies and has the header of the first."""
+    if not paths:
+        raise ValueError("no file of certificates is given")
     files: list[verification.Checked] = []
     known: dict[pathlib.Path, jsonl.Path] = {}
     for path in paths:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from deqsmooth.certificates import decoding, headers, jsonl, record
+from deqsmooth.certificates import headers, jsonl, record
 from deqsmooth.statistics import significance
 
 KIND = "predictions"
@@ -64,19 +64,11 @@ def parse(name: str, text: str) -> File:
     """The predictions of a text; `name` stands for it in errors.
 
     Raises:
-      ValueError: a line is no prediction.
+      ValueError: the header is none of predictions, or a line is no prediction.
     """
-    (header, *lines), is_whole = jsonl.complete(name, text)
+    header, found, is_whole = jsonl.records(name, text, Prediction)
     if header.get("kind") != KIND:
         raise ValueError(f"{name}, line 1, is no header of a file of predictions")
-    found = []
-    for number, values in enumerate(lines, 2):
-        if "kind" in values:
-            raise ValueError(f"{name}, line {number}, is a second header: two files were joined")
-        try:
-            found.append(decoding.record(Prediction, values))
-        except ValueError as error:
-            raise ValueError(f"{name}, line {number}, is no prediction: {error}") from None
     return File(name, header, found, is_whole)
 
 

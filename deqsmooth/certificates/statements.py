@@ -110,11 +110,6 @@ def mean_radius(found: Sequence[Result]) -> float:
     return float(np.mean([one.radius for one in found]))
 
 
-def accuracy(found: Sequence[Result], radius: float, alpha: float = 0.05) -> Accuracy:
-    """Certified accuracy at one radius; see `accuracies`."""
-    return accuracies(found, [radius], alpha)[0]
-
-
 def accuracies(found: Sequence[Result], at: Sequence[float], alpha: float = 0.05) -> list[Accuracy]:
     """Certified accuracy at some radii, each with a confidence interval over images (Clopper & Pearson 1934).
 

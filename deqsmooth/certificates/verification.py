@@ -181,6 +181,8 @@ def summary(checked: Checked) -> str:
     )
     if checked.unreadable:
         text += f", {len(checked.unreadable)} images without one because they could not be read"
+    if checked.header.get("soundness_check") == "skipped":
+        text += "; whether the classifier is a function of one image was not checked"
     if not_valid:
         return f"{text}; {not_valid} say: {bound.NOT_VALID}"
     return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"

@@ -61,8 +61,9 @@ class Lines(Generic[Record]):
             content = jsonl.text(self._path)
             whole = content[: content.rfind("\n") + 1]
             if whole:
-                (found,) = jsonl.objects(self._path, whole.partition("\n")[0]) or ({},)
-                headers.same_run(self._path, found, self._header)
+                headers.same_run(self._path, jsonl.header(self._path, whole), self._header)
+            elif not json.dumps(self._header).startswith(content):
+                raise ValueError(f"{self._path} holds something else than records; give another --out")
             self.done = read(str(self._path), whole) if whole else []
             self._file.truncate(len(whole.encode()))
             if not whole:

@@ -79,7 +79,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     largest = max(certificate.radius for certificate in chosen)
     radii = arguments.radii or [r for r in statements.radii(source.settings.sigma, largest) if r > 0]
     for radius in radii:
-        checks.holds(radius > 0, "radii", radius, "positive")
+        checks.finite_positive("radii", radius)
     checks.holds(len(set(radii)) == len(radii), "radii", radii, "without repetition")
     out = arguments.out or pathlib.Path("runs", f"{arguments.file.stem}-{arguments.attack.target}-attack.jsonl")
     header = {

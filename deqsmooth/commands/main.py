@@ -22,6 +22,7 @@ import rich.console
 from deqsmooth.commands import flags, signals
 
 Flags = TypeVar("Flags", bound=flags.Command)
+_ESCAPED = "deqsmooth-escaped"
 _CLOSED = 128 + signal.SIGPIPE
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -144,12 +145,12 @@ def _prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            codecs.register_error("deqsmooth", _as_it_came)
-            stream.reconfigure(errors="deqsmooth")
+            codecs.register_error(_ESCAPED, _escaped)
+            stream.reconfigure(errors=_ESCAPED)
 
 
-def _as_it_came(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Writes names of files as the bytes that they are, and other characters that cannot be written as escapes."""
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encodes the bytes of a file's name as they are, and any other character as an escape sequence."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:

@@ -32,10 +32,6 @@ class Flags:
     out: pathlib.Path
     partial: bool = False
 
-    def __post_init__(self) -> None:
-        if not self.files:
-            raise ValueError("no file of certificates is given")
-
 
 def main() -> int:
     """Command `deqsmooth-merge`; returns the exit status: 0 done, 2 bad input."""

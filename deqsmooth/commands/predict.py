@@ -43,9 +43,11 @@ def run(
     """
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=download)
     checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma)
-    indices = share.of(selection.indices(len(dataset)))
+    chosen = selection.indices(len(dataset))
+    indices = share.of(chosen)
     settings = prediction.voting(checkpoint, settings)
-    image = inputs.first_usable(checkpoint, dataset, indices, settings)
+    # Those of all shares: a share may have no image.
+    image = inputs.first_usable(checkpoint, dataset, chosen, settings)
     dataset.check_classes(certification.check(checkpoint, settings, image))
     settings = certification.fit(checkpoint, settings, image.shape, len(indices))
     header = predictions.header(provenance.header(checkpoint, selection, settings, dataset, image.shape))
@@ -59,12 +61,12 @@ def run(
         with progress.bar(console) as shown:
             progress.begin(shown, "", len(indices), len(found))
             for begin in range(0, len(left), _IMAGES):
-                chosen = left[begin : begin + _IMAGES]
-                images, labels = dataset.take(chosen)
+                batch = left[begin : begin + _IMAGES]
+                images, labels = dataset.take(batch)
                 predicted = prediction.predict(
-                    checkpoint, images, settings, indices=chosen, programs=programs, skip_soundness_check=True
+                    checkpoint, images, settings, indices=batch, programs=programs, skip_soundness_check=True
                 )
-                for index, label, one in zip(chosen, labels.tolist(), predicted, strict=True):
+                for index, label, one in zip(batch, labels.tolist(), predicted, strict=True):
                     file.write(predictions.Prediction(index, label, one.label, one.counts))
                     progress.advance(shown, _accuracy(found))
     console.print(f"{share.prefix()}{_accuracy(found)}, to {out}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 from typing import ClassVar
 
@@ -63,9 +62,8 @@ class Flags:
             if getattr(self, name) is not None:
                 checks.positive(self, name)
         for name in ("tolerance", "alpha_pairs"):
-            value = getattr(self, name)
-            if value is not None:
-                checks.holds(0 < value < math.inf, name, value, "positive and finite")
+            if getattr(self, name) is not None:
+                checks.finite_positive(name, getattr(self, name))
 
 
 def main() -> int:
@@ -78,7 +76,6 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     from deqsmooth import data
     from deqsmooth.certificates import plan, statements, verification, writing
     from deqsmooth.commands import progress
-    from deqsmooth.config import checks
     from deqsmooth.models import checkpoints
     from deqsmooth.reports import summary
     from deqsmooth.smoothing import provenance, recertification

@@ -31,10 +31,6 @@ class Flags:
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     out: pathlib.Path = pathlib.Path("report")
 
-    def __post_init__(self) -> None:
-        if not self.files:
-            raise ValueError("no file of certificates is given")
-
 
 def main() -> int:
     """Command `deqsmooth-report`; returns the exit status: 1 if a file does not verify or is refuted."""

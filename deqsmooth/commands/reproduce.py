@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 from typing import ClassVar, Literal
 
@@ -47,7 +46,7 @@ class Flags:
 
     def __post_init__(self) -> None:
         for sigma in self.sigma:
-            checks.holds(0 < sigma < math.inf, "sigma", sigma, "positive and finite")
+            checks.finite_positive("sigma", sigma)
 
 
 def main() -> int:

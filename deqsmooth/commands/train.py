@@ -32,7 +32,7 @@ class Flags:
     """
 
     GROUPS: ClassVar[listing.Groups] = {
-        "which images": ("dataset data_dir", "test_data held_out download"),
+        "which images": ("dataset data_dir test_data", "held_out download"),
         "which model": ("preset", "dtype model"),
         "noise and loss": (
             "sigma",
@@ -80,7 +80,7 @@ class StartFlags:
     """
 
     GROUPS: ClassVar[listing.Groups] = {
-        "which images": ("dataset data_dir", "test_data held_out download"),
+        "which images": ("dataset data_dir test_data", "held_out download"),
         "which model": ("checkpoint fine_tune", "dtype network"),
         "noise and loss": ("sigma", "distance_weight"),
         "optimisation": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import zipfile
 from collections.abc import Iterable
@@ -28,6 +29,11 @@ def positive(settings: object, *names: str) -> None:
     """Raises `ValueError` unless these attributes of settings are at least 1."""
     for name in names:
         holds(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
+
+
+def finite_positive(name: str, value: float) -> None:
+    """Raises `ValueError` unless the value is a finite number above 0."""
+    holds(0 < value < math.inf, name, value, "a finite positive number")
 
 
 def unpacks_to(path: str | os.PathLike[str], largest: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from deqsmooth.config import checks, solve
 
@@ -37,9 +36,7 @@ class Planning:
     seed: int = 2**32 - 1
 
     def __post_init__(self) -> None:
-        checks.holds(
-            math.isfinite(self.radius) and self.radius > 0, "radius", self.radius, "a finite positive number"
-        )
+        checks.finite_positive("radius", self.radius)
         solve.check_noise(self.sigma, self.seed, self.dtype)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         checks.holds(0 <= self.slack < 1, "slack", self.slack, "in [0, 1)")

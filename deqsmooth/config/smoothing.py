@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Literal
 
 from deqsmooth.config import checks, serialization, solve
@@ -122,7 +121,7 @@ class Smoothing:
             # The index of a sample is an int32.
             checks.holds(getattr(self, name) < 2**31, name, getattr(self, name), "below 2**31")
         if self.tolerance is not None:
-            checks.holds(0 < self.tolerance < math.inf, "tolerance", self.tolerance, "a finite positive number")
+            checks.finite_positive("tolerance", self.tolerance)
         self._check_bound()
         self._check_looks()
         if not self.cap > 0:
@@ -225,8 +224,7 @@ class Smoothing:
         )
         for name in ("stop_radius", "stop_gain"):
             if getattr(self, name) is not None:
-                value = getattr(self, name)
-                checks.holds(0 < value < math.inf, name, value, "a finite positive number")
+                checks.finite_positive(name, getattr(self, name))
 
     @property
     def continuous(self) -> bool:

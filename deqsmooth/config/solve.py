@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from deqsmooth.config import checks
 
 SOLVERS = ("plain", "anderson", "sketched-anderson", "broyden", "jaxopt")
@@ -18,7 +16,6 @@ def check(solver: str, budget: int | None) -> None:
 
 def check_noise(sigma: float, seed: int, dtype: str) -> None:
     """Raises `ValueError` unless sigma, seed and the type of the cell keep their rules."""
-    rule = "a finite positive number, in pixels of [0, 1]"
-    checks.holds(math.isfinite(sigma) and sigma > 0, "sigma", sigma, rule)
+    checks.finite_positive("sigma", sigma)
     checks.holds(0 <= seed < 2**32, "seed", seed, "from 0 to 2**32 - 1")
     checks.known("dtype", dtype, DTYPES)

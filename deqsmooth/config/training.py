@@ -59,8 +59,7 @@ class Descent:
         checks.known("optimiser", self.optimiser, OPTIMISERS)
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
         for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            checks.holds(0 < value < math.inf, name, value, "positive and finite")
+            checks.finite_positive(name, getattr(self, name))
         for name in ("weight_decay", "final_learning_rate"):
             value = getattr(self, name)
             checks.holds(0 <= value < math.inf, name, value, "finite and at least 0")

@@ -26,7 +26,7 @@ def of(
     Args:
       images: uint8, or floating point in [0, 1] [num, height, width, channels]. An image with a pixel that breaks
         the rule is refused when it is read.
-      labels: classes, integers from 0 [num]; None if they are not known, as no training allows.
+      labels: classes, integers from 0 [num]; None if they are not known. Training needs them.
       indices: numbers by which the images are asked for, integers from 0 [num]; by default 0, 1, ...
 
     Raises:

@@ -53,6 +53,7 @@ def check_labels(labels: npt.ArrayLike, num_images: int, num_classes: int | None
         wrong = array < 0 if num_classes is None else (array < 0) | (array >= num_classes)
     else:
         wrong = np.array([not _is_integral(label) for label in array.tolist()], bool)
+        # Whole numbers of a floating point type are refused, too.
         wrong |= not wrong.any()
     for index in np.flatnonzero(wrong)[:1]:
         shown = reprlib.repr(array.tolist()[index])
@@ -64,9 +65,11 @@ def check_indices(indices: npt.ArrayLike, num_images: int) -> np.ndarray:
     """Returns indices of images in their data set as int64 [num_images].
 
     Raises:
-      ValueError: they are no integers from 0, there are not as many as images, or one is there twice.
+      ValueError: they are no integers from 0, there is none or not one for each image, or one is there twice.
     """
     array = _array("indices", indices)
+    if array.size == 0:
+        raise ValueError("there is no index of an image; there must be at least one")
     if array.shape != (num_images,) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
         raise ValueError(
             f"indices are {array.dtype} of shape {array.shape}; they must be integers from 0, one for each of the "

@@ -70,7 +70,7 @@ def load(name: str, split: str, data_dir: str | None, *, download: bool = False)
 
 
 def _find(root: epath.Path, full_name: str) -> epath.Path | None:
-    """Returns the folder of the newest version of a set, if there is one with random access of those; or None.
+    """Returns the folder of a set's newest version, of those with random access if there are any; or None.
 
     Raises:
       ValueError: the data directory cannot be read, or the set has several configurations and none is named.
@@ -79,7 +79,7 @@ def _find(root: epath.Path, full_name: str) -> epath.Path | None:
         if root.exists() and not root.is_dir():
             raise ValueError(f"data directory {root} is a file; it must be a folder of sets that TFDS prepared")
         if root.exists():
-            # Whether a folder inside exists is answered with no where it may not be asked.
+            # Raises if the folder may not be read; `exists` of what is in it would only be false.
             next(iter(root.iterdir()), None)
         return _newest(root, full_name)
     except OSError as error:

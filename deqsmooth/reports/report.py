@@ -21,7 +21,7 @@ class Report:
 
     Attributes:
       runs: the runs; each is compared with the first.
-      left_out: a sentence for each file that is none of a report, without a full stop.
+      left_out: a sentence for each file that is left out, without a full stop.
     """
 
     runs: Sequence[Run]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from deqsmooth.certificates import attempts, bound, cohen, jsonl, rounding, statements, verification
+from deqsmooth.certificates import attempts, bound, cohen, jsonl, predictions, rounding, statements, verification
 from deqsmooth.certificates.attempts import Attempt
-
-_PREDICTIONS = "predictions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Runs(NamedTuple):
 
     Attributes:
       runs: one for each file of certificates or published results.
-      left_out: a sentence for each file that is none of a report, without a full stop.
+      left_out: a sentence for each file that is left out, without a full stop.
     """
 
     runs: list[Run]
@@ -110,7 +108,7 @@ class _File(NamedTuple):
 
 
 class _LeftOutError(Exception):
-    """The reason why a file is none of a report."""
+    """The reason why a file is left out of a report."""
 
 
 def read(paths: Sequence[jsonl.Path]) -> Runs:
@@ -161,7 +159,7 @@ def _file(path: pathlib.Path, text: str) -> _File:
     """The results of a text, verified if it has counts.
 
     Raises:
-      _LeftOutError: it is none of a report.
+      _LeftOutError: it is left out of a report.
       ValueError: it is damaged.
     """
     if path.name.removesuffix(".gz").endswith(".tsv"):
@@ -184,18 +182,16 @@ def _file(path: pathlib.Path, text: str) -> _File:
 
 
 def _check_kind(path: pathlib.Path, text: str) -> None:
-    """Raises `_LeftOutError` if the first line of a text is none of a file of certificates, or there is none."""
-    first, _, rest = text.partition("\n")
+    """Raises `_LeftOutError` if the first line of a text is not the header of a file of certificates."""
     if not text.strip():
         raise _LeftOutError("it is empty")
     try:
-        (header,) = jsonl.objects(path, first)
+        kind = jsonl.header(path, text).get("kind")
     except ValueError:
-        if rest.strip() or text.endswith("\n"):
+        if "\n" in text:
             raise
         raise _LeftOutError("it holds no more than the beginning of a line") from None
-    kind = header.get("kind")
-    if kind == _PREDICTIONS:
+    if kind == predictions.KIND:
         raise _LeftOutError("it holds predictions, which have no radius")
     if kind != "header" and '"chain": ' not in text:
         raise _LeftOutError("it holds neither certificates nor attacks")
@@ -224,23 +220,11 @@ def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> boo
     """Adds attacks to the runs whose certificates they attack; returns whether there are any."""
     digest = file.header.get("certificates")
     attacked = [run for run in runs if digest and run.checked and run.checked.header.get("sha256") == digest]
-    try:
-        differences = [f"{path}, {one}" for one in attempts.differences(file)] if attacked else []
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its header holds no settings of an attack: {error!r}") from None
     for run in attacked:
+        certificates = None if run.checked is None else run.checked.found
         run.attempts.extend(file.attempts)
-        run.false_attempts.extend(differences)
-        run.false_attempts.extend(f"{path}, {one}" for one in _strangers(run, file))
+        run.false_attempts.extend(f"{path}, {one}" for one in attempts.differences(file, certificates))
     return bool(attacked)
-
-
-def _strangers(run: Run, file: attempts.File) -> Iterator[str]:
-    """Yields the attempts that are not on the certificates of a run, a sentence each."""
-    certified = {line.index: (line.label, line.prediction, line.radius) for line in run.found}
-    for number, one in enumerate(file.attempts, 2):
-        if certified.get(one.index) != (one.label, one.certified, one.radius):
-            yield f"line {number}: label, class or radius of image {one.index} are not those of its certificate"
 
 
 def _names(paths: list[pathlib.Path]) -> list[str]:

@@ -66,7 +66,7 @@ def certify(
     yield from certify_dataset(
         classifier,
         dataset,
-        range(len(dataset)) if indices is None else np.asarray(indices),
+        range(len(dataset)) if indices is None else indices,
         settings,
         out=out,
         programs=programs,
@@ -110,7 +110,7 @@ def certify_dataset(
     """
     classifier = classifiers.classifier(classifier)
     settings = recommended(classifier, settings)
-    places = np.asarray(indices).tolist()
+    places = data.check_indices(indices, np.size(indices)).tolist()
     if programs is not None and skip_soundness_check and out is None:
         # Nothing is left to check, and a resumed run may have only images that cannot be read.
         yield from _certify(programs, _images(classifier, dataset, places, on_unreadable))
@@ -176,7 +176,7 @@ def check(
       The number of classes.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is no function of one image, or its number of classes is wrong; see `contract`.
     """
     resolved = layout.resolve(dataclasses.replace(settings, block=1))
     parts = assembly.assemble(classifier, resolved, image.shape)

@@ -1,9 +1,9 @@
 """The contract of a base classifier: that it is a function of one image, checked before the first sample.
 
 Randomized smoothing bounds the probability of a class for a function of one image (Cohen et al. 2019, theorem 1).
-A function that looks at the other images of its batch, or that is random, is none, and its certificates would be
-false. A few calls show both: an image must get the same logits in every lane, beside any other images, alone, and
-again. Calls cannot prove this of a function; they find the usual mistakes.
+The certificates of a classifier that looks at the other images of its batch, or that is random, would be false.
+The check calls the classifier a few times: an image must get the same logits in every lane, beside any other
+images, alone, and again. This finds the usual mistakes. It proves nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
 
     Raises:
       ValueError: its logits of an image depend on the other images, on the lane or on the call, are not finite on
-        the clean image, or are the same for all images; says which, the likely cause and the mend.
+        the clean image, or are the same for all images; says which, the likely cause and a remedy.
     """
     rng = np.random.default_rng(0)
     noisy = image + rng.normal(0, 0.5, (_LANES - 2, *image.shape))
@@ -115,7 +115,7 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
 
 
 def _compiled(classify: Classify, parameters: Any, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images to logits, float64 [lanes, classes], compiled quickly and not to be quick."""
+    """A function from images to logits, float64 [lanes, classes], compiled without optimisation to save time."""
     options: dict[str, str | bool] | None = {"xla_backend_optimization_level": "0"}
     if jax.default_backend() != "cpu":
         options = None

@@ -38,12 +38,13 @@ def first_usable(
     Raises:
       ValueError: none of those tried can be used; says what is wrong with the first.
     """
-    for index in (*chosen[:_TRIED], chosen[0]):
+    errors = []
+    for index in chosen[:_TRIED]:
         try:
             return images(classifier, dataset[index][0][None], settings)[0]
         except ValueError as error:
-            reason = error
-    raise reason
+            errors.append(error)
+    raise errors[0]
 
 
 def _check_settings(classifier: classifiers.Classifier, settings: config.Smoothing) -> None:

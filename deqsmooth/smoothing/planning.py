@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deqsmooth import config, data
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, layout
 from deqsmooth.statistics import bounds
@@ -122,6 +123,9 @@ def pilot(
       settings: of the candidate.
       num: largest number of images.
       skip_soundness_check: see `certification.certify_dataset`.
+
+    Raises:
+      ValueError: see `plan`.
     """
     indices = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int)
     found = list(
@@ -129,6 +133,8 @@ def pilot(
             classifier, dataset, indices, settings, skip_soundness_check=skip_soundness_check
         )
     )
+    for c in found:
+        checks.holds(c.label is not None, f"the label of image {c.index}", c.label, "known for a plan")
     evaluations = sum(c.evaluations for c in found)
     num_samples = settings.num_selection + settings.num_estimation
     return Pilot(
@@ -177,7 +183,7 @@ def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: 
       The best plan; None if none is expected to certify anything.
 
     Raises:
-      ValueError: the classifier is no function of one image, or the images do not fit it.
+      ValueError: the classifier is no function of one image, the images do not fit it, or a label is not known.
     """
     made = classifiers.classifier(classifier)
     return choose([list(plans(one, settings)) for one in pilots(made, dataset, settings)], settings.slack)

@@ -10,10 +10,12 @@ import numpy as np
 
 from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import jsonl, record, verification
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, provenance
+from deqsmooth.statistics import bounds
 
-_COMPARED = ("label", "selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
+_COMPARED = ("selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
 TOLERANCE = 0.001
 """Largest share of an image's samples whose class may differ on another kind of device, by rounding."""
 
@@ -36,8 +38,10 @@ def verify(
       The content of the file and its differences.
 
     Raises:
-      ValueError: it cannot be read, is no file of certificates, or is about another classifier or other images.
+      ValueError: it cannot be read, is no file of certificates, or is about another classifier or other images;
+        or `num` is below 1.
     """
+    checks.holds(num >= 1, "num", num, "at least 1")
     checked = verification.verify(path)
     if classifier is None or not checked.found:
         return checked
@@ -66,7 +70,8 @@ def replay(
     """Draws the votes of randomly chosen certificates of a file again, and compares them.
 
     On a machine and with code that promise the same bits, see `arithmetic.is_same`, all counts must be equal.
-    Elsewhere a certificate passes if at most a thousandth of its estimation votes are for another class.
+    Elsewhere a certificate passes if its label is the same and at most a thousandth of its estimation votes are
+    for another class.
 
     Args:
       header: of the file.
@@ -85,7 +90,7 @@ def replay(
     """
     provenance.agree(header, checkpoint, dataset)
     chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
-    if settings.bound == "paired":
+    if settings.bound == bounds.PAIRED:
         raise ValueError("the certificates were made from others; only those can be sampled again")
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
@@ -94,12 +99,13 @@ def replay(
 
 
 def _differences(one: record.Certificate, other: record.Certificate, exact: bool) -> list[str]:
-    if not exact:
+    compared: tuple[str, ...] = ("label", *_COMPARED)
+    if not exact and len(one.counts) == len(other.counts) and one.num_estimation == other.num_estimation:
         moved = np.abs(np.subtract(one.counts, other.counts)).sum() / 2
-        if one.num_estimation == other.num_estimation and moved <= TOLERANCE * one.num_estimation:
-            return []
+        if moved <= TOLERANCE * one.num_estimation:
+            compared = ("label",)
     return [
         f"image {one.index}: {name} is {getattr(one, name)}; drawn again it is {getattr(other, name)}"
-        for name in _COMPARED
+        for name in compared
         if getattr(one, name) != getattr(other, name)
     ]

@@ -185,8 +185,8 @@ def _named(settings: splits.Settings, dataset: Any) -> splits.Settings:
     """
     if not isinstance(dataset, data.Dataset):
         raise ValueError(
-            f"dataset is {type(dataset).__name__}; it must be a ds.Dataset: ds.arrays(images, labels), or "
-            "ds.load_dataset(name) for a known one"
+            f"dataset is {type(dataset).__name__}; it must be a ds.Dataset: ds.arrays(images, labels) of arrays, "
+            "or ds.load_dataset(name) of a known one"
         )
     if settings.dataset != "digits" or dataset.identity.startswith("digits/"):
         return settings

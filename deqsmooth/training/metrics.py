@@ -47,11 +47,11 @@ class Log:
     def cut(self, update: int) -> None:
         """Removes the lines of later updates than `update`, before a run resumes from that update.
 
-        A line that is no JSON is removed too if only later updates follow it; that it was, is logged as a warning,
-        except for a last line that was cut off, which is the usual trace of a run that was killed.
+        A line that is no JSON is removed as well if only lines of later updates follow it, with a warning in the
+        log. There is no warning for a last line without an end, which a killed run leaves.
 
         Raises:
-          ValueError: a line before these is no JSON, or the whole file has no metrics; removes nothing then.
+          ValueError: a line before these is no JSON, or no line of the file has metrics; nothing is removed then.
         """
         self._file.seek(0)
         lines = self._file.readlines()

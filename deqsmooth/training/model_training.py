@@ -80,9 +80,9 @@ def gradient_fn(
     model: types.Model | types.Explicit,
     settings: config.Training,
 ) -> tuple[types.Parameters, tuple[types.Variables, Metrics]]:
-    """Computes the gradient of `loss_fn` in `params`, and what it returns beside the loss, see there.
+    """Computes the gradient of `loss_fn` with respect to `params`; also returns its variables and metrics.
 
-    The metrics have the residual of the backward solve.
+    The metrics then have the residual of the backward solve.
     """
 
     def loss(params: types.Parameters, probe: _PerRow | None) -> tuple[jax.Array, Any]:

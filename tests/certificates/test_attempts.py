@@ -114,7 +114,10 @@ def test_bad_input_is_refused(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     for arguments, message in (
         (("certificates.jsonl", "--out", "attacks.jsonl"), "attacks.jsonl was begun by another run"),
-        (("certificates.jsonl", "--radii", "0", "--out", "x.jsonl"), "radii is 0.0; it must be positive"),
+        (
+            ("certificates.jsonl", "--radii", "0", "--out", "x.jsonl"),
+            "radii is 0.0; it must be a finite",
+        ),
         (("certificates.jsonl", "--radii", "1,1", "--out", "x.jsonl"), "radii is (1.0, 1.0)"),
         (("attacks.jsonl",), "is no header"),
         (("certificates.jsonl", "--target", "both"), "unknown target 'both'"),

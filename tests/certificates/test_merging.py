@@ -207,13 +207,15 @@ def test_parts_of_different_processors_merge(parts, tmp_path):
     assert checked.header["processor"] is None and checked.header["vector"] is None
 
 
-def test_full_disk_leaves_no_part(shares, tmp_path, main, monkeypatch):
+@pytest.mark.parametrize("is_last", [False, True])
+def test_full_disk_leaves_no_part(shares, tmp_path, main, monkeypatch, is_last):
     whole, paths = shares
+    failing = whole.read_text().count("\n") if is_last else 7
     calls, fsync = [], os.fsync
 
     def full(file):
         calls.append(file)
-        if len(calls) == 7:
+        if len(calls) == failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(file)
 

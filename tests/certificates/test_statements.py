@@ -20,19 +20,19 @@ LINES = [line(0, True, 0.5), line(1, True, 0.2), line(2, False, 0.9), line(3, Tr
 
 
 def test_certified_accuracy_and_its_interval():
-    found = statements.accuracy(LINES, 0.5, 0.1)
+    first, found, last = statements.accuracies(LINES, [0.0, 0.5, 2.0], 0.1)
     assert found.share == 0.4
     # Clopper and Pearson by their definition: at the ends an outcome so extreme has half of alpha.
     assert stats.binom.sf(1, 5, found.lower) == pytest.approx(0.05)
     assert stats.binom.cdf(2, 5, found.upper) == pytest.approx(0.05)
-    assert statements.accuracy(LINES, 0.0).share == 0.6 and statements.accuracy(LINES, 2.0).lower == 0.0
+    assert first.share == 0.6 and last.lower == 0.0
 
 
 def test_accuracies_equal_single_ones():
     """At radii in any order, on them and between; a radius counts where it is reached exactly."""
     at = [0.9, 0.0, 0.2, 0.21, 0.5, 2.0]
     found = statements.accuracies(LINES, at, 0.1)
-    assert found == [statements.accuracy(LINES, radius, 0.1) for radius in at]
+    assert found == [statements.accuracies(LINES, [radius], 0.1)[0] for radius in at]
     assert [x.share for x in found] == [statements.certified_accuracy(LINES, radius) for radius in at]
 
 

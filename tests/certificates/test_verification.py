@@ -243,5 +243,11 @@ def test_replay_finds_made_up_votes(run, small, tmp_path):
     # Elsewhere a thousandth may differ, no more.
     elsewhere = {**checked.header, "device": "abacus"}
     assert len(replay.replay(elsewhere, made_up, checked.settings, small, dataset, 20, rng)) == 1
+    # A label does not depend on rounding.
+    mislabelled = [dataclasses.replace(checked.found[0], label=checked.found[0].label + 1)]
+    ((_, message),) = replay.replay(elsewhere, mislabelled, checked.settings, small, dataset, 1, rng)
+    assert "label is" in message
+    with pytest.raises(ValueError, match="num is 0; it must be at least 1"):
+        replay.verify(run, small, dataset, num=0)
     with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about \w{64}"):
         replayed(checked, small._replace(sha256="1" * 64))

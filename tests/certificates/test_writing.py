@@ -33,6 +33,8 @@ def test_plan_and_end_enclose_certificates(tmp_path):
 
 def test_run_in_parts_equals_whole_run(tmp_path):
     whole, parts = write(tmp_path / "whole.jsonl"), tmp_path / "parts.jsonl"
+    # Killed while the header was written.
+    parts.write_text(json.dumps(HEADER)[:20])
     for _ in range(3):
         write(parts, num=2)
         checked = verification.verify(parts)
@@ -153,7 +155,7 @@ def test_only_regular_files_are_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "link"]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\n", b'{"kind": "header"}\n\xff\n', b"\x00\x00\n"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b'{"kind": "header"}\n\xff\n', b"\x00\x00\n", b"a note"])
 def test_foreign_bytes_are_refused(tmp_path, content):
     path = tmp_path / "run.jsonl"
     path.write_bytes(content)

@@ -125,3 +125,13 @@ def test_recertification_needs_certificates(call, tmp_path):
     for name in ("attacks.jsonl", "again.jsonl"):
         status, _, errors = call(*COMMANDS[name], "--out", "new.jsonl")
         assert status == 2 and "file is certificates.jsonl; it must be one with certificates" in errors
+
+
+def test_share_without_images_predicts_nothing(folder, monkeypatch, capsys):
+    words = ("--predict", *QUICK, "--max-images", "2", "--share", "3/4", "--out", "share.jsonl")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    assert certify.main() == 0
+    assert [json.loads(line)["kind"] for line in (folder / "share.3-of-4.jsonl").read_text().splitlines()] == [
+        "predictions"
+    ]

@@ -88,7 +88,7 @@ def labelled(value):
         (("--model.image-shape", "4", "4", "3"), {}, "the model takes (4, 4, 3), its image_shape (--model"),
         (("--model.pool", "4"), {}, "multiples of pool, 4"),
         (("--model.num-classes", "2"), {}, "the label of image 2 is 2; labels must be integers in [0, 2)"),
-        (("--learning-rate", "inf"), {}, "learning_rate is inf; it must be positive and finite"),
+        (("--learning-rate", "inf"), {}, "learning_rate is inf; it must be a finite positive number"),
         (("--held-out", "1"), {}, "held_out is 1; it must be at least 2"),
         (("--held-out", "3", "--test-data", "mine.npz"), {}, "held_out is 3; it must be left out"),
         (("--test-data", "missing.npz"), {}, "missing.npz"),

@@ -127,7 +127,7 @@ def test_damaged_files_are_refused(run, tmp_path, call):
     """One sentence that names the file, exit status 2, and nothing written."""
     for files, message in damaged(run, tmp_path):
         status, errors = call(*files)
-        assert status == 2, errors
+        assert status == 2, (files, errors)
         assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
         if files:
             assert str(files[-1]) in errors

@@ -83,6 +83,7 @@ BROKEN = [
     (lambda images: two(darkness(images)) > 0, "gives bool; it must give logits, floating point"),
     (lambda images: jnp.argmax(two(darkness(images)), -1), r"it must give logits \[6, classes\]"),
     (lambda images: (two(darkness(images)), None), "gives tuple for 6 images"),
+    (lambda images: two(darkness(images.reshape(3, -1, 8, 8))), r"shape \(3, 2\) for 6 images"),
     (lambda images: two(darkness(images.reshape(7, -1))), "fails on 6 images of shape"),
     (lambda images: two(darkness(images))[:3], r"shape \(3, 2\) for 6 images"),
     (lambda images: two(images[0].mean() + 0 * darkness(images)), "mixes its images"),
@@ -160,6 +161,8 @@ def test_skipped_check_is_on_record(images, tmp_path):
 
     path = tmp_path / "run.jsonl"
     list(certification.certify(normalised, images, SETTINGS, out=path, skip_soundness_check=True))
-    assert verification.verify(path).header["soundness_check"] == "skipped"
+    checked = verification.verify(path)
+    assert checked.header["soundness_check"] == "skipped"
+    assert "a function of one image was not checked" in verification.summary(checked)
     with pytest.raises(ValueError, match="soundness_check is"):
         list(certification.certify(lambda x: two(darkness(x)), images, SETTINGS, out=path))
