@@ -37,6 +37,7 @@ class Planning:
     seed: int = 2**32 - 1
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         checks.holds(
             math.isfinite(self.radius) and self.radius > 0, "radius", self.radius, "a finite positive number"
         )

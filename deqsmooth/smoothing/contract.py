@@ -2,11 +2,11 @@
 
 Randomized smoothing bounds the probability of a class for a function of one image (Cohen et al. 2019, theorem 1).
 A function that looks at the other images of its batch, or that is random, is none, and its certificates would be
-false. A few calls show both: an image must get the same logits in every lane, beside any other images, alone, among
-many, and again. Calls cannot prove this of a function; they find the usual mistakes.
+false. A few calls show both: an image must get the same logits in every lane, beside any other images, alone,
+among many, and again. Calls cannot prove this of a function; they find the usual mistakes.
 
-Differences are measured by how much the logits move from image to image, so that neither an offset of all logits nor
-a class that is masked by a large negative logit hides them.
+Differences are measured by how much the logits move from image to image, so that neither an offset of all logits
+nor a class that is masked by a large negative logit hides them.
 """
 
 from __future__ import annotations

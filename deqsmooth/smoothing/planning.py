@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deqsmooth import config, data
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, layout
 from deqsmooth.statistics import bounds
@@ -179,6 +180,7 @@ def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: 
     Raises:
       ValueError: the classifier is no function of one image, or the images do not fit it.
     """
+    checks.kind("settings", settings, config.Planning, "settings of a plan, made by ds.Planning")
     made = classifiers.classifier(classifier)
     return choose([list(plans(one, settings)) for one in pilots(made, dataset, settings)], settings.slack)
 

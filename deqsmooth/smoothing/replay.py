@@ -10,8 +10,9 @@ import numpy as np
 
 from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import jsonl, record, verification
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import certification, provenance
+from deqsmooth.smoothing import certification, inputs, provenance
 
 _COMPARED = ("label", "selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
 TOLERANCE = 0.001
@@ -38,6 +39,8 @@ def verify(
     Raises:
       ValueError: it cannot be read, is no file of certificates, or is about another classifier or other images.
     """
+    checks.holds(isinstance(num, int) and num >= 1, "num", num, "an integer, at least 1")
+    checks.holds(isinstance(seed, int) and seed >= 0, "seed", seed, "an integer from 0")
     checked = verification.verify(path)
     if classifier is None or not checked.found:
         return checked
@@ -47,6 +50,7 @@ def verify(
             raise ValueError(f"{path} is about images of arrays; give them as `dataset`, made by ds.arrays")
         dataset = data.load(selection.dataset, selection.split)
     made, rng = classifiers.classifier(classifier), np.random.default_rng(seed)
+    inputs.given(dataset, checked.settings)
     found = replay(checked.header, checked.found, checked.settings, made, dataset, num, rng)
     numbered = enumerate(checked.file.lines, 2)
     lines = {x.entry.index: number for number, x in numbered if isinstance(x.entry, record.Certificate)}
