@@ -1,5 +1,6 @@
 """Ten lines for a model that somebody else wrote: certified, recorded, resumed, verified, replayed, reported."""
 
+import dataclasses
 import functools
 import json
 import sys
@@ -261,3 +262,97 @@ def test_forms_of_images_give_equal_certificates(digits):
     assert all(other == first for other in others)
     almost = np.where(stored == stored.max(), np.float32(1.0000001), (stored / 255).astype(np.float32))
     assert len(list(ds.certify(MADE["function"](), almost, SETTINGS))) == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("sigma", "0.5", "a number"),
+        ("sigma", None, "a number"),
+        ("sigma", True, "a number"),
+        ("num_estimation", 1e4, "an integer"),
+        ("num_estimation", "100", "an integer"),
+        ("lanes", 1.5, "an integer or None"),
+        ("block", "big", "an integer or 'auto' or None"),
+        ("looks", 5, "a sequence of which each entry is an integer or None"),
+        ("sampler", 1, "a string or None"),
+        ("dtype", jnp.bfloat16, "a string"),
+        ("seed", "random", "an integer"),
+    ],
+)
+def test_settings_have_their_types(setting, value, rule):
+    with pytest.raises(ValueError, match=f"{setting} is .*; it must be {rule}"):
+        ds.Smoothing(**{setting: value})
+
+
+def test_numbers_of_arrays_are_settings(digits, tmp_path):
+    plain = ds.Smoothing(sigma=0.25, num_estimation=100, looks=(50, 100))
+    made = ds.Smoothing(sigma=jnp.float32(0.25), num_estimation=np.int64(100), looks=[np.int32(50), 100])
+    assert made == plain and type(made.sigma) is float and type(made.num_estimation) is int
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"indices": []}, "indices is empty"),
+        ({"indices": [True, False, True, True]}, r"indices are bool .* numpy.flatnonzero\(mask\)"),
+        ({"indices": [0.0, 1.0]}, "indices are float64"),
+        ({"indices": [0, 9]}, "indices has 9; those of the data set are from 0 to 3"),
+        ({"indices": [-1]}, "indices has -1"),
+    ],
+)
+def test_wrong_arguments_write_nothing(digits, tmp_path, arguments, message):
+    given = {
+        "dataset": ds.arrays(*digits),
+        "indices": range(4),
+        "settings": SETTINGS,
+        "out": tmp_path / "own.jsonl",
+        **arguments,
+    }
+    with pytest.raises(ValueError, match=message):
+        next(ds.certify_dataset(MADE["function"](), **given))
+    assert not list(tmp_path.iterdir())
+
+
+def test_variables_are_copied():
+    weights = np.ones((64, 10), np.float32)
+    classifier = ds.classifier(function, weights)
+    weights[:] = 0
+    assert classifier.sha256 == ds.classifier(function, np.ones((64, 10), np.float32)).sha256
+    assert (classifier.variables == 1).all()
+
+
+def test_captured_numbers_are_of_the_classifier():
+    def above(threshold):
+        return lambda images: jnp.stack([images.mean((1, 2, 3)) - threshold, jnp.zeros(len(images))], -1)
+
+    one, same, other = (ds.classifier(above(threshold)) for threshold in (0.3, np.float64(0.3), 0.5))
+    assert one.sha256 == same.sha256 != other.sha256 and one.name.endswith("(threshold=0.3)")
+    with_scale = ds.classifier(functools.partial(lambda scale, images: scale * images, scale=2.0))
+    assert with_scale.name.endswith("(scale=2.0)")
+
+
+def test_certificates_of_other_settings_are_refused(digits):
+    images, labels = digits
+    dataset, classifier = ds.arrays(images, labels), MADE["function"]()
+    settings = ds.Smoothing(
+        sampler="independent", sigma=0.25, num_selection=10, num_estimation=100, alpha=0.05, lanes=10, block=20
+    )
+    found = list(ds.certify(classifier, images, settings, labels=labels))
+    wrong = dataclasses.replace(settings, sigma=0.5)
+    other = ds.classifier(function, jax.random.normal(jax.random.key(1), (64, 10)))
+    with pytest.raises(ValueError, match=r"sigma of the certificate of image 0 is 0\.25; it must be 0.5"):
+        list(ds.attack(classifier, found, wrong, dataset, [0.1], ds.Attack()))
+    with pytest.raises(ValueError, match=r"sigma of the certificate of image 0 is 0\.25"):
+        list(ds.recertify(found, (classifier, wrong), (other, ds.paired(wrong)), dataset))
+    with pytest.raises(ValueError, match=r"sigma of the settings after is 0\.5; it must be 0\.25"):
+        list(ds.recertify(found, (classifier, settings), (other, ds.paired(settings, sigma=0.5)), dataset))
+    with pytest.raises(ValueError, match=r"radii is \[nan\]; it must be finite numbers"):
+        list(ds.attack(classifier, found, settings, dataset, [np.nan], ds.Attack()))
+
+
+@pytest.mark.parametrize("call", [ds.read, ds.report, ds.summary])
+@pytest.mark.parametrize("value", [None, 3])
+def test_no_paths_are_refused(call, value):
+    with pytest.raises(ValueError, match=str(value)):
+        call(value)

@@ -254,7 +254,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except tarfile.TarError:
         raise ValueError(f"cannot read {path}: it is no archive, or a damaged one") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"cannot read {path}: {reason}") from None
 

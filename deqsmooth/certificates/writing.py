@@ -45,6 +45,8 @@ class Lines(Generic[Record]):
     done: list[Record]
 
     def __init__(self, path: jsonl.Path, header: dict[str, Any], read: Callable[[str, str], list[Record]]):
+        if not isinstance(path, str | os.PathLike):
+            raise ValueError(f"out is {path!r}; it must be the path of a file")
         self._path = pathlib.Path(path)
         self._header = json.loads(json.dumps(header))
         try:

@@ -37,6 +37,7 @@ class ConvModel:
     std: tuple[float, ...] = (0.376,)
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         _check_images(self)
         checks.positive(self, "channels", "expansion", "num_groups", "pool")
         checks.holds(
@@ -82,6 +83,7 @@ class MdeqModel:
     std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         _check_images(self)
         checks.positive(self, "final_channels")
         checks.holds(
@@ -132,6 +134,7 @@ class ResnetModel:
     std: tuple[float, ...] = _CIFAR10_STD
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         _check_images(self)
         checks.holds(
             len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
@@ -156,6 +159,7 @@ class StartModel:
     width: int = 32
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
 
 

@@ -37,8 +37,10 @@ class Attack:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         checks.known("target", self.target, TARGETS)
         checks.positive(self, "steps", "restarts", "draws", "gradient_budget", "num_estimation")
+        checks.holds(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         object.__setattr__(self, "step_size", self.relative_step)
         checks.holds(self.relative_step > 0, "step_size", self.step_size, "positive")
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")

@@ -36,6 +36,7 @@ class Planning:
     seed: int = 2**32 - 1
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         checks.finite_positive("radius", self.radius)
         solve.check_noise(self.sigma, self.seed, self.dtype)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")

@@ -45,6 +45,7 @@ class Selection:
     max_images: int | None = None
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         check_dataset(self.dataset)
         if self.split is None:
             object.__setattr__(self, "split", evaluation_split(self.dataset))

@@ -101,6 +101,7 @@ class Smoothing:
     _independent_bound: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
         if self.sampler is None and self._is_serial():
             object.__setattr__(self, "sampler", "serial")
@@ -271,6 +272,7 @@ class Paired(Smoothing):
     _independent_bound: ClassVar[str | None] = bounds.PAIRED
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         checks.holds(self.sampler == "independent", "sampler", repr(self.sampler), "'independent' with pairs")
         checks.positive(self, "num_pairs")
         if self.alpha_pairs is None:

@@ -55,6 +55,7 @@ class Descent:
     held_out: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         selection.check_dataset(self.dataset)
         checks.known("optimiser", self.optimiser, OPTIMISERS)
         checks.positive(self, "epochs", "batch_size", "accumulation", "evaluation_interval")
@@ -130,6 +131,7 @@ class Training(Descent):
     model: architecture.Model | None = dataclasses.field(default_factory=architecture.ConvModel)
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         super().__post_init__()
         solve.check_noise(self.sigma, self.seed, self.dtype)
         solve.check(self.solver, self.budget)
@@ -207,6 +209,7 @@ class StartTraining(Descent):
     network: architecture.StartModel = dataclasses.field(default_factory=architecture.StartModel)
 
     def __post_init__(self) -> None:
+        checks.typed(self)
         super().__post_init__()
         solve.check_noise(self.sigma, self.seed, self.dtype)
         solve.check(self.solver, self.budget)

@@ -70,7 +70,12 @@ def check_indices(indices: npt.ArrayLike, num_images: int) -> np.ndarray:
     array = _array("indices", indices)
     if array.size == 0:
         raise ValueError("there is no index of an image; there must be at least one")
-    if array.shape != (num_images,) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+    if (
+        array.shape != (num_images,)
+        or not np.issubdtype(array.dtype, np.integer)
+        or array.min() < 0
+        or array.max() >= 2**63
+    ):
         raise ValueError(
             f"indices are {array.dtype} of shape {array.shape}; they must be integers from 0, one for each of the "
             f"{num_images} images"

@@ -41,6 +41,7 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     Raises:
       ValueError: the folder holds something that is no model, or there are no variables; nothing is written then.
     """
+    checks.kind("classifier", classifier, classifiers.Classifier, "a Classifier, made by ds.classifier")
     check_place(path)
     if not jax.tree.leaves(classifier.variables):
         raise ValueError(f"{classifier.name} has no variables, so that there is nothing to write")
@@ -71,7 +72,7 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
 
 def check_place(path: str | os.PathLike[str]) -> None:
     """Raises `ValueError` if writing a model to a path would replace something that is no model."""
-    place = pathlib.Path(path)
+    place = pathlib.Path(_path(path))
     if place.exists() and not (place / _MARKER).is_file() and not (place.is_dir() and not any(place.iterdir())):
         raise ValueError(f"{path} exists and is no model; a model must be written to a new or empty folder")
 
@@ -124,6 +125,8 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
     Raises:
       ValueError: if there is none; the message names the shipped models.
     """
+    if not isinstance(dataset, str) or not isinstance(sigma, float | int):
+        raise ValueError(f"data set and sigma are {dataset!r} and {sigma!r}; they must be a string and a number")
     folder = _SHIPPED / f"{dataset}-{sigma:g}"
     if not folder.is_dir():
         names = ", ".join(sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir()))
@@ -132,6 +135,13 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
             "train one with train.py or convert one with deqsmooth-convert, and give it as --checkpoint"
         )
     return folder
+
+
+def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The path of a folder, if it is one; else raises `ValueError`."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ValueError(f"path is {path!r}; it must be the path of a folder")
+    return path
 
 
 def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: float) -> classifiers.Classifier:
@@ -207,7 +217,7 @@ def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       ValueError: there is none; says what is there instead.
     """
-    folder, rule = pathlib.Path(path).resolve(), "a checkpoint is a folder that deqsmooth-train wrote"
+    folder, rule = pathlib.Path(_path(path)).resolve(), "a checkpoint is a folder that deqsmooth-train wrote"
     if not folder.exists():
         raise ValueError(f"checkpoint {path} does not exist; {rule}")
     if not folder.is_dir():

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import arithmetic, config, models, types
-from deqsmooth.config import architecture, serialization
+from deqsmooth.config import architecture, checks, serialization
 from deqsmooth.models import functions
 
 
@@ -163,6 +163,7 @@ def digest(given: Classifier, image_shape: Sequence[int]) -> str:
 
 
 def _made(model: types.Model | types.Explicit | types.Function, variables: Any, name: str) -> Classifier:
+    checks.kind("name", name, str, "a string")
     variables = _to_numpy(variables)
     return Classifier(model, variables, _digest(name, variables), name)
 
@@ -189,7 +190,8 @@ def _to_numpy(variables: Any) -> Any:
     def to_numpy(path: Any, x: Any) -> Any:
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return x
-        array = np.asarray(x)
+        # An array of numpy may be changed by its owner later.
+        array = np.array(x) if isinstance(x, np.ndarray) else np.asarray(x)
         name = jax.tree_util.keystr(path)
         if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
             raise ValueError(f"variables{name} is {type(x).__name__}; variables must be arrays of numbers")

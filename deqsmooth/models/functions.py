@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import types as types_
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax import nnx
 
 from deqsmooth import types
@@ -46,11 +48,11 @@ def of(model: Any, variables: Any) -> tuple[Callable[[Any, types.Images], Any], 
     if isinstance(model, type) or not callable(model) or _is_torch(model):
         raise ValueError(_advice(model))
     if variables is not None:
-        return model, variables, name_of(model)
+        return model, variables, _with_captured(model)
     if isinstance(model, jax.tree_util.Partial):
         parameters = {"args": model.args, "keywords": model.keywords}
         return functools.partial(_apply_partial, model.func), parameters, name_of(model.func)
-    return lambda _, images: model(images), {}, name_of(model)
+    return lambda _, images: model(images), {}, _with_captured(model)
 
 
 def given(variables: Any, kind: str, call: str) -> Any:
@@ -110,6 +112,26 @@ def name_of(fn: Any) -> str:
     if not hasattr(fn, "__qualname__"):
         fn = type(fn)
     return f"{fn.__module__}.{fn.__qualname__}".replace("<locals>.", "")
+
+
+def _with_captured(fn: Any) -> str:
+    """The name of a function and the numbers that it captures, which determine it; arrays are in `digest`."""
+    captured: dict[str, Any] = {}
+    inner = fn
+    if isinstance(inner, functools.partial):
+        captured |= {str(place): x for place, x in enumerate(inner.args)} | inner.keywords
+        inner = inner.func
+    inner = inspect.unwrap(inner)
+    if inspect.isfunction(inner):
+        cells = zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True)
+        captured |= {name: cell.cell_contents for name, cell in cells if cell != types_.CellType()}
+    numbers = {
+        name: x if isinstance(x, str) else np.asarray(x).item()
+        for name, x in captured.items()
+        if isinstance(x, str | bool | int | float | np.generic) or (isinstance(x, np.ndarray) and x.ndim == 0)
+    }
+    shown = ", ".join(f"{name}={x!r}" for name, x in numbers.items())
+    return f"{name_of(fn)}({shown})" if numbers else name_of(fn)
 
 
 def _is_torch(model: Any) -> bool:

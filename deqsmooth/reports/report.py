@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import rich.text
 
@@ -109,7 +109,9 @@ def report(paths: jsonl.Path | Sequence[jsonl.Path]) -> Report:
       ValueError: a file cannot be read, is damaged, is given twice, or is of other images than the first; or no
         run is left.
     """
-    return Report(*runs.read([paths] if isinstance(paths, str | os.PathLike) else paths))
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        paths = [paths]
+    return Report(*runs.read(paths))
 
 
 def _figures(found: Sequence[Run]) -> Iterator[canvas.Figure]:

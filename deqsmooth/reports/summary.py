@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -168,12 +169,18 @@ def summary(
       >>> print(summary(certificates).acr)  # doctest: +SKIP
       0.481 (0.402-0.571)
     """
-    checks.holds(0 < alpha < 1, "alpha", alpha, "between 0 and 1")
+    checks.holds(isinstance(alpha, float) and 0 < alpha < 1, "alpha", alpha, "a number between 0 and 1")
     found = _checked(certificates)
     if radii is None:
         radii = statements.radii(min(c.sigma for c in found), max(c.radius for c in found))
+    checks.holds(isinstance(radii, Iterable), "radii", radii, "a sequence of numbers")
     for radius in radii:
-        checks.holds(0 <= radius < math.inf, "a radius", radius, "a finite number from 0")
+        checks.holds(
+            isinstance(radius, numbers.Real) and 0 <= radius < math.inf,
+            "a radius",
+            radius,
+            "a finite number from 0",
+        )
     labelled = all(c.correct is not None for c in found)
     return Summary(
         num_images=len(found),
@@ -201,7 +208,8 @@ def _checked(certificates: Iterable[record.Certificate]) -> list[record.Certific
     Raises:
       ValueError: see `summary`.
     """
-    found = [] if isinstance(certificates, str) else list(certificates)
+    is_none = isinstance(certificates, str) or not isinstance(certificates, Iterable)
+    found = [] if is_none else list(certificates)
     for one in found:
         if not isinstance(one, record.Certificate):
             raise ValueError(
@@ -209,7 +217,7 @@ def _checked(certificates: Iterable[record.Certificate]) -> list[record.Certific
                 "yields them; `read` returns the header of a file and the list of its certificates"
             )
     if not found:
-        kind = f" (it is {certificates!r})" if isinstance(certificates, str) else ""
+        kind = f" (it is {certificates!r})" if is_none else ""
         raise ValueError(f"certificates holds no certificate{kind}; a summary needs at least one")
     problem = statements.impossible(found)
     if problem is not None:

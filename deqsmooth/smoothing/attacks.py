@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ from jax import lax
 
 from deqsmooth import arithmetic, config, data, devices, models, solvers, types
 from deqsmooth.certificates import attempts, record
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers, starts
 from deqsmooth.smoothing import ascent, certification, inputs, noise, prediction, recertification
 from deqsmooth.solvers import gradients
@@ -81,10 +83,19 @@ def attack(
     Raises:
       ValueError: the certificates are not those of independent sampling, or a class is not known.
     """
+    inputs.given(dataset, settings)
+    checkpoint = classifiers.classifier(checkpoint)
+    checks.kind("how", how, config.Attack, "settings of an attack, made by ds.Attack")
+    radii = np.atleast_1d(np.asarray(radii)).tolist()
+    if not radii or not all(isinstance(radius, int | float) and 0 <= radius < math.inf for radius in radii):
+        raise ValueError(f"radii is {radii}; it must be finite numbers from 0, at least one")
     if settings.sampler != "independent":
         raise ValueError(
             f"sampler is {settings.sampler!r}; attacks are made on the classifiers of 'independent' certificates"
         )
+    found = inputs.certificates(found, settings)
+    if not found:
+        return
     for certificate in found:
         if certificate.label is None:
             raise ValueError(f"image {certificate.index} has no label; an attack is away from it")

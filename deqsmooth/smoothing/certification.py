@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from deqsmooth import arithmetic, config, data, devices
 from deqsmooth.certificates import bound, jsonl, plan, record, writing
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import assembly, contract, cost, independent, inputs, layout, provenance, sampler, serial
 from deqsmooth.smoothing.tally import Image
@@ -61,6 +62,7 @@ def certify(
       True
     """
     classifier = classifiers.classifier(classifier)
+    checks.kind("settings", settings, config.Smoothing, "settings of certificates, made by ds.Smoothing")
     data.check_images(images, classifier.image_shape)
     dataset = data.of_arrays(images, labels, indices)
     yield from certify_dataset(
@@ -109,8 +111,9 @@ def certify_dataset(
       ValueError: an argument or an image breaks its rule.
     """
     classifier = classifiers.classifier(classifier)
+    inputs.given(dataset, settings)
     settings = recommended(classifier, settings)
-    places = data.check_indices(indices, np.size(indices)).tolist()
+    places = inputs.places(dataset, indices)
     if programs is not None and skip_soundness_check and out is None:
         # Nothing is left to check, and a resumed run may have only images that cannot be read.
         yield from _certify(programs, _images(classifier, dataset, places, on_unreadable))

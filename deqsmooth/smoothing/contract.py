@@ -3,7 +3,10 @@
 Randomized smoothing bounds the probability of a class for a function of one image (Cohen et al. 2019, theorem 1).
 The certificates of a classifier that looks at the other images of its batch, or that is random, would be false.
 The check calls the classifier a few times: an image must get the same logits in every lane, beside any other
-images, alone, and again. This finds the usual mistakes. It proves nothing.
+images, alone, among many, and again. This finds the usual mistakes. It proves nothing.
+
+Differences are measured by how much the logits move from image to image, so that neither an offset of all logits
+nor a class that is masked by a large negative logit hides them.
 """
 
 from __future__ import annotations
@@ -22,9 +25,13 @@ Classify = Callable[[Any, types.Images], types.Logits]
 """(parameters, images [lanes, H, W, C]) -> logits [lanes, classes]."""
 
 _LANES = 6
-# Largest difference of two logits of an image, as a share of the largest logit, that rounding explains. A solve
-# that does not converge multiplies differences of 1e-7.
-_ROUNDING = 1e-2
+# So many lanes show what only large batches do, such as the capacity of experts or statistics of parts of a batch.
+_MANY = 64
+# Largest difference of two logits of an image that rounding explains, as a share of the variation of the logits
+# from image to image and of the logit itself. In another lane or program a solve that does not converge multiplies
+# differences of 1e-7; in the same lane of the same program nothing is computed in another order.
+_OTHER_PROGRAM = (1e-2, 1e-4)
+_SAME_PROGRAM = (1e-4, 1e-6)
 _EQUAL = 1e-6
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -91,9 +98,15 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
     logits = _compiled(classify, parameters, batch)
     first = logits(batch)
     if not np.isfinite(first[0]).all():
+        cause = (
+            "a class that is left out takes a large negative logit such as -1e9, not -inf"
+            if np.isfinite(first[0][first[0] != -np.inf]).all()
+            else "the model may have diverged in training, or its solve may not converge"
+        )
+        wrong = int(np.flatnonzero(~np.isfinite(first[0]))[0])
         raise ValueError(
-            f"the classifier gives {_shown(first[0])} on a clean image; logits must be finite: the model may have "
-            "diverged in training, or its solve may not converge"
+            f"the classifier gives {first[0][wrong]:g} for class {wrong} on a clean image; logits must be finite: "
+            f"{cause}"
         )
     if not np.array_equal(first, logits(batch), equal_nan=True) or (
         own and _is_random(classify, parameters, batch)
@@ -102,12 +115,19 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
             "the classifier gives other logits when it is called again: it is random (dropout that is switched "
             "on, or a random key of its own); call it in evaluation mode"
         )
-    _check_lanes(batch, first, logits)
+    changed = _Comparison(first)
+    others = _check_lanes(batch, changed, logits)
     if own:
         alone = _compiled(classify, parameters, batch[:1])(batch[:1])
-        _same(first[0], alone[0], "in a batch and alone", "it depends on the size of its batch")
-    finite = first[np.isfinite(first).all(-1)]
-    if np.ptp(finite, axis=0).max() <= _EQUAL * np.abs(finite).max() or np.ptp(first[0]) == 0:
+        changed.check(0, alone[0], "in a batch and alone", _SIZE, _OTHER_PROGRAM)
+        places = np.arange(_MANY) % _LANES
+        places[-1] = 0
+        many = _compiled(classify, parameters, batch[places])(batch[places])
+        for row in many[places == 0]:
+            changed.check(0, row, f"among {_LANES} and among {_MANY} images", _SIZE, _OTHER_PROGRAM)
+    tried = np.concatenate([first, *others])
+    tried = tried[np.isfinite(tried).all(-1)]
+    if (np.ptp(tried, 0) <= _EQUAL * np.abs(tried).max(0)).all() or (np.ptp(tried, 1) == 0).all():
         raise ValueError(
             f"the classifier gives the logits {_shown(first[0])} to every image that was tried; a constant "
             "classifier certifies nothing worth knowing: check that its variables are the trained ones"
@@ -141,24 +161,48 @@ def _content(constant: Any) -> bytes:
     return np.asarray(constant).tobytes() if hasattr(constant, "dtype") else b""
 
 
-def _check_lanes(batch: np.ndarray, first: np.ndarray, logits: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Raises `ValueError` if the logits of an image depend on its lane or on the other images."""
-    cause = "it mixes its images or uses statistics of its batch, as batch normalisation does in training mode"
-    rolled = np.roll(logits(np.roll(batch, 1, 0)), -1, 0)
-    _same(first[0], rolled[0], "in two lanes", cause)
+_MIXES = "it mixes its images or uses statistics of its batch, as batch normalisation does in training mode"
+_SIZE = "it depends on the size of its batch, or its solve is so chaotic that rounding changes it"
+
+
+class _Comparison:
+    """Compares logits of images of a batch with those that they got in the first call."""
+
+    def __init__(self, first: np.ndarray) -> None:
+        self._first = first
+        self._variation = np.ptp(first[np.isfinite(first).all(-1)], 0).max()
+
+    def check(self, row: int, logits: np.ndarray, where: str, cause: str, tolerance: tuple[float, float]) -> None:
+        """Raises `ValueError` if logits of a row differ by more than shares of the variation and of the logit."""
+        expected, (of_variation, of_logit) = self._first[row], tolerance
+        kept = np.abs(logits - expected) <= of_variation * self._variation + of_logit * np.abs(expected)
+        for wrong in np.flatnonzero(~kept & np.isfinite(expected))[:1]:
+            raise ValueError(
+                f"the classifier gives one image {expected[wrong]:.6g} and {logits[wrong]:.6g} as the logit of "
+                f"class {wrong} {where}: {cause}, so that it is no function of one image, which a certificate is "
+                "about; call it in evaluation mode, or write it for one image and use jax.vmap"
+            )
+
+
+def _check_lanes(
+    batch: np.ndarray, changed: _Comparison, logits: Callable[[np.ndarray], np.ndarray]
+) -> list[np.ndarray]:
+    """The logits of black and of white images, each [1, classes].
+
+    Raises:
+      ValueError: the logits of an image depend on its lane or on the other images.
+    """
+    rolled = logits(np.roll(batch, 1, 0))
+    changed.check(0, rolled[1], "in two lanes", _MIXES, _OTHER_PROGRAM)
+    found = []
     for others, name in ((0.0, "black images"), (1.0, "white images"), (np.nan, "images of not-a-number")):
-        changed = np.full_like(batch, others)
-        changed[0] = batch[0]
-        _same(first[0], logits(changed)[0], f"beside noisy copies and beside {name}", cause)
-
-
-def _same(one: np.ndarray, other: np.ndarray, where: str, cause: str) -> None:
-    if not np.abs(one - other).max() <= _ROUNDING * np.abs(one).max():
-        raise ValueError(
-            f"the classifier gives one image the logits {_shown(one)} and {_shown(other)} {where}: {cause}, so "
-            "that it is no function of one image, which a certificate is about; call it in evaluation mode, or "
-            "write it for one image and use jax.vmap"
-        )
+        for row in (0, 1):
+            filled = np.full_like(batch, others)
+            filled[row] = batch[row]
+            beside = logits(filled)
+            changed.check(row, beside[row], f"beside noisy copies and beside {name}", _MIXES, _SAME_PROGRAM)
+        found.append(beside[:1])
+    return found
 
 
 def _shown(logits: np.ndarray) -> str:

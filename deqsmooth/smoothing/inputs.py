@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data
+from deqsmooth.certificates import record
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers, starts
 from deqsmooth.statistics import bounds
 
 _TRIED = 8
+# Settings that each certificate has, too.
+_OF_CERTIFICATES = ("sampler", "sigma", "alpha", "num_selection", "seed")
+
+
+def given(dataset: data.Dataset, settings: config.Smoothing) -> None:
+    """Raises `ValueError` unless these are a data set and settings of certificates."""
+    made = "a data set, made by ds.arrays(images, labels) or ds.load_dataset"
+    checks.kind("dataset", dataset, data.Dataset, made)
+    checks.kind("settings", settings, config.Smoothing, "settings of certificates, made by ds.Smoothing")
+
+
+def places(dataset: data.Dataset, indices: npt.ArrayLike) -> list[int]:
+    """Indices of images of a data set.
+
+    Raises:
+      ValueError: they are no integers, there are none, or a data set of that length has no such images.
+    """
+    found = np.asarray(indices)
+    if found.size == 0:
+        raise ValueError("indices is empty; there must be at least one image")
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(
+            f"indices are {found.dtype} of shape {found.shape}; they must be integers, one for each image to "
+            "certify; those of a mask are numpy.flatnonzero(mask)"
+        )
+    for index in found[(found < 0) | (found >= len(dataset))][:1]:
+        raise ValueError(f"indices has {index}; those of the data set are from 0 to {len(dataset) - 1}")
+    return found.tolist()
+
+
+def certificates(found: Iterable[record.Certificate], settings: config.Smoothing) -> list[record.Certificate]:
+    """Certificates that were made with some settings.
+
+    Raises:
+      ValueError: an item is no certificate, or was made with other settings.
+    """
+    rule = "certificates, as ds.certify yields them and ds.read returns them"
+    checks.kind("found", found, Iterable, rule)
+    listed = list(found)
+    for one in listed:
+        checks.kind("an item of found", one, record.Certificate, "a certificate")
+        for name in _OF_CERTIFICATES:
+            value, expected = getattr(one, name), getattr(settings, name)
+            rule = f"{expected!r}, as in the settings of the certificates that are given"
+            checks.holds(value == expected, f"{name} of the certificate of image {one.index}", value, rule)
+    return listed
 
 
 def images(classifier: classifiers.Classifier, given: npt.ArrayLike, settings: config.Smoothing) -> np.ndarray:

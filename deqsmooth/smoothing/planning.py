@@ -185,6 +185,7 @@ def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: 
     Raises:
       ValueError: the classifier is no function of one image, the images do not fit it, or a label is not known.
     """
+    checks.kind("settings", settings, config.Planning, "settings of a plan, made by ds.Planning")
     made = classifiers.classifier(classifier)
     return choose([list(plans(one, settings)) for one in pilots(made, dataset, settings)], settings.slack)
 

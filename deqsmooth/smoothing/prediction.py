@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, inputs, noise, sampler
 from deqsmooth.statistics import significance
@@ -62,6 +63,7 @@ def predict(
       True
     """
     classifier = classifiers.classifier(classifier)
+    checks.kind("settings", settings, config.Smoothing, "settings of certificates, made by ds.Smoothing")
     settings = voting(classifier, settings)
     images = inputs.images(classifier, images, settings)
     places = np.arange(len(images)) if indices is None else data.check_indices(indices, len(images))

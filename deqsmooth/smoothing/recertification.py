@@ -17,12 +17,15 @@ import numpy as np
 
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, record
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import certification, independent, noise
+from deqsmooth.smoothing import certification, independent, inputs, noise
 
 _IMAGES = 16
 _LAYOUT = ("lanes", "images_per_batch", "block")
 _ESTIMATION = ("looks", "spending", "stop_radius", "stop_gain")
+# The votes were drawn with these.
+_SAME = ("sigma", "num_selection", "num_estimation", "alpha", "seed", *_ESTIMATION)
 
 
 def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
@@ -36,6 +39,7 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
     Raises:
       ValueError: the certificates are not those of independent sampling, or a setting breaks its rule.
     """
+    checks.kind("before", before, config.Smoothing, "settings of certificates, made by ds.Smoothing")
     if before.sampler != "independent" or before.bound is not None:
         raise ValueError(
             f"the certificates are of sampler {before.sampler!r} and bound {before.bound!r}; "
@@ -84,9 +88,20 @@ def recertify(
     Raises:
       ValueError: the two classifiers are one, or do not have the same number of classes.
     """
+    for name, pair, kind in (("before", before, config.Smoothing), ("after", after, config.Paired)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], kind):
+            made = "ds.paired" if name == "after" else "ds.Smoothing"
+            raise ValueError(f"{name} must be a tuple of a classifier and its settings, made by {made}")
+    before = (classifiers.classifier(before[0]), before[1])
+    after = (classifiers.classifier(after[0]), after[1])
+    settings = after[1]
+    inputs.given(dataset, settings)
+    for name in _SAME:
+        value, rule = getattr(settings, name), f"{getattr(before[1], name)!r}, as in the settings before"
+        checks.holds(value == getattr(before[1], name), f"{name} of the settings after", value, rule)
+    found = inputs.certificates(found, before[1])
     if not found:
         return
-    settings = after[1]
     check_changed(before, after)
     image = dataset[found[0].index][0]
     for classifier, one in (before, after):

@@ -12,7 +12,7 @@ from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import jsonl, record, verification
 from deqsmooth.config import checks
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import certification, provenance
+from deqsmooth.smoothing import certification, inputs, provenance
 from deqsmooth.statistics import bounds
 
 _COMPARED = ("selected", "counts_selection", "counts", "num_audit", "mismatches", "evaluations")
@@ -41,7 +41,8 @@ def verify(
       ValueError: it cannot be read, is no file of certificates, or is about another classifier or other images;
         or `num` is below 1.
     """
-    checks.holds(num >= 1, "num", num, "at least 1")
+    checks.holds(isinstance(num, int) and num >= 1, "num", num, "an integer, at least 1")
+    checks.holds(isinstance(seed, int) and seed >= 0, "seed", seed, "an integer from 0")
     checked = verification.verify(path)
     if classifier is None or not checked.found:
         return checked
@@ -51,6 +52,7 @@ def verify(
             raise ValueError(f"{path} is about images of arrays; give them as `dataset`, made by ds.arrays")
         dataset = data.load(selection.dataset, selection.split)
     made, rng = classifiers.classifier(classifier), np.random.default_rng(seed)
+    inputs.given(dataset, checked.settings)
     found = replay(checked.header, checked.found, checked.settings, made, dataset, num, rng)
     numbered = enumerate(checked.file.lines, 2)
     lines = {x.entry.index: number for number, x in numbered if isinstance(x.entry, record.Certificate)}

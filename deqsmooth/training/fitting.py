@@ -75,6 +75,7 @@ def train(
       >>> classifier.size.image_shape, classifier.training.held_out
       ((8, 8, 1), 10)
     """
+    checks.kind("settings", settings, config.Training, "settings of a training, made by ds.Training")
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     if isinstance(model, architecture.Model):
@@ -143,8 +144,10 @@ def train_start(
     model = classifier.model
     if not isinstance(model, types.Model):
         raise ValueError(f"{classifier.name} is a classifier without an equilibrium, which has no start")
+    checks.kind("settings", settings, config.StartTraining, "settings of a start's training: ds.StartTraining")
     if settings.fine_tune is not None:
         _check_start(settings, classifier.start_training)
+    checks.kind("settings", settings, config.Training, "settings of a training, made by ds.Training")
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     _check(dataset, test, settings, model.image_shape, model.num_classes, len(training))

@@ -66,7 +66,44 @@ def called_back(images):
     return two(darkness(images) + draw)
 
 
+def random_layer(images, classes=10):
+    return images.reshape(len(images), -1) @ jax.random.normal(jax.random.key(0), (64, classes))
+
+
+def masked(logits):
+    return jnp.where(jnp.arange(10) < 5, logits, -1e9)
+
+
+def of_experts_with_capacity(images):
+    place = jnp.arange(len(images)) + 1
+    return jnp.where((place <= 8)[:, None], random_layer(images), 0.0)
+
+
+def normalised_in_large_batches(images):
+    return random_layer(images - images.mean(0) if len(images) >= 16 else images)
+
+
+def quantised_by_the_batch(images):
+    step = jnp.nanmax(jnp.abs(images)) / 127
+    return random_layer(jnp.round(images / step) * step)
+
+
+def clipped_by_the_batch(images):
+    return random_layer(jnp.minimum(images, jnp.nanpercentile(images, 99)))
+
+
+def with_one_mask_a_lane(images):
+    return random_layer(jnp.where(jax.random.bernoulli(jax.random.key(0), 0.9, images.shape), images, 0.0))
+
+
 BROKEN = [
+    (of_experts_with_capacity, "among 6 and among 64 images: it depends on the size of its batch"),
+    (normalised_in_large_batches, "among 6 and among 64 images"),
+    (quantised_by_the_batch, "beside black images"),
+    (clipped_by_the_batch, "beside noisy copies and beside"),
+    (lambda images: masked(with_one_mask_a_lane(images)), "in two lanes"),
+    (lambda images: random_layer(jnp.nan_to_num(images - images.mean(0))) - 1e4, "mixes its images"),
+    (lambda images: masked(random_layer(images)).at[:, 5:].set(-jnp.inf), "takes a large negative logit"),
     (centred, "in evaluation mode"),
     (normalised, "uses statistics of its batch"),
     (ranked, "mixes its images"),
@@ -83,7 +120,7 @@ BROKEN = [
     (lambda images: two(darkness(images)) > 0, "gives bool; it must give logits, floating point"),
     (lambda images: jnp.argmax(two(darkness(images)), -1), r"it must give logits \[6, classes\]"),
     (lambda images: (two(darkness(images)), None), "gives tuple for 6 images"),
-    (lambda images: two(darkness(images.reshape(3, -1, 8, 8))), r"shape \(3, 2\) for 6 images"),
+    (lambda images: two(darkness(images.reshape(4, -1, 8, 2))), r"shape \(4, 2\) for 6 images"),
     (lambda images: two(darkness(images.reshape(7, -1))), "fails on 6 images of shape"),
     (lambda images: two(darkness(images))[:3], r"shape \(3, 2\) for 6 images"),
     (lambda images: two(images[0].mean() + 0 * darkness(images)), "mixes its images"),
@@ -117,10 +154,20 @@ def test_nothing_is_written_of_refused(images, tmp_path):
         lambda images: jax.vmap(lambda image: jnp.stack([image.mean(), 0.5 - image.max() / 3]))(images),
         lambda images: jnp.stack([k * darkness(images) - k * k for k in range(7)], -1),
         lambda images: two(jnp.where(darkness(images) > 0.1, jnp.nan, darkness(images))),
+        lambda images: masked(random_layer(images)),
+        lambda images: random_layer(images) - 1e5,
+        lambda images: random_layer(images).astype(jnp.bfloat16),
+        lambda images: jax.nn.softmax(1000 * random_layer(images)),
+        lambda images: jnp.sign(random_layer(images)),
+        lambda images: jax.nn.one_hot((darkness(images) > 0).astype(int), 2),
     ],
 )
 def test_functions_of_one_image_pass(images, fn):
     assert len(list(certification.certify(fn, images, SETTINGS))) == 2
+
+
+def test_equal_logits_of_black_pass():
+    assert len(list(certification.certify(random_layer, np.zeros((2, 8, 8, 1)), SETTINGS))) == 2
 
 
 @pytest.mark.parametrize("sampler", ["independent", "serial"])
