@@ -102,8 +102,10 @@ def text(path: Path) -> str:
     """Text of a file, decompressed if its name ends with `.gz`.
 
     Raises:
-      ValueError: it cannot be read, is not UTF-8, or is larger than 2 GiB.
+      ValueError: it cannot be read, is an archive, is not UTF-8, or is larger than 2 GiB.
     """
+    if str(path).endswith(_ARCHIVES):
+        raise ValueError(f"{path} is an archive and must be one file; `tar xf {path}` takes its files out")
     with _readable(path):
         open_file = gzip.open if str(path).endswith(".gz") else open
         with open_file(path, "rb") as file:

@@ -221,7 +221,7 @@ class Smoothing:
             increasing and self.looks[-1:] == (self.num_estimation,),
             "looks",
             self.looks,
-            f"increasing, from 1 to num_estimation, {self.num_estimation}",
+            f"increasing, at least 1, and end with num_estimation, {self.num_estimation}",
         )
         for name in ("stop_radius", "stop_gain"):
             if getattr(self, name) is not None:

@@ -55,15 +55,32 @@ def base_settings(settings: config.Smoothing, **change: Any) -> config.Smoothing
     return config.Smoothing(**{**{name: getattr(settings, name) for name in names}, **change})
 
 
-def check_changed(
-    before: tuple[classifiers.Classifier, config.Smoothing], after: tuple[classifiers.Classifier, config.Smoothing]
+def check(
+    before: tuple[classifiers.Classifier, config.Smoothing],
+    after: tuple[classifiers.Classifier, config.Paired],
+    image: np.ndarray,
 ) -> None:
-    """Raises `ValueError` unless the classifier to certify differs from the one that is certified already."""
+    """Checks that certificates of one classifier can become those of another.
+
+    Args:
+      before: the classifier of the certificates, and their settings.
+      after: the classifier to certify, and its settings, from `settings_after`.
+      image: one of the data set, float32 [H, W, C].
+
+    Raises:
+      ValueError: the two classifiers are one, do not have the same number of classes, or one of them fails
+        `certification.check`.
+    """
     if before[0].sha256 == after[0].sha256 and base_settings(before[1]) == base_settings(after[1]):
         raise ValueError(
             "the classifier to certify is the one that is certified already; it must have another model, solver, "
             "budget, tolerance, start or dtype"
         )
+    old, new = (
+        certification.check(classifier, base_settings(settings), image) for classifier, settings in (before, after)
+    )
+    if old != new:
+        raise ValueError(f"the classifiers have {old} and {new} classes; they must have the same classes")
 
 
 def recertify(
@@ -71,6 +88,8 @@ def recertify(
     before: tuple[classifiers.Classifier, config.Smoothing],
     after: tuple[classifiers.Classifier, config.Paired],
     dataset: data.Dataset,
+    *,
+    skip_check: bool = False,
 ) -> Iterator[record.Certificate]:
     """Certifies images for another classifier.
 
@@ -81,12 +100,13 @@ def recertify(
       before: the classifier that they are about, and their settings.
       after: the classifier to certify, and its settings, from `settings_after`.
       dataset: the images.
+      skip_check: whether `check` was called before.
 
     Yields:
       A certificate for each of `found`. Its `evaluations` are those of both classifiers on the pairs alone.
 
     Raises:
-      ValueError: the two classifiers are one, or do not have the same number of classes.
+      ValueError: see `check`.
     """
     for name, pair, kind in (("before", before, config.Smoothing), ("after", after, config.Paired)):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], kind):
@@ -102,19 +122,13 @@ def recertify(
     found = inputs.certificates(found, before[1])
     if not found:
         return
-    check_changed(before, after)
     image = dataset[found[0].index][0]
-    for classifier, one in (before, after):
-        certification.check(classifier, base_settings(one), image)
+    if not skip_check:
+        check(before, after, image)
     both = [
         certification.prepare(classifier, base_settings(one), image.shape, len(found))
         for classifier, one in (before, after)
     ]
-    classes = [programs.assembly.num_classes for programs in both]
-    if classes[0] != classes[1]:
-        raise ValueError(
-            f"the classifiers have {classes[0]} and {classes[1]} classes; they must have the same classes"
-        )
     for begin in range(0, len(found), _IMAGES):
         chunk = found[begin : begin + _IMAGES]
         started = time.perf_counter()

@@ -173,3 +173,8 @@ def test_endless_file_is_not_read(tmp_path):
         file.truncate(2**32)
     with pytest.raises(ValueError, match="it has 4,294,967,296 bytes"):
         jsonl.read(tmp_path / "huge.jsonl")
+
+
+def test_archive_is_no_single_file(tmp_path):
+    with pytest.raises(ValueError, match="is an archive and must be one file"):
+        jsonl.text(tmp_path / "records.tar.gz")

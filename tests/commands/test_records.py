@@ -7,6 +7,7 @@ import pytest
 
 from deqsmooth.certificates import verification
 from deqsmooth.commands import attack, certify, recertify, verify
+from deqsmooth.models import checkpoints
 
 QUICK = (
     "--sampler", "independent", "--start", "learned", "--budget", "1", "--num-estimation", "200", "--lanes", "40",
@@ -69,6 +70,14 @@ def test_extended_run_is_complete(call, tmp_path):
         assert content.startswith(before) and (content == before) == (num == "1")
     checked = verification.verify(tmp_path / "certificates.jsonl")
     assert (checked.planned, checked.differences, checked.incomplete) == ([0, 8, 16], [], None)
+
+
+def test_unfit_model_leaves_no_file(call, small, tmp_path):
+    checkpoints.save(tmp_path / "no-start", small)
+    out = tmp_path / "other.jsonl"
+    arguments = ("certificates.jsonl", "--checkpoint", tmp_path / "no-start", "--out", out)
+    status, _, errors = call(recertify.main, *arguments)
+    assert status == 2 and "no trained start" in errors and not out.exists()
 
 
 EDITED = {

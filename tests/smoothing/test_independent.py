@@ -84,8 +84,8 @@ def test_calls_are_full_until_the_end(model, images, monkeypatch):
 
 def test_settings_of_looks_are_checked():
     for change, message in (
-        ({"looks": (100, 50, 400)}, "increasing, from 1 to num_estimation, 400"),
-        ({"looks": (50, 100)}, "increasing, from 1 to num_estimation, 400"),
+        ({"looks": (100, 50, 400)}, "increasing, at least 1, and end with num_estimation, 400"),
+        ({"looks": (50, 100)}, "increasing, at least 1, and end with num_estimation, 400"),
         ({"looks": None, "stop_gain": 0.1}, "stop_gain is 0.1; it must be left out without looks"),
         ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be a finite positive number"),
     ):
