@@ -118,9 +118,11 @@ class Smoothing:
         for name in sizes:
             if getattr(self, name) not in (None, "auto"):
                 checks.positive(self, name)
-        for name in ("num_selection", "num_estimation"):
-            # The index of a sample is an int32.
-            checks.holds(getattr(self, name) < 2**31, name, getattr(self, name), "below 2**31")
+        # The index of a sample is an int32; rows of a call are held in memory.
+        for names, largest in ((sizes[:2], 2**31 - 1), (sizes[2:5], 10**6)):
+            for name in names:
+                fits = getattr(self, name) in (None, "auto") or getattr(self, name) <= largest
+                checks.holds(fits, name, getattr(self, name), f"at most {largest:,}")
         if self.tolerance is not None:
             checks.finite_positive("tolerance", self.tolerance)
         self._check_bound()

@@ -31,6 +31,7 @@ BAD = [
     ({"tolerance": float("inf")}, "tolerance is inf"),
     ({"looks": (50, 10_000), "stop_gain": float("inf")}, "stop_gain is inf"),
     ({"num_estimation": 2**31}, "num_estimation is 2147483648"),
+    ({"lanes": 10**9}, "lanes is 1000000000; it must be at most 1,000,000"),
     ({"start": "previous", "sampler": "independent"}, "start is 'previous'"),
     ({"num_audit": 100, "sampler": "independent"}, "num_audit is 100"),
     ({"bound": "exact", "sampler": "independent"}, "bound is exact"),
