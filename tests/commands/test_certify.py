@@ -121,7 +121,7 @@ def test_bad_input_is_refused_before_work(arguments, message, monkeypatch, capsy
     mesh = devices.mesh()
     two = type(mesh)(mesh.devices[:2], mesh.axis_names, axis_types=mesh.axis_types)
     monkeypatch.setattr(devices, "mesh", lambda dividing=None: two)
-    monkeypatch.setattr(certification, "certify", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(certification, "certify_dataset", lambda *a, **k: pytest.fail("work was begun"))
     try:
         status = certify.main()
     except SystemExit as exit:
@@ -130,6 +130,25 @@ def test_bad_input_is_refused_before_work(arguments, message, monkeypatch, capsy
     assert status == 2
     assert message in captured.err + captured.out
     assert [path.name for path in tmp_path.iterdir()] == ["photos.npz"]
+
+
+def test_default_method_is_the_recommended(tmp_path, monkeypatch, capsys):
+    from deqsmooth.commands import certify
+
+    monkeypatch.chdir(tmp_path)
+    shipped = str(ROOT / "deqsmooth" / "shipped" / "digits-0.25")
+    few = ("--max-images", "2", "--num-estimation", "200", "--num-selection", "20")
+    monkeypatch.setattr(sys, "argv", ["certify.py", *few, "--checkpoint", shipped])
+    assert certify.main() == 0
+    assert "the model was trained at sigma 0.25; this is sigma 0.5" in capsys.readouterr().out
+    (path,) = (tmp_path / "runs").iterdir()
+    header = json.loads(path.read_text().partition("\n")[0])
+    assert (header["reference"]["start"], header["reference"]["budget"]) == ("learned", 2)
+    assert header["smoothing"]["sampler"] == "independent" and header["smoothing"]["looks"] == [40, 200]
+    monkeypatch.setattr(sys, "argv", ["certify.py", *few, "--predict", "--out", "predictions.jsonl"])
+    assert certify.main() == 0 and "trained at" not in capsys.readouterr().out
+    header = json.loads((tmp_path / "predictions.jsonl").read_text().partition("\n")[0])
+    assert header["smoothing"]["looks"] is None and header["reference"]["start"] == "learned"
 
 
 def test_finished_run_prints_its_table_again(tmp_path, monkeypatch, capsys):
