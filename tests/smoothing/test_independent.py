@@ -87,7 +87,7 @@ def test_settings_of_looks_are_checked():
         ({"looks": (100, 50, 400)}, "increasing, at least 1, and end with num_estimation, 400"),
         ({"looks": (50, 100)}, "increasing, at least 1, and end with num_estimation, 400"),
         ({"looks": None, "stop_gain": 0.1}, "stop_gain is 0.1; it must be left out without looks"),
-        ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be positive"),
+        ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be a finite positive number"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(LOOKS, **change)
