@@ -92,7 +92,7 @@ def test_settings_of_looks_are_checked():
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(LOOKS, **change)
     with pytest.raises(ValueError, match="with looks, which read its votes"):
-        config.Smoothing(looks=(100, 10_000))
+        config.Smoothing(sampler="serial", looks=(100, 10_000))
     # Unanimous votes at their part of alpha: 400 of the 550 samples of all the looks, or a third.
     for spending, part in ((None, 400 / 550), ("equal", 1 / 3)):
         settings = dataclasses.replace(LOOKS, spending=spending)
