@@ -87,12 +87,12 @@ def test_settings_of_looks_are_checked():
         ({"looks": (100, 50, 400)}, "increasing, from 1 to num_estimation, 400"),
         ({"looks": (50, 100)}, "increasing, from 1 to num_estimation, 400"),
         ({"looks": None, "stop_gain": 0.1}, "stop_gain is 0.1; it must be left out without looks"),
-        ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be positive"),
+        ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be a finite positive number"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(LOOKS, **change)
     with pytest.raises(ValueError, match="with looks, which read its votes"):
-        config.Smoothing(looks=(100, 10_000))
+        config.Smoothing(sampler="serial", looks=(100, 10_000))
     # Unanimous votes at their part of alpha: 400 of the 550 samples of all the looks, or a third.
     for spending, part in ((None, 400 / 550), ("equal", 1 / 3)):
         settings = dataclasses.replace(LOOKS, spending=spending)
