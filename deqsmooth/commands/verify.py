@@ -59,7 +59,11 @@ class Flags:
         if self.model is not None:
             checks.holds(self.model.count(":") == 1, "model", self.model, "module:name")
             checks.holds(self.checkpoint is None, "model", self.model, "left out with --checkpoint")
-            checks.holds(self.replay > 0, "replay", self.replay, "at least 1 with --model")
+        for name in ("model", "checkpoint", "data_dir"):
+            value = getattr(self, name)
+            checks.holds(
+                value is None or self.replay > 0, name, value, "left out without --replay, which needs it"
+            )
 
 
 def main() -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
+import pathlib
 from collections.abc import Iterator, Sequence
 
 from deqsmooth.reports import canvas, tables
 from deqsmooth.reports.runs import Run, readable
 
+_MARK = '<meta name="generator" content="deqsmooth">'
 # Every rule is below a class, so that a notebook around the report keeps its own style.
 _STYLE = """
 .deqsmooth { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --faint: #666; --rule: #d9d9d9;
@@ -48,11 +50,16 @@ body { margin: 0; background: #fff; } body > .deqsmooth { max-width: 62rem; marg
 """
 
 
+def is_page(path: pathlib.Path) -> bool:
+    """Whether a file is a page that `page` made."""
+    return path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")
+
+
 def page(runs: Sequence[Run], body: str) -> str:
     """Returns a whole page around a body."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{_MARK}\n'
         f"<title>{html.escape(_title(runs))}</title>\n<style>{_PAGE_STYLE}</style>\n</head>\n<body>\n{body}\n"
         "</body>\n</html>\n"
     )

@@ -52,7 +52,7 @@ class Report:
           The path of the page.
 
         Raises:
-          ValueError: the folder cannot be written, or a file of the report is there.
+          ValueError: the folder cannot be written, or a file would be replaced that no report wrote.
         """
         out = pathlib.Path(folder)
         contents = {
@@ -71,6 +71,8 @@ class Report:
         for path in (*written, *results):
             if path.absolute() in inputs:
                 raise ValueError(f"the report would write over {path}, one of its files; give another folder")
+            if path.exists() and not html.is_page(out / "index.html"):
+                raise ValueError(f"the report would write over {path}, which no report wrote; give another folder")
         try:
             out.mkdir(parents=True, exist_ok=True)
             for path, content in written.items():

@@ -33,7 +33,7 @@ def limits(settings: config.Resolved, solves: bool) -> str:
 def time_needed(seconds: float, num_images: int) -> str:
     """Returns the time that a run needs at most, given the seconds for one image."""
     total = rounding.duration(seconds * num_images)
-    return f"at most about {rounding.seconds(seconds)} s per image, {total} in total"
+    return f"about {rounding.seconds(seconds)} s per image, {total} in total"
 
 
 def progress(found: Sequence[record.Certificate]) -> str:

@@ -86,7 +86,7 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
         return dataclasses.replace(chosen, looks=None, spending=None, stop_radius=None, stop_gain=None)
     if settings.sampler != "independent" or settings.looks:
         raise ValueError(
-            f"sampler is {settings.sampler!r} and looks is {settings.looks}; "
+            f"sampler is {settings.sampler or 'not given'} and looks is {settings.looks}; "
             "a prediction takes 'independent' votes, all at once"
         )
     return settings

@@ -97,4 +97,4 @@ def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: d
     ):
         if stated != given:
             about = stated or "one that they do not name"
-            raise ValueError(f"{name} is {given}; the certificates are about {about}")
+            raise ValueError(f"{name} is {given}; the certificates are about {about}: give the one of the run")

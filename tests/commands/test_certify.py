@@ -211,4 +211,4 @@ def test_plan_prints_command_or_reason(tmp_path, cache):
         cwd=tmp_path, cache=cache,
     )  # fmt: skip
     assert (status, errors) == (0, "")
-    assert "at most about" in output and "in total" in output
+    assert " s per image, " in output and "in total" in output
