@@ -156,7 +156,7 @@ def test_command_replays_own_model(digits, tmp_path, monkeypatch, capsys):
         (("--replay", "2", "--model", "no_such_module:two"), "cannot be imported: ModuleNotFoundError"),
         (("--replay", "2", "--model", "own_classifiers:broken"), "RuntimeError: no weights"),
         (("--replay", "2", "--model", "two"), "must be module:name"),
-        (("--model", "own_classifiers:two"), "at least 1 with --model"),
+        (("--model", "own_classifiers:two"), "left out without --replay"),
     ):
         status, output = run(*arguments)
         assert status == 2 and message in output.err
@@ -356,3 +356,33 @@ def test_certificates_of_other_settings_are_refused(digits):
 def test_no_paths_are_refused(call, value):
     with pytest.raises(ValueError, match=str(value)):
         call(value)
+
+
+def test_changed_code_is_another_classifier(digits, tmp_path):
+    def made(factor):
+        def scores(images):
+            return factor * images.reshape(len(images), -1)[:, :10] - jnp.arange(10) / 20
+
+        return ds.classifier(scores, name="scores")
+
+    path, images = tmp_path / "run.jsonl", digits[0]
+    list(ds.certify(made(jnp.square(2.0)), images, SETTINGS, out=path))
+    list(ds.certify(made(4.0), images, SETTINGS, out=tmp_path / "number.jsonl"))
+    for other in (made(5.0), made(jnp.square(3.0))):
+        with pytest.raises(ValueError, match="was begun by another run"):
+            list(ds.certify(other, images, SETTINGS, out=path))
+    with pytest.raises(ValueError, match="the code of scores is not the code"):
+        ds.verify(tmp_path / "number.jsonl", made(5.0), ds.arrays(images))
+    assert ds.verify(path, made(jnp.square(2.0)), ds.arrays(images)).differences == []
+
+
+def test_programs_of_others_are_refused(digits):
+    from deqsmooth.smoothing import certification
+
+    classifier, other = MADE["function"](), MADE["linen"]()
+    settings = SETTINGS.recommended(False)
+    programs = certification.prepare(classifier, settings, (8, 8, 1), 4)
+    assert len(list(ds.certify(classifier, digits[0], settings, programs=programs))) == 4
+    for one, change in ((other, settings), (classifier, ds.Smoothing(sigma=0.5).recommended(False))):
+        with pytest.raises(ValueError, match="compiled for another classifier or other settings"):
+            next(ds.certify(one, digits[0], change, programs=programs))

@@ -146,7 +146,7 @@ def objects(name: Path, content: str) -> list[dict[str, Any]]:
         try:
             values = decoding.values(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            if last and number > len(lines) and number > 1:
+            if last and number > len(lines) and (number > 1 or line.startswith("{")):
                 raise ValueError(f"{place} was cut off; {CUT_OFF}") from None
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "too many brackets"
             raise ValueError(f"{place} is no JSON object: {reason}") from None

@@ -229,7 +229,7 @@ def _p_lower(c: record.Certificate, num: int = 1, formula: str | None = None) ->
     """The bound of a certificate again, at a fraction of its alpha or by another formula of audited votes."""
     alpha_count = c.alpha_count
     if alpha_count is None:
-        alpha_count = (c.alpha - c.alpha_audit) / len(c.looks or (1,))
+        alpha_count = (c.alpha - c.alpha_audit - c.alpha_pairs) / len(c.looks or (1,))
     audit = bounds.Audit(c.num_audit, c.mismatches, c.alpha_audit / num, formula or c.bound)
     return bounds.lower_bound(
         c.count,

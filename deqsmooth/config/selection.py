@@ -51,8 +51,6 @@ class Selection:
             object.__setattr__(self, "split", evaluation_split(self.dataset))
         if self.stride is None:
             object.__setattr__(self, "stride", _STRIDES.get(self.dataset, _STRIDE))
-        if self.dataset == "digits":
-            checks.holds(self.data_dir is None, "data_dir", self.data_dir, "left out with digits, which need none")
         checks.positive(self, "stride")
         checks.holds(self.start_index >= 0, "start_index", self.start_index, "at least 0")
         if self.max_images is not None:

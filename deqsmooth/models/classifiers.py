@@ -6,7 +6,9 @@ and must treat every lane alike and by itself; `smoothing.contract` checks that 
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +19,9 @@ import numpy as np
 from deqsmooth import arithmetic, config, models, types
 from deqsmooth.config import architecture, checks, serialization
 from deqsmooth.models import functions
+
+# Addresses of functions in the text of a program, which differ from process to process.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Classifier(NamedTuple):
@@ -147,19 +152,44 @@ def shapes(size: architecture.Model, start_training: config.StartTraining | None
     return {**variables, "start": {"network": jax.eval_shape(network.init, key), "mean": network.state}}
 
 
+class Identity(NamedTuple):
+    """What tells a classifier from others.
+
+    Attributes:
+      sha256: SHA-256 of its size or name, its variables and the arrays that its functions capture, hexadecimal.
+      program: SHA-256 of its code as this version of JAX traces it, hexadecimal; None for a model of this package,
+        whose code is that of the version.
+    """
+
+    sha256: str
+    program: str | None
+
+
 @arithmetic.standard()
-def digest(given: Classifier, image_shape: Sequence[int]) -> str:
-    """The SHA-256 of a classifier, hexadecimal, with the arrays that its function captures.
+def identity(given: Classifier, image_shape: Sequence[int]) -> Identity:
+    """What tells a classifier from others.
 
     Args:
       given: the classifier.
       image_shape: [H, W, C] of its images.
     """
-    if not isinstance(given.model, types.Function):
-        return given.sha256
+    if given.size is not None:
+        return Identity(given.sha256, None)
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    captured = jax.make_jaxpr(given.model.apply)(given.variables, images).consts
-    return _digest(given.sha256, [x for x in captured if hasattr(x, "dtype")]) if captured else given.sha256
+    traced = jax.make_jaxpr(functools.partial(_logits, given))(given.variables, images)
+    captured = [x for x in traced.consts if hasattr(x, "dtype")]
+    program = hashlib.sha256(_ADDRESS.sub("", str(traced.jaxpr)).encode()).hexdigest()
+    return Identity(_digest(given.sha256, captured) if captured else given.sha256, program)
+
+
+def _logits(given: Classifier, variables: Any, images: types.Images) -> Any:
+    """Logits after one evaluation of the cell, in which each function of a model takes part."""
+    model = given.model
+    if not isinstance(model, types.Model):
+        return given.apply(variables, images)
+    u, _ = model.inject(variables, images, None)
+    z = model.cell(model.bind(variables), model.initial_state(u), u)
+    return model.readout(variables, z, False)[0]
 
 
 def _made(model: types.Model | types.Explicit | types.Function, variables: Any, name: str) -> Classifier:

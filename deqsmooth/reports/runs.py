@@ -78,6 +78,8 @@ class Run:
         text = "every bound and radius was computed again from its votes, without a difference"
         if self.attempts:
             text += f"; {len(self.attempts)} attacks refute none"
+        if self.checked.header.get("soundness_check") == "skipped":
+            text += "; that the classifier is a function of one image was NOT CHECKED"
         return text if self.checked.incomplete is None else f"{text}; INCOMPLETE: {self.checked.incomplete}"
 
     @property

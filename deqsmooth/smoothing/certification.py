@@ -114,6 +114,8 @@ def certify_dataset(
     inputs.given(dataset, settings)
     settings = recommended(classifier, settings)
     places = inputs.places(dataset, indices)
+    if programs is not None:
+        programs.check(classifier, settings)
     if programs is not None and skip_soundness_check and out is None:
         # Nothing is left to check, and a resumed run may have only images that cannot be read.
         yield from _certify(programs, _images(classifier, dataset, places, on_unreadable))

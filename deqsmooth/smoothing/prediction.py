@@ -68,7 +68,9 @@ def predict(
     images = inputs.images(classifier, images, settings)
     places = np.arange(len(images)) if indices is None else data.check_indices(indices, len(images))
     certification.check(classifier, settings, images[0], skip_soundness_check=skip_soundness_check)
-    if programs is None:
+    if programs is not None:
+        programs.check(classifier, settings)
+    else:
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
         counts = np.bincount(votes, minlength=programs.assembly.num_classes + 1).tolist()

@@ -45,7 +45,7 @@ def header(
       before: header of the certificates that these are made from; None if they are made anew.
       skip_soundness_check: see `certification.certify_dataset`.
     """
-    settings = layout.fill(settings)
+    settings, identity = layout.fill(settings), classifiers.identity(classifier, image_shape)
     serial = settings.sampler == "serial"
     # The number of images side by side follows from the machine and changes no result.
     smoothing_settings = serialization.to_json(settings)
@@ -72,7 +72,8 @@ def header(
         "soundness_check": "skipped" if skip_soundness_check else "passed",
         "smoothing": smoothing_settings,
         "reference": {
-            "checkpoint": classifiers.digest(classifier, image_shape),
+            "checkpoint": identity.sha256,
+            "program": identity.program,
             **solve,
             "dtype": settings.dtype,
         },
@@ -88,13 +89,17 @@ def header(
 
 
 def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: data.Dataset) -> None:
-    """Raises `ValueError` unless model and data are those that a header names, and its settings still exist."""
+    """Raises `ValueError` unless classifier and data are those of a header, and its settings still exist."""
     serialization.check_retired(config.Smoothing, header["smoothing"])
-    digest = classifiers.digest(classifier, header.get("image_shape") or classifier.image_shape or ())
+    identity = classifiers.identity(classifier, header.get("image_shape") or classifier.image_shape or ())
     for name, stated, given in (
-        ("the model", header["reference"].get("checkpoint"), digest),
+        ("the model", header["reference"].get("checkpoint"), identity.sha256),
         ("the data set", header.get("data"), dataset.identity),
     ):
         if stated != given:
             about = stated or "one that they do not name"
             raise ValueError(f"{name} is {given}; the certificates are about {about}: give the one of the run")
+    # Another version traces the same code to another program.
+    program = header["reference"].get("program", identity.program)
+    if header["versions"] == versions() and program != identity.program:
+        raise ValueError(f"the code of {classifier.name} is not the code that the certificates are about")

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from deqsmooth import arithmetic, config, devices, types
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import assembly, kernels, noise
+from deqsmooth.smoothing import assembly, kernels, layout, noise
 
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
 """(parameters, images [B, H, W, C], indices [B], phases [B], samples [B, lanes, steps]) -> (info [rows, steps],
@@ -50,13 +50,24 @@ class Programs:
 
     Attributes:
       settings: of the run.
+      classifier: SHA-256 of the classifier.
       assembly: the functions that were compiled.
       compiled: programs by (whether with the reference, samples of an image).
     """
 
     settings: assembly.Resolved
+    classifier: str
     assembly: assembly.Assembly
     compiled: Mapping[tuple[bool, int], Any]
+
+    def check(self, classifier: classifiers.Classifier, settings: config.Smoothing) -> None:
+        """Raises `ValueError` unless these were compiled for a classifier and settings, whatever their layout."""
+        own = self.settings
+        asked = layout.resolve(
+            dataclasses.replace(settings, block=own.block, images_per_batch=own.images_per_batch)
+        )
+        if classifier.sha256 != self.classifier or asked != own:
+            raise ValueError("programs were compiled for another classifier or other settings than are given")
 
     def __call__(
         self,
@@ -119,7 +130,7 @@ def compile_programs(
             program = jax.jit(_program(parts, settings, mesh, reference))
             lowered = program.lower(parts.parameters, images, indices, indices, samples)
             compiled[reference, num_samples] = lowered.compile()
-    return Programs(settings, parts, compiled)
+    return Programs(settings, classifier.sha256, parts, compiled)
 
 
 def phases(settings: assembly.Resolved) -> dict[str, tuple[bool, int]]:

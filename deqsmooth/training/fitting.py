@@ -147,7 +147,6 @@ def train_start(
     checks.kind("settings", settings, config.StartTraining, "settings of a start's training: ds.StartTraining")
     if settings.fine_tune is not None:
         _check_start(settings, classifier.start_training)
-    checks.kind("settings", settings, config.Training, "settings of a training, made by ds.Training")
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     _check(dataset, test, settings, model.image_shape, model.num_classes, len(training))

@@ -247,7 +247,7 @@ def test_replay_finds_made_up_votes(run, small, tmp_path):
     mislabelled = [dataclasses.replace(checked.found[0], label=checked.found[0].label + 1)]
     ((_, message),) = replay.replay(elsewhere, mislabelled, checked.settings, small, dataset, 1, rng)
     assert "label is" in message
-    with pytest.raises(ValueError, match="num is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="num is 0; it must be an integer, at least 1"):
         replay.verify(run, small, dataset, num=0)
     with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about \w{64}"):
         replayed(checked, small._replace(sha256="1" * 64))

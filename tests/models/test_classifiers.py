@@ -95,10 +95,10 @@ def test_digest_covers_captured_arrays():
         captured = weights(key)
         return classifiers.classifier(lambda images: linear(captured, images))
 
-    first, second = (classifiers.digest(capturing(key), (8, 8, 1)) for key in (0, 1))
-    assert first != second and first == classifiers.digest(capturing(0), (8, 8, 1))
+    first, second = (classifiers.identity(capturing(key), (8, 8, 1)).sha256 for key in (0, 1))
+    assert first != second and first == classifiers.identity(capturing(0), (8, 8, 1)).sha256
     given = classifiers.classifier(linear, weights(0))
-    assert classifiers.digest(given, (8, 8, 1)) == given.sha256
+    assert classifiers.identity(given, (8, 8, 1)).sha256 == given.sha256
 
 
 def test_sizes_and_models_are_taken():

@@ -123,7 +123,8 @@ def test_header_of_explicit_model_omits_solve(baseline):
     header, other = (provenance.header(baseline, selection, one, dataset, (32, 32, 3)) for one in settings)
     assert header == other
     assert header["reference"] == {
-        "checkpoint": baseline.sha256, "solver": None, "budget": None, "tolerance": None, "start": None,
+        "checkpoint": baseline.sha256, "program": None,
+        "solver": None, "budget": None, "tolerance": None, "start": None,
         "dtype": "float32",
     }  # fmt: skip
     assert header["model"]["name"] == "resnet" and header["smoothing"]["solver"] is None
