@@ -122,7 +122,7 @@ def test_difference_interval_covers_the_truth(lost, gained):
 
 
 def test_simultaneous_radii_divide_alpha():
-    common = {"count": 960, "num_estimation": 1000, "sigma": 0.5, "alpha": 0.01, "label": 1}
+    common = {"count": 960, "num_estimation": 1000, "sigma": 0.5, "alpha": 0.01, "label": 1, "alpha_pairs": 0.0}
     plain = certificate(
         0, sampler="independent", bound="clopper-pearson", looks=None, alpha_audit=0.0, alpha_count=0.01, **common
     )
