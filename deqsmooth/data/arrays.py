@@ -68,7 +68,7 @@ class _Arrays:
 
     def __getitem__(self, index: int) -> dataset.Pair:
         if index not in self._rows:
-            raise IndexError(f"there is no image {index}")
+            raise ValueError(f"there is no image {index}")
         row = self._rows[index]
         return self._images[row], None if self._labels is None else int(self._labels[row])
 

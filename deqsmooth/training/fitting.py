@@ -76,6 +76,7 @@ def train(
       ((8, 8, 1), 10)
     """
     checks.kind("settings", settings, config.Training, "settings of a training, made by ds.Training")
+    _check_arguments(dataset, test, workdir, resume, on_progress)
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     if isinstance(model, architecture.Model):
@@ -139,19 +140,18 @@ def train_start(
     Raises:
       ValueError: see `train`; or the classifier has no equilibrium, or no start that can be fine-tuned.
     """
-    if not isinstance(classifier, classifiers.Classifier):
-        raise ValueError(f"classifier is {type(classifier).__name__}; ds.train and ds.load give a Classifier")
-    model = classifier.model
+    checks.kind("classifier", classifier, classifiers.Classifier, "what ds.train or ds.load gives")
+    model, teacher = classifier.model, classifier.variables
     if not isinstance(model, types.Model):
         raise ValueError(f"{classifier.name} is a classifier without an equilibrium, which has no start")
     checks.kind("settings", settings, config.StartTraining, "settings of a start's training: ds.StartTraining")
     if settings.fine_tune is not None:
         _check_start(settings, classifier.start_training)
+    _check_arguments(dataset, test, workdir, resume, on_progress)
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     _check(dataset, test, settings, model.image_shape, model.num_classes, len(training))
     _LOG.info(f"{_updates(settings, training)}; compiling")
-    teacher = classifier.variables
     state = _fit(
         _open(workdir, settings, classifier.sha256, training, evaluated),
         resume,
@@ -179,17 +179,18 @@ def _check_start(settings: config.StartTraining, start: config.StartTraining | N
         )
 
 
-def _named(settings: splits.Settings, dataset: Any) -> splits.Settings:
-    """The settings, with the name of the data set; for one of the caller's own that of a file of arrays.
+def _check_arguments(dataset: Any, test: Any, workdir: Any, resume: bool, on_progress: Any) -> None:
+    """Raises `ValueError` unless the arguments that both trainings have are of their kinds."""
+    for name, value in (("dataset", dataset), ("test", dataset if test is None else test)):
+        checks.kind(name, value, data.Dataset, "a ds.Dataset: ds.arrays(images, labels), or ds.load_dataset(name)")
+    is_path = workdir is None or isinstance(workdir, str | os.PathLike)
+    checks.holds(is_path, "workdir", workdir, "the path of a folder")
+    checks.holds(workdir is not None or not resume, "resume", resume, "False without a workdir, which has states")
+    checks.holds(on_progress is None or callable(on_progress), "on_progress", on_progress, "a function")
 
-    Raises:
-      ValueError: it is no data set.
-    """
-    if not isinstance(dataset, data.Dataset):
-        raise ValueError(
-            f"dataset is {type(dataset).__name__}; it must be a ds.Dataset: ds.arrays(images, labels) of arrays, "
-            "or ds.load_dataset(name) of a known one"
-        )
+
+def _named(settings: splits.Settings, dataset: data.Dataset) -> splits.Settings:
+    """The settings, with the name of the data set; for one of the caller's own that of a file of arrays."""
     if settings.dataset != "digits" or dataset.identity.startswith("digits/"):
         return settings
     return dataclasses.replace(settings, dataset="arrays")

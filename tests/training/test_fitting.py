@@ -240,9 +240,23 @@ def test_process_settings_do_not_change_the_model():
     assert {x.dtype for x in jax.tree.leaves(found.variables)} == {np.dtype("float32")}
 
 
-def test_arrays_are_no_data_set():
-    with pytest.raises(ValueError, match=r"dataset is tuple; it must be a ds\.Dataset: ds\.arrays"):
-        fitting._named(LINEAR_SETTINGS, (np.zeros((2, 4, 4, 1)), np.zeros(2)))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"dataset": (np.zeros((2, 4, 4, 1)), np.zeros(2))},
+            r"dataset is of type tuple; it must be a ds\.Dataset",
+        ),
+        ({"test": (np.zeros((2, 4, 4, 1)), np.zeros(2))}, r"test is of type tuple; it must be a ds\.Dataset"),
+        ({"workdir": 3}, "workdir is 3; it must be the path of a folder"),
+        ({"resume": True}, "resume is True; it must be False without a workdir"),
+        ({"on_progress": 3}, "on_progress is 3; it must be a function"),
+    ],
+)
+def test_arguments_of_wrong_kinds_are_refused(change, message):
+    given = {"dataset": data.load("digits"), "test": None, "workdir": None, "resume": False, "on_progress": None}
+    with pytest.raises(ValueError, match=message):
+        fitting._check_arguments(**{**given, **change})
 
 
 def test_explicit_classifier_has_no_start():
