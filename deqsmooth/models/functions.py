@@ -115,7 +115,7 @@ def name_of(fn: Any) -> str:
 
 
 def _with_captured(fn: Any) -> str:
-    """The name of a function and the numbers that it captures, which determine it; arrays are in `digest`."""
+    """The name of a function and the numbers that it captures; arrays are part of `classifiers.identity`."""
     captured: dict[str, Any] = {}
     inner = fn
     if isinstance(inner, functools.partial):
