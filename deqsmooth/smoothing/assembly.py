@@ -78,10 +78,10 @@ def assemble(classifier: classifiers.Classifier, settings: Resolved, image_shape
         parts = _serial(classifier.model, variables, settings)
     else:
         parts = _independent(classifier, classifier.model, variables, settings)
-    classes = contract.num_classes(parts.logits, variables, image_shape)
-    checks.holds(
-        classes == parts.num_classes, "num_classes of the model", parts.num_classes, f"{classes}, its logits"
-    )
+    # The models of this package have the shapes of their sizes.
+    if classifier.size is None:
+        classes, stated = contract.num_classes(parts.logits, variables, image_shape), parts.num_classes
+        checks.holds(classes == stated, "num_classes of the model", stated, f"{classes}, its logits")
     return parts
 
 
