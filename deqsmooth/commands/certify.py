@@ -129,7 +129,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
                     settings,
                     programs=programs,
                     on_unreadable=write_unreadable,
-                    # It was made above.
+                    # The check was made above.
                     skip_soundness_check=True,
                 )
                 progress.follow(coming, writer, len(indices), console)

@@ -105,7 +105,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
             (before, source.settings),
             (after, settings),
             dataset,
-            # It was made above.
+            # The check was made above.
             skip_check=True,
         )
         progress.follow(coming, writer, len(source.found), console)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +18,6 @@ import numpy as np
 from deqsmooth import arithmetic, config, models, types
 from deqsmooth.config import architecture, checks, serialization
 from deqsmooth.models import functions
-
-# Addresses of functions in the text of a program, which differ from process to process.
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Classifier(NamedTuple):
@@ -176,10 +172,9 @@ def identity(given: Classifier, image_shape: Sequence[int]) -> Identity:
     if given.size is not None:
         return Identity(given.sha256, None)
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    traced = jax.make_jaxpr(functools.partial(_logits, given))(given.variables, images)
-    captured = [x for x in traced.consts if hasattr(x, "dtype")]
-    program = hashlib.sha256(_ADDRESS.sub("", str(traced.jaxpr)).encode()).hexdigest()
-    return Identity(_digest(given.sha256, captured) if captured else given.sha256, program)
+    found = functions.traced(functools.partial(_logits, given), given.variables, images)
+    sha256 = _digest(given.sha256, found.captured) if found.captured else given.sha256
+    return Identity(sha256, hashlib.sha256(found.text.encode()).hexdigest())
 
 
 def _logits(given: Classifier, variables: Any, images: types.Images) -> Any:
@@ -236,9 +231,7 @@ def _digest(name: str, variables: Any) -> str:
     """The SHA-256 of a name and of variables, hexadecimal."""
     found = hashlib.sha256(name.encode())
     for key, x in jax.tree_util.tree_leaves_with_path(variables):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jax.random.key_data(x)
-        x = np.asarray(x)
+        x = functions.data_of(x)
         found.update(f"{jax.tree_util.keystr(key)} {x.dtype} {x.shape}".encode())
         found.update(np.ascontiguousarray(x).tobytes())
     return found.hexdigest()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import types as types_
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from deqsmooth import types
 
+# Addresses of functions in the text of a program, which differ from process to process.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 # Arguments by which modules are commonly told that they do not train, and the value that says so.
 _EVALUATION = {
     "train": False,
@@ -104,6 +108,32 @@ def _linen(module: nn.Module) -> str:
     }
     settings = ", ".join(f"{field}={value!r}" for field, value in fields.items())
     return f"{name_of(type(module))}({settings})"
+
+
+class Program(NamedTuple):
+    """A function of variables and images, as JAX traces it.
+
+    Attributes:
+      text: of the program, without addresses in the memory of the process.
+      captured: arrays that the function captures.
+    """
+
+    text: str
+    captured: list[Any]
+
+
+def traced(fn: Callable[[Any, Any], Any], variables: Any, images: types.Images | np.ndarray) -> Program:
+    """Traces a function (variables, images) -> any, anew each time."""
+    # JAX does not trace the same function twice.
+    found = jax.make_jaxpr(lambda variables, images: fn(variables, images))(variables, images)
+    return Program(_ADDRESS.sub("", str(found.jaxpr)), [x for x in found.consts if hasattr(x, "dtype")])
+
+
+def data_of(array: Any) -> np.ndarray:
+    """An array as numpy; random keys as their data."""
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    return np.asarray(array)
 
 
 def name_of(fn: Any) -> str:

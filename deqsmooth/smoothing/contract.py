@@ -11,7 +11,6 @@ nor a class that is masked by a large negative logit hides them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import types
+from deqsmooth.models import functions
 
 Classify = Callable[[Any, types.Images], types.Logits]
 """(parameters, images [lanes, H, W, C]) -> logits [lanes, classes]."""
@@ -33,7 +33,6 @@ _MANY = 64
 _OTHER_PROGRAM = (1e-2, 1e-4)
 _SAME_PROGRAM = (1e-4, 1e-6)
 _EQUAL = 1e-6
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def num_classes(classify: Classify, parameters: Any, image_shape: tuple[int, ...]) -> int:
@@ -148,17 +147,10 @@ def _is_random(classify: Classify, parameters: Any, images: np.ndarray) -> bool:
     """Whether a function becomes another program when it is traced again: a key is made while it is traced."""
 
     def trace() -> tuple[str, list[bytes]]:
-        # JAX does not trace the same function twice.
-        traced = jax.make_jaxpr(lambda parameters, images: classify(parameters, images))(parameters, images)
-        return _ADDRESS.sub("", str(traced.jaxpr)), [_content(x) for x in traced.consts]
+        program = functions.traced(classify, parameters, images)
+        return program.text, [functions.data_of(x).tobytes() for x in program.captured]
 
     return trace() != trace()
-
-
-def _content(constant: Any) -> bytes:
-    if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
-        constant = jax.random.key_data(constant)
-    return np.asarray(constant).tobytes() if hasattr(constant, "dtype") else b""
 
 
 _MIXES = "it mixes its images or uses statistics of its batch, as batch normalisation does in training mode"
