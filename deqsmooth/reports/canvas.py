@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 ADVICE = "pip install matplotlib"
 """What to do where figures cannot be drawn."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255")
+"""Colours of lines and marks (Okabe & Ito 2008, and two more)."""
+TEXT = "#1a1a1a"
+"""Colour of text."""
+FAINT = "#d9d9d9"
+"""Colour of grids and borders."""
+PAPER = "#fefefe"
+"""Colour of an area that hides what lies below it."""
 _DASHES = ("-", "--", ":", "-.")
-_COLOURS_OF_PAGE = {
-    "light": {"text": "#1a1a1a", "grid": "#d9d9d9"},
-    "dark": {"text": "#e6e6e6", "grid": "#444444"},
-}
+# What a dark page shows instead of a colour.
+_ON_DARK = {TEXT: "#e6e6e6", FAINT: "#444444", PAPER: "#161616", "#0072b2": "#4aa8e0", "#882255": "#d1709b"}
 _MOST_INSIDE = 10
 _LONGEST_NAME = 60
 # Inches.
-_SIZE = (7, 4.2)
+_WIDE, _NARROW = (8.0, 3.8), (5.0, 3.6)
 _LINE = 0.22
 
 
@@ -55,22 +60,22 @@ class Figure:
         check()
 
     @functools.cached_property
-    def light(self) -> str:
-        """SVG with a transparent background for a light page."""
-        return self._render("light", "svg").decode()
+    def wide(self) -> str:
+        """SVG for a page of 600 pixels or more, with a transparent background; it follows light and dark pages."""
+        return self._render(_WIDE, "svg").decode()
 
     @functools.cached_property
-    def dark(self) -> str:
-        """SVG with a transparent background for a dark page."""
-        return self._render("dark", "svg").decode()
+    def narrow(self) -> str:
+        """The same for a narrower page or half the width of a wide one."""
+        return self._render(_NARROW, "svg").decode()
 
     @functools.cached_property
     def png(self) -> bytes:
         """PNG with a white background."""
-        return self._render("light", "png")
+        return self._render(_WIDE, "png")
 
-    def _render(self, page: Literal["light", "dark"], kind: Literal["svg", "png"]) -> bytes:
-        with _canvas(page) as canvas, warnings.catch_warnings():
+    def _render(self, size: tuple[float, float], kind: Literal["svg", "png"]) -> bytes:
+        with _canvas(size) as canvas, warnings.catch_warnings():
             # A name may have letters that the font lacks; they are drawn as boxes.
             warnings.filterwarnings("ignore", "Glyph")
             axes = canvas.add_subplot()
@@ -80,7 +85,7 @@ class Figure:
             # Without a date, and with fixed element names, the file depends on the data alone.
             metadata = {"Date": None} if kind == "svg" else None
             canvas.savefig(content, format=kind, metadata=metadata, transparent=kind == "svg", dpi=200)
-            return content.getvalue()
+            return _adaptive(content.getvalue()) if kind == "svg" else content.getvalue()
 
 
 def is_possible() -> bool:
@@ -115,31 +120,42 @@ def _make_room(canvas: Canvas, axes: Axes) -> None:
         return
     legend.remove()
     handles, labels = axes.get_legend_handles_labels()
-    canvas.set_figheight(_SIZE[1] + _LINE * (len(labels) + 1))
+    canvas.set_figheight(canvas.get_figheight() + _LINE * (len(labels) + 1))
     canvas.legend(handles, labels, loc="outside lower left")
 
 
+def _adaptive(svg: bytes) -> bytes:
+    """The drawing with the colours of a dark page for readers who prefer one; paper keeps the light ones."""
+    rules = (
+        f'[style*="{kind}: {light}"] {{ {kind}: {dark} !important }}'
+        for light, dark in _ON_DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media screen and (prefers-color-scheme: dark) {{ {' '.join(rules)} }}</style>"
+    head, tag, rest = svg.partition(b"<defs>")
+    return head + style.encode() + tag + rest
+
+
 @contextlib.contextmanager
-def _canvas(page: Literal["light", "dark"]) -> Iterator[Canvas]:
+def _canvas(size: tuple[float, float]) -> Iterator[Canvas]:
     """An empty matplotlib figure, with the settings that apply while something is drawn on it."""
     import matplotlib
     from matplotlib import figure
 
-    text, grid = _COLOURS_OF_PAGE[page]["text"], _COLOURS_OF_PAGE[page]["grid"]
     settings: dict[Any, Any] = {
         "svg.hashsalt": "deqsmooth",
-        "axes.edgecolor": grid,
+        "axes.edgecolor": FAINT,
         "axes.grid": True,
-        "axes.labelcolor": text,
+        "axes.labelcolor": TEXT,
         "axes.spines.right": False,
         "axes.spines.top": False,
-        "grid.color": grid,
+        "grid.color": FAINT,
         "grid.linewidth": 0.6,
         "legend.frameon": False,
-        "text.color": text,
-        "xtick.color": text,
-        "ytick.color": text,
+        "text.color": TEXT,
+        "xtick.color": TEXT,
+        "ytick.color": TEXT,
         "font.size": 10,
     }
     with matplotlib.rc_context(settings):
-        yield figure.Figure(figsize=_SIZE, layout="constrained")
+        yield figure.Figure(figsize=size, layout="constrained")

@@ -143,11 +143,11 @@ def _meaning(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _picture(figure: canvas.Figure) -> str:
-    """The figure as HTML; the browser chooses the copy for a light or a dark page."""
-    light, dark = (base64.b64encode(text.encode()).decode() for text in (figure.light, figure.dark))
+    """The figure as HTML; the browser chooses the copy for the width of the page."""
+    wide, narrow = (base64.b64encode(text.encode()).decode() for text in (figure.wide, figure.narrow))
     kind = "data:image/svg+xml;base64,"
     return (
-        f'<figure><picture><source srcset="{kind}{dark}" media="screen and (prefers-color-scheme: dark)">'
-        f'<img src="{kind}{light}" alt="{html.escape(figure.caption)}"></picture>'
+        f'<figure><picture><source srcset="{kind}{narrow}" media="screen and (max-width: 600px)">'
+        f'<img src="{kind}{wide}" alt="{html.escape(figure.caption)}"></picture>'
         f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
     )

@@ -60,7 +60,7 @@ class Report:
             "tables.md": "\n".join(map(tables.to_markdown, self.tables)).encode(),
         }
         for figure in self.figures:
-            contents |= {f"{figure.name}.svg": figure.light.encode(), f"{figure.name}.png": figure.png}
+            contents |= {f"{figure.name}.svg": figure.wide.encode(), f"{figure.name}.png": figure.png}
         results = {
             _file(out, f"{run.name}.tsv"): run.checked.found
             for run in self.runs

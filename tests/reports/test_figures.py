@@ -1,5 +1,6 @@
 """Figures: what is drawn, read from the axes."""
 
+import re
 import warnings
 
 import numpy as np
@@ -25,12 +26,12 @@ def drawn(figure):
 
 def test_figures_render_each_image_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(canvas.Figure, "_render", lambda figure, page, kind: asked.append((page, kind)) or b"")
+    monkeypatch.setattr(canvas.Figure, "_render", lambda _, size, kind: asked.append((size, kind)) or b"")
     figure = figures.slack("name", "caption", {"an audit": [1.0]})
     assert asked == []
     for _ in range(2):
-        assert figure.png == b"" and figure.light == ""
-    assert asked == [("light", "png"), ("light", "svg")]
+        assert figure.png == b"" and figure.wide == ""
+    assert [kind for _, kind in asked] == ["png", "svg"]
 
 
 @pytest.mark.parametrize("most", [1000, 40])
@@ -65,4 +66,13 @@ def test_legend_names_every_run(num):
     assert [text.strip().replace("\\$", "$") for text in shown] == names
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert figure.light.startswith("<?xml")
+        assert figure.wide.startswith("<?xml")
+
+
+def test_drawing_follows_dark_pages():
+    """Every colour that is drawn is replaced where the light one would be hard to read."""
+    svg = figures.certified_accuracy({"a": FOUND}, {}).narrow
+    style, drawing = re.search(r"<style>@media screen and (.*?)</style>(.*)", svg, re.DOTALL).groups()
+    for light, dark in ((canvas.TEXT, "#e6e6e6"), (canvas.FAINT, "#444444"), (canvas.COLOURS[0], "#4aa8e0")):
+        assert light in drawing
+        assert f'"stroke: {light}"] {{ stroke: {dark}' in style
