@@ -89,10 +89,21 @@ class File(NamedTuple):
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Certificate]]:
-    """Header and certificates of a file, which may be compressed (`.gz`).
+    """Header and certificates of a file, which may be compressed (`.gz`). What they say is not checked; see
+    `ds.verify`.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The header, a dictionary, and the certificates in the order of the file.
 
     Raises:
       ValueError: the file cannot be read or is no file of certificates.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> header, certificates = ds.read("runs/digits.jsonl")  # doctest: +SKIP
     """
     file = parse(path, text(path))
     return file.header, file.certificates

@@ -47,10 +47,11 @@ class Checked:
 
     Attributes:
       name: of the file.
-      file: its content.
-      settings: of the certificates.
-      selection: of their images.
-      differences: values that do not follow from the rest.
+      file: its content, a `deqsmooth.certificates.jsonl.File`.
+      settings: of the certificates, a `ds.Smoothing` or `ds.Paired`.
+      selection: of their images, a `ds.Selection`.
+      differences: values that do not follow from the rest, each a
+        `deqsmooth.certificates.verification.Difference`.
     """
 
     name: str
