@@ -66,7 +66,7 @@ def plain_text(app, what, name, obj, options, lines):
 
 def as_written(app, what, name, obj, options, signature, returned):
     """Signatures show types as the code writes them, `Images` and not the array that it stands for."""
-    if what not in ("class", "function", "method"):
+    if what not in ("class", "function", "method") or signature == "()":
         return None
     if getattr(obj, "_is_protocol", False):
         return "", None

@@ -25,7 +25,7 @@ _BROKEN = "the chain is broken: this line was changed, or one before it moved or
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A value of a file that does not follow from the rest of it.
+    """A value of a file that does not follow from the rest of it; as a text, one sentence.
 
     Attributes:
       name: of the file.

@@ -25,7 +25,7 @@ def build(
     """A start that is a function of the noisy input, by its name: the function variables -> start.
 
     Args:
-      name: one of `config.INDEPENDENT_STARTS`.
+      name: `zero`, `constant` or `learned`.
       model: the model.
       training: settings of the training of the model's start; None if it has none.
 

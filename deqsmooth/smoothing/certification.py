@@ -197,14 +197,10 @@ def check(
     *,
     skip_soundness_check: bool = False,
 ) -> int:
-    """Checks that the base classifier that settings certify is a function of one image
-    (`deqsmooth.smoothing.contract`).
-
-    The classifier is called a few times: an image must get the same logits in every lane, beside any other images,
-    alone, among many, and again. This finds the usual mistakes. It proves nothing.
+    """Checks that the base classifier that settings certify is a function of one image; see `contract`.
 
     Args:
-      classifier: the classifier.
+      classifier: from `ds.classifier`, `ds.load` or `ds.train`.
       settings: of the certificates, with a sampler.
       image: one that the classifier takes, float32 [H, W, C].
       skip_soundness_check: whether only shapes are checked.
@@ -213,8 +209,8 @@ def check(
       The number of classes.
 
     Raises:
-      ValueError: it is no function of one image, gives the same logits to all images, or does not give floating
-        point logits [lanes, classes] of at least two classes.
+      ValueError: it is no function of one image, gives the same logits to every image, or gives no logits of two
+        classes.
     """
     resolved = layout.resolve(dataclasses.replace(settings, block=1))
     parts = assembly.assemble(classifier, resolved, image.shape)
@@ -251,7 +247,7 @@ def prepare(
       classifier: from `ds.classifier`, `ds.load` or `ds.train`.
       settings: of the certificates.
       image_shape: (height, width, channels).
-      num_images: of the run. A run of more images may use more devices at once; any number can be certified.
+      num_images: of the largest run; the programs can certify any number.
 
     Returns:
       The programs, for the argument `programs` of `ds.certify`, `ds.certify_dataset` and `ds.predict`.
@@ -262,17 +258,11 @@ def prepare(
     Example:
       >>> import deqsmooth as ds
       >>> import jax.numpy as jnp
-      >>> images = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((8, 8, 1))
-      >>> def brightness(images):
-      ...     score = images.mean((1, 2, 3)) - 0.3
-      ...     return jnp.stack([score, -score], -1)
-      >>> classifier = ds.classifier(brightness)
+      >>> classifier = ds.classifier(lambda images: jnp.stack([images.mean((1, 2, 3)), images[:, 0, 0, 0]], -1))
       >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
-      >>> programs = prepare(classifier, settings, (8, 8, 1), 2)
-      >>> for two in (images[:2], images[2:]):
-      ...     print([one.prediction for one in ds.certify(classifier, two, settings, programs=programs)])
-      [1, 0]
-      [0, 0]
+      >>> programs = prepare(classifier, settings, (8, 8, 1), 1)
+      >>> for image in np.linspace(0.4, 0.6, 2)[:, None, None, None] * np.ones((1, 8, 8, 1)):
+      ...     (one,) = ds.certify(classifier, image[None], settings, programs=programs)
     """
     fitting = fit(classifier, settings, image_shape, num_images)
     resolved = layout.resolve(fitting, num_images)

@@ -147,7 +147,11 @@ class Solver:
         return lax.while_loop(is_unfinished, functools.partial(self.advance, f), self.begin(z)).best
 
     def begin(self, z: types.State) -> Progress:
-        """Returns the progress of a solve to the tolerance before its first evaluation, at z."""
+        """Returns the progress of a solve to the tolerance before its first evaluation, at z.
+
+        Args:
+          z: initial state, leaves [lanes, ...].
+        """
         nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
         memory = jax.vmap(lambda z: self.method.init(_add_lane_axis(z), self.budget))(z)
         residual = jnp.full(nothing.shape, jnp.inf, jnp.float32)
@@ -156,8 +160,12 @@ class Solver:
     def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
         """Makes one more evaluation of f. In lanes that are not active, `z` and `best` do not change.
 
+        Args:
+          f: see `deqsmooth.solvers.loop.Solver.solve`.
+          progress: from `begin` or the last call.
+
         Raises:
-          ValueError: if the solver has no tolerance.
+          ValueError: the solver has no tolerance.
         """
         if self.tolerance is None:
             raise ValueError("tolerance is None; it must be positive for a solve that advances step by step")
