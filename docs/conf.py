@@ -31,7 +31,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
-maximum_signature_line_length = 90
+maximum_signature_line_length = 110
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # Attributes stand once, as a list below their class.
@@ -55,7 +55,7 @@ _NAMED = tuple(
 
 
 def plain_text(app, what, name, obj, options, lines):
-    """Docstrings are plain text: names of this package in backticks become links, and no other character marks up."""
+    """Docstrings are plain text, in which names of this package in backticks become links."""
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             parts = line.split("`")
@@ -115,6 +115,7 @@ def source_of(app, modname):
 
 
 def setup(app):
+    """Connects the functions above."""
     app.connect("autodoc-process-docstring", plain_text, priority=400)
     app.connect("autodoc-process-signature", as_written)
     app.connect("missing-reference", without_link)

@@ -89,8 +89,9 @@ class File(NamedTuple):
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Certificate]]:
-    """Header and certificates of a file, which may be compressed (`.gz`). What they say is not checked; see
-    `ds.verify`.
+    """Reads the header and the certificates of a file, which may be compressed (`.gz`).
+
+    What they say is not checked; `ds.verify` checks it.
 
     Args:
       path: the file.

@@ -14,8 +14,7 @@ _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 
 @dataclasses.dataclass(frozen=True)
 class ConvModel:
-    """Size of a single-scale convolutional DEQ: the residual block of multiscale DEQs (Bai et al. 2020) at one
-    resolution.
+    """Size of a single-scale convolutional DEQ, whose cell is the residual block of Bai et al. 2020.
 
     Attributes:
       image_shape: (height, width, channels) of the images; `pool` must divide height and width.

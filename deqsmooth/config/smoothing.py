@@ -274,10 +274,9 @@ class Smoothing:
 
 @dataclasses.dataclass(frozen=True)
 class Paired(Smoothing):
-    """Settings of certificates that are made from those of another classifier, for `ds.recertify`; made by
-    `ds.paired`.
+    """Settings of certificates that are made from those of another classifier, for `ds.recertify`.
 
-    The settings of `ds.Smoothing` are as above; `sampler` is `independent`.
+    `ds.paired` makes them. The settings of `ds.Smoothing` are as above; `sampler` is `independent`.
 
     Attributes:
       num_pairs: samples of an image on which both classifiers are evaluated.

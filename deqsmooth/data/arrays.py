@@ -43,6 +43,7 @@ def of(
 
     Example:
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> dataset = ds.arrays(np.zeros((2, 8, 8, 1)), [3, 4])
       >>> image, label = dataset[1]
       >>> image.shape, image.dtype.name, label

@@ -45,6 +45,7 @@ class Dataset:
 
     Example:
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> class Squares:  # reads each image when it is asked for
       ...     def __len__(self):
       ...         return 100
@@ -115,9 +116,7 @@ class Dataset:
         return np.stack(images), np.asarray(labels, np.int32)
 
     def images(self, indices: Iterable[int]) -> np.ndarray:
-        """Returns images [num, height, width, channels], float32, of some indices, at least one; see
-        `ds.Dataset.take`.
-        """
+        """Returns images [num, height, width, channels], float32, of some indices; see `ds.Dataset.take`."""
         return np.stack([self[int(index)][0] for index in indices])
 
     def check_classes(self, num_classes: int) -> None:

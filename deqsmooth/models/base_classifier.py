@@ -54,6 +54,7 @@ def classify(
 
     Example:
       >>> import deqsmooth as ds
+      >>> import jax.numpy as jnp
       >>> import jax
       >>> from deqsmooth import solvers
       >>> made = ds.load_checkpoint("digits", 0.5)

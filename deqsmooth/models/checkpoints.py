@@ -48,6 +48,7 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
     Example:
       >>> import tempfile
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> folder = tempfile.mkdtemp() + "/model"
       >>> def scaled(variables, images):
       ...     return variables["scale"] * images.mean((1, 2, 3))[:, None] * np.array([1, -1])

@@ -68,7 +68,9 @@ Classifiable = Classifier | Callable[[types.Images], types.Logits]
 
 
 def classifier(model: Any, variables: Any = None, *, name: str | None = None) -> Classifier:
-    """Makes a classifier that can be certified, attacked and saved. `model` is one of
+    """Makes a classifier that can be certified, attacked and saved.
+
+    `model` is one of
 
     - a function of images [lanes, H, W, C], float32 in [0, 1], to logits [lanes, classes]; with `variables`, a
       function (variables, images) -> logits. It must treat every image by itself, whatever the number of lanes.
@@ -95,6 +97,7 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
 
     Example:
       >>> import deqsmooth as ds
+      >>> import jax
       >>> import jax.numpy as jnp
       >>> def brightness(variables, images):
       ...     score = images.mean((1, 2, 3)) - variables["threshold"]

@@ -92,6 +92,8 @@ def attack(
 
     Example:
       >>> import deqsmooth as ds
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
       >>> def brightness(images):
       ...     score = images.mean((1, 2, 3)) - 0.3
       ...     return jnp.stack([score, -score], -1)

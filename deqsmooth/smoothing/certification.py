@@ -128,6 +128,7 @@ def certify_dataset(
     Example:
       >>> import tempfile
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> import jax.numpy as jnp
       >>> def brightness(images):
       ...     score = images.mean((1, 2, 3)) - 0.3
@@ -257,6 +258,7 @@ def prepare(
 
     Example:
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> import jax.numpy as jnp
       >>> classifier = ds.classifier(lambda images: jnp.stack([images.mean((1, 2, 3)), images[:, 0, 0, 0]], -1))
       >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)

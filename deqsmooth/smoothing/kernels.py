@@ -57,8 +57,7 @@ def info(output: base_classifier.Output) -> Info:
 
 
 def independent(classify: Callable[[types.Images], base_classifier.Output]) -> Kernel:
-    """Standard randomized smoothing: every sample is classified by itself, and lanes carry nothing (Cohen et al.
-    2019).
+    """Standard randomized smoothing (Cohen et al. 2019): every sample by itself, and lanes carry nothing.
 
     Args:
       classify: classifies images from a start that is a function of the image.
@@ -78,11 +77,10 @@ def serial(
     classify: Callable[[types.Images, types.State], base_classifier.Output],
     start: str,
 ) -> Kernel:
-    """Serialized randomized smoothing: every solve starts from another sample's equilibrium (Gao et al. 2024,
-    section 4.2).
+    """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
 
-    Its votes are not independent, and the classifier is no function of its input. They give a bound only together
-    with an audit; see `deqsmooth.statistics.bounds.audited_lower`.
+    See Gao et al. 2024, section 4.2. Its votes are not independent, and the classifier is no function of its
+    input. They give a bound only together with an audit; see `deqsmooth.statistics.bounds.audited_lower`.
 
     Args:
       warm_up: classifies images from a start that is a function of the image; its solution is the first state of a

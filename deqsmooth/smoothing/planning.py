@@ -175,10 +175,9 @@ def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
 
 
 def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: config.Planning) -> Plan | None:
-    """Finds the cheapest settings with which a classifier is expected to certify a radius, from a pilot on a few
-    images.
+    """Finds the cheapest settings with which a classifier is expected to certify a radius.
 
-    The pilot certifies `pilot_images` images with each sampler, start, solver and budget that the classifier
+    A pilot certifies `pilot_images` images with each sampler, start, solver and budget that the classifier
     allows. The plan is the fastest of the settings whose expected certified accuracy is nearly that of the best.
     Settings are taken as nearly as good within `slack`, between classifiers also within one standard error
     (Breiman et al. 1984).
@@ -196,6 +195,7 @@ def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: 
 
     Example:
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> import jax.numpy as jnp
       >>> def brightness(images):
       ...     score = images.mean((1, 2, 3)) - 0.3

@@ -125,6 +125,7 @@ def recertify(
 
     Example:
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> import jax.numpy as jnp
       >>> def brightness(variables, images):
       ...     score = images.mean((1, 2, 3)) - variables

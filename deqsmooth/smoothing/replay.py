@@ -49,6 +49,7 @@ def verify(
     Example:
       >>> import tempfile
       >>> import deqsmooth as ds
+      >>> import numpy as np
       >>> import jax.numpy as jnp
       >>> def brightness(images):
       ...     score = images.mean((1, 2, 3)) - 0.3

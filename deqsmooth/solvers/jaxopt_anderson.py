@@ -48,8 +48,9 @@ class Converged:
     def solve(
         self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
     ) -> types.Solution:
-        """Solves z = f(z); see `deqsmooth.solvers.loop.Solver.solve`. The value is f at the last evaluated
-        iterate.
+        """Solves z = f(z), as `deqsmooth.solvers.loop.Solver.solve` does.
+
+        The value is f at the last evaluated iterate.
 
         Args:
           f: maps a state to a state of the same structure, shapes and dtypes; lanes do not depend on each other.

@@ -270,8 +270,7 @@ def radius(p_lower: float, sigma: float) -> float:
 
 
 def probability(radius: float, sigma: float) -> float:
-    """Probability of a class that gives a radius: Phi(radius / sigma), the inverse of
-    `deqsmooth.statistics.bounds.radius`.
+    """Probability of a class that gives a radius: Phi(radius / sigma).
 
     Args:
       radius: L2 radius.

@@ -42,8 +42,7 @@ def train(
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> classifiers.Classifier:
-    """Trains a model under Gaussian noise (Cohen et al. 2019), an equilibrium by implicit gradients (Bai et al.
-    2020).
+    """Trains a model under Gaussian noise (Cohen et al. 2019; Bai et al. 2020).
 
     What is done is logged by Python's `logging`, under the logger `deqsmooth`.
 
