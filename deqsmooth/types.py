@@ -59,9 +59,13 @@ class Model(NamedTuple):
       >>> def init(key):
       ...     shapes = {"inject": (64, 32), "cell": (32, 32), "readout": (32, 10)}
       ...     keys = dict(zip(shapes, jax.random.split(key, 3)))
-      ...     return {"params": {name: 0.1 * jax.random.normal(keys[name], shapes[name]) for name in shapes}}
+      ...     arrays = {name: 0.1 * jax.random.normal(keys[name], shapes[name]) for name in shapes}
+      ...     return {"params": arrays}
       >>> def inject(variables, images, keys):
-      ...     return images.reshape(len(images), 64) @ variables["params"]["inject"], variables
+      ...     u = images.reshape(len(images), 64) @ variables["params"]["inject"]
+      ...     return u, variables
+      >>> def readout(variables, z, train):
+      ...     return z @ variables["params"]["readout"], variables
       >>> model = ds.Model(
       ...     image_shape=(8, 8, 1),
       ...     num_classes=10,
@@ -70,7 +74,7 @@ class Model(NamedTuple):
       ...     inject=inject,
       ...     initial_state=jnp.zeros_like,
       ...     cell=lambda params, z, u: jnp.tanh(z @ params + u),
-      ...     readout=lambda variables, z, train: (z @ variables["params"]["readout"], variables),
+      ...     readout=readout,
       ... )
       >>> classifier = ds.classifier(model, model.init(jax.random.key(0)))
       >>> classifier.solves, classifier.image_shape
@@ -100,12 +104,11 @@ class Explicit(NamedTuple):
     Example:
       >>> import deqsmooth as ds
       >>> import jax
-      >>> model = ds.Explicit(
-      ...     image_shape=(8, 8, 1),
-      ...     num_classes=10,
-      ...     init=lambda key: {"params": 0.1 * jax.random.normal(key, (64, 10))},
-      ...     apply=lambda variables, images, train: (images.reshape(-1, 64) @ variables["params"], variables),
-      ... )
+      >>> def init(key):
+      ...     return {"params": 0.1 * jax.random.normal(key, (64, 10))}
+      >>> def apply(variables, images, train):
+      ...     return images.reshape(-1, 64) @ variables["params"], variables
+      >>> model = ds.Explicit(image_shape=(8, 8, 1), num_classes=10, init=init, apply=apply)
       >>> ds.classifier(model, model.init(jax.random.key(0))).solves
       False
     """

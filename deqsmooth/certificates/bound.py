@@ -84,7 +84,7 @@ def of_votes(
       >>> settings = ds.Smoothing(sampler="independent", sigma=0.5, num_estimation=1000)
       >>> bound = of_votes(settings, [98, 2, 0], [990, 10, 0])
       >>> bound.prediction, round(bound.p_lower, 3), round(bound.radius, 3)
-      (0, 0.976, 0.991)
+      (0, 0.976, 0.989)
     """
     selected = selected_class(counts_selection)
     count, trials = int(counts[selected]), int(sum(counts))

@@ -71,7 +71,7 @@ class File(NamedTuple):
 
     @property
     def plans(self) -> list[Plan]:
-        """The plans, in the order of the file: a run that was extended has several."""
+        """The plans, in the order of the file. A run that was extended has several."""
         return [line.entry for line in self.lines if isinstance(line.entry, Plan)]
 
     @property

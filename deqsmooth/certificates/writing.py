@@ -148,7 +148,8 @@ class Writer(Lines[Certificate]):
     Example:
       >>> import deqsmooth as ds
       >>> header, found = ds.read("part.jsonl")  # doctest: +SKIP
-      >>> with ds.Writer("copy.jsonl", header, ds.Plan([one.index for one in found])) as writer:  # doctest: +SKIP
+      >>> plan = ds.Plan([one.index for one in found])  # doctest: +SKIP
+      >>> with ds.Writer("copy.jsonl", header, plan) as writer:  # doctest: +SKIP
       ...     for one in found:
       ...         writer.write(one)
     """

@@ -51,7 +51,7 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
       >>> import numpy as np
       >>> folder = tempfile.mkdtemp() + "/model"
       >>> def scaled(variables, images):
-      ...     return variables["scale"] * images.mean((1, 2, 3))[:, None] * np.array([1, -1])
+      ...     return variables["scale"] * images.mean((1, 2)) @ np.array([[1, -1]])
       >>> ds.save(folder, ds.classifier(scaled, {"scale": np.float32(2)}))
       >>> float(ds.load(folder, scaled).variables["scale"])
       2.0

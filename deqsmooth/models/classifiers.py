@@ -102,14 +102,15 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
       >>> def brightness(variables, images):
       ...     score = images.mean((1, 2, 3)) - variables["threshold"]
       ...     return jnp.stack([score, -score], -1)
-      >>> own = ds.classifier(brightness, {"threshold": jnp.float32(0.4)}, name="brightness")
+      >>> variables = {"threshold": jnp.float32(0.4)}
+      >>> own = ds.classifier(brightness, variables, name="brightness")
       >>> own.name, len(own.sha256), own.solves
       ('brightness', 64, False)
 
       A Linen module:
 
       >>> import flax.linen as nn
-      >>> module = nn.Sequential([lambda images: images.reshape(len(images), -1), nn.Dense(10)])
+      >>> module = nn.Sequential([lambda images: images.reshape(-1, 64), nn.Dense(10)])
       >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
       >>> ds.classifier(module, variables).variables["params"]["layers_1"]["kernel"].shape
       (64, 10)

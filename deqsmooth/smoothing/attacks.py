@@ -101,7 +101,8 @@ def attack(
       >>> settings = ds.Smoothing(sampler="independent", sigma=0.25, num_estimation=500)
       >>> found = list(ds.certify(brightness, images, settings, labels=labels))
       >>> how = ds.Attack(steps=5, draws=2, num_estimation=200)
-      >>> for attempt in ds.attack(brightness, found, settings, ds.arrays(images, labels), [0.5, 2.0], how):
+      >>> dataset = ds.arrays(images, labels)
+      >>> for attempt in ds.attack(brightness, found, settings, dataset, [0.5, 2.0], how):
       ...     print(attempt.budget, attempt.prediction, attempt.refutes)
       0.5 0 False
       2.0 1 False

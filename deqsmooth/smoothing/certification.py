@@ -133,10 +133,11 @@ def certify_dataset(
       >>> def brightness(images):
       ...     score = images.mean((1, 2, 3)) - 0.3
       ...     return jnp.stack([score, -score], -1)
-      >>> dataset = ds.arrays(np.linspace(0, 1, 10)[:, None, None, None] * np.ones((8, 8, 1)))
+      >>> dataset = ds.arrays(np.linspace(0, 1, 640).reshape(10, 8, 8, 1))
       >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
       >>> out = tempfile.mkdtemp() + "/run.jsonl"
-      >>> [one.prediction for one in ds.certify_dataset(brightness, dataset, range(0, 10, 3), settings, out=out)]
+      >>> found = ds.certify_dataset(brightness, dataset, range(0, 10, 3), settings, out=out)
+      >>> [one.prediction for one in found]
       [1, 0, 0, 0]
     """
     classifier = classifiers.classifier(classifier)
@@ -260,10 +261,10 @@ def prepare(
       >>> import deqsmooth as ds
       >>> import numpy as np
       >>> import jax.numpy as jnp
-      >>> classifier = ds.classifier(lambda images: jnp.stack([images.mean((1, 2, 3)), images[:, 0, 0, 0]], -1))
+      >>> classifier = ds.classifier(lambda images: images.mean((1, 2)) @ np.array([[1, -1]]) - 0.1)
       >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
       >>> programs = prepare(classifier, settings, (8, 8, 1), 1)
-      >>> for image in np.linspace(0.4, 0.6, 2)[:, None, None, None] * np.ones((1, 8, 8, 1)):
+      >>> for image in np.linspace(0.4, 0.6, 128).reshape(2, 8, 8, 1):
       ...     (one,) = ds.certify(classifier, image[None], settings, programs=programs)
     """
     fitting = fit(classifier, settings, image_shape, num_images)

@@ -122,8 +122,8 @@ def run(
 
     Example:
       >>> def classify(images):
-      ...     score = images.mean((1, 2, 3)) - 0.4
-      ...     return base_classifier.explicit(lambda _: jnp.stack([score, -score], -1), images)
+      ...     scores = images.mean((1, 2)) @ jnp.array([[1, -1]]) - 0.1
+      ...     return base_classifier.explicit(lambda _: scores, images)
       >>> images = jnp.full((3, 8, 8, 1), 0.6)
       >>> keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * 3)
       >>> samples = jnp.arange(12, dtype=jnp.int32).reshape(4, 3)

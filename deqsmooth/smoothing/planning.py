@@ -200,8 +200,9 @@ def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: 
       >>> def brightness(images):
       ...     score = images.mean((1, 2, 3)) - 0.3
       ...     return jnp.stack([score, -score], -1)
-      >>> dataset = ds.arrays(np.linspace(0.4, 0.6, 4)[:, None, None, None] * np.ones((8, 8, 1)), [0, 0, 0, 0])
-      >>> plan = ds.plan(brightness, dataset, ds.Planning(radius=0.25, sigma=0.25, pilot_samples=100))
+      >>> dataset = ds.arrays(np.linspace(0.4, 0.6, 256).reshape(4, 8, 8, 1), [0, 0, 0, 0])
+      >>> settings = ds.Planning(radius=0.25, sigma=0.25, pilot_samples=100)
+      >>> plan = ds.plan(brightness, dataset, settings)
       >>> plan.certified > 0.9, plan.settings.sampler, plan.settings.cap > 0.25
       (True, 'independent', True)
     """

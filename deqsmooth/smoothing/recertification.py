@@ -130,7 +130,8 @@ def recertify(
       >>> def brightness(variables, images):
       ...     score = images.mean((1, 2, 3)) - variables
       ...     return jnp.stack([score, -score], -1)
-      >>> old, new = (ds.classifier(brightness, jnp.float32(threshold)) for threshold in (0.3, 0.31))
+      >>> old = ds.classifier(brightness, jnp.float32(0.3))
+      >>> new = ds.classifier(brightness, jnp.float32(0.31))
       >>> images = np.full((1, 8, 8, 1), 0.4)
       >>> before = ds.Smoothing(sampler="independent", sigma=0.25, num_estimation=500)
       >>> after = ds.paired(before, num_pairs=200)

@@ -55,7 +55,8 @@ def verify(
       ...     score = images.mean((1, 2, 3)) - 0.3
       ...     return jnp.stack([score, -score], -1)
       >>> images, out = np.full((2, 8, 8, 1), 0.6), tempfile.mkdtemp() + "/run.jsonl"
-      >>> found = list(ds.certify(brightness, images, ds.Smoothing(sigma=0.25, num_estimation=200), out=out))
+      >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
+      >>> found = list(ds.certify(brightness, images, settings, out=out))
       >>> ds.verify(out, brightness, ds.arrays(images)).differences
       []
     """

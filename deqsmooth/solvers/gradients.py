@@ -130,7 +130,7 @@ def neumann(cell: Cell, num_terms: int) -> Attach:
       ValueError: the number of terms is below 1.
 
     Example:
-      >>> cell = lambda a, z, u: a * z + u  # z = u / (1 - a), with the derivative 1 / (1 - a) in u
+      >>> cell = lambda a, z, u: a * z + u  # z = u / (1 - a), dz/du = 1 / (1 - a)
       >>> attach = neumann(cell, 20)
       >>> loss = lambda u: attach(jnp.float32(0.5), jnp.full((1, 1), 2.0), u).sum()
       >>> f"{jax.grad(loss)(jnp.ones((1, 1))).item():.4f}"

@@ -69,8 +69,8 @@ def train(
     Example:
       >>> import deqsmooth as ds
       >>> size = ds.ConvModel(channels=8, num_groups=4)
-      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, budget=1, gradient="one-step",
-      ...     jacobian_weight=0.0, pretraining_epochs=0.0, reference_budget=1)
+      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, budget=1,
+      ...     gradient="one-step", jacobian_weight=0, pretraining_epochs=0, reference_budget=1)
       >>> classifier = ds.train(size, ds.load_dataset("digits", "train"), settings)
       >>> classifier.size.image_shape, classifier.training.held_out
       ((8, 8, 1), 10)
@@ -143,8 +143,8 @@ def train_start(
 
     Example:
       >>> import deqsmooth as ds
-      >>> model, images = ds.load("runs/mine"), ds.load_dataset("digits", "train")  # doctest: +SKIP
-      >>> model = ds.train_start(model, images, ds.StartTraining(sigma=0.5))  # doctest: +SKIP
+      >>> model, dataset = ds.load("runs/mine"), ds.load_dataset("digits", "train")  # doctest: +SKIP
+      >>> model = ds.train_start(model, dataset, ds.StartTraining(sigma=0.5))  # doctest: +SKIP
     """
     checks.kind("classifier", classifier, classifiers.Classifier, "what ds.train or ds.load gives")
     model, teacher = classifier.model, classifier.variables
