@@ -44,7 +44,7 @@ def train(
 ) -> classifiers.Classifier:
     """Trains a model under Gaussian noise (Cohen et al. 2019; Bai et al. 2020).
 
-    What is done is logged by Python's `logging`, under the logger `deqsmooth`.
+    `logging.getLogger("deqsmooth").setLevel("INFO")` shows what is done.
 
     Args:
       model: a size such as `ds.ConvModel`, or a `ds.Model` or `ds.Explicit`. Of a size, what still has the default
