@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 DIGITS, CIFAR10 = "certification/digits-0.5", "certification/cifar10-0.5"
 COLOURS = dict(zip(("zero", "serial", "learned", "constant"), canvas.COLOURS, strict=False))
 """Colour of each way to begin the solve of a sample, in every figure."""
-SMALL = 9
-"""Size of the text at marks, in points."""
-_DIGITS = 6
+_OTHER = "#888888"
+_SOLID: dict[str, Any] = {"marker": "o", "ms": 5}
+_DASHED: dict[str, Any] = {"marker": "o", "ms": 5, "ls": (0, (4, 2)), "lw": 1, "mfc": canvas.PAPER}
+_LOOKS = ", looks"
+_BUDGETS = (1, 2, 3, 5, 8, 30)
+_IMAGE = 234
+_DECIMALS = 6
 
 
 class Drawing(NamedTuple):
@@ -58,45 +62,52 @@ def _rounded(value: Any) -> Any:
         return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
-    return round(float(value), _DIGITS) if isinstance(value, float) else value
+    return round(float(value), _DECIMALS) if isinstance(value, float) else value
 
 
-def accuracy_against_cost(folder: str, radius: float, budgets: Sequence[int], places: Sequence[Any]) -> Drawing:
-    """Certified accuracy at a radius against evaluations: for each way, (evaluations, accuracy, budget) by budget."""
-    kinds = [(way, looks) for way in ("zero", "constant", "learned") for looks in ("", ", looks")]
-    rows = {f"{way}{looks}": [(b, f"{way} {b}{looks}") for b in budgets] for way, looks in kinds}
-    rows |= {"zero": [*rows["zero"], (8, "zero 8"), (30, "zero 30")]}
-    rows |= {"zero, looks": [*rows["zero, looks"], (8, "zero 8, looks"), (30, "zero 30, looks")]}
-    rows["serial"] = [(b, f"serial {b}, audited") for b in (1, 2, 3)]
-    data: dict[str, Any] = {"radius": radius, "lines": {}}
-    for kind, named in rows.items():
-        runs = [(budget, kept.run(folder, row).certificates) for budget, row in named]
-        data["lines"][kind] = [
-            (
-                float(np.mean([c.evaluations for c in found])),
-                100 * statements.certified_accuracy(found, radius),
-                budget,
-            )
-            for budget, found in runs
-        ]
+def accuracy_against_cost(folder: str) -> Drawing:
+    """Certified accuracy at radius 0.5 against evaluations: a pair for each budget, by way and looks."""
+    budgets = {"zero": _BUDGETS, "constant": _BUDGETS[:4], "learned": _BUDGETS[:4]}
+    rows = {
+        f"{way}{looks}": [f"{way} {budget}{looks}" for budget in budgets[way]]
+        for way in budgets
+        for looks in ("", _LOOKS)
+    }
+    rows["serial"] = [f"serial {budget}, audited" for budget in (1, 2, 3)]
+    data = {
+        "radius": 0.5,
+        "points": {kind: [_cost_and_accuracy(folder, row, 0.5) for row in named] for kind, named in rows.items()},
+    }
 
     def draw(data: Any, axes: Axes) -> None:
-        for kind, points in data["lines"].items():
-            way = kind.removesuffix(", looks")
-            x, y, names = zip(*points, strict=True)
-            style = {"ls": "-"} if way == kind else {"ls": (0, (4, 2)), "mfc": canvas.PAPER, "lw": 1}
-            axes.plot(x, y, marker="o", ms=5, color=COLOURS[way], **style)
-            if way == kind:
-                for point in zip(x, y, names, strict=True):
-                    _mark(axes, point[:2], str(point[2]), (0, 6), COLOURS[way])
-        for text, colour, place in places:
-            _mark(axes, place, text, (0, 0), colour, size=10, ha="left")
+        for kind, points in data["points"].items():
+            colour = COLOURS[kind.removesuffix(_LOOKS)]
+            axes.plot(*zip(*points, strict=True), color=colour, **(_DASHED if kind.endswith(_LOOKS) else _SOLID))
+        lines = data["points"]
+        _mark(axes, lines["learned"][0], "learned", (-8, 9), "learned")
+        _mark(axes, lines["zero"][0], "zero", (9, -5), "zero")
+        _mark(axes, lines["constant"][0], "constant", (0, -17), "constant", ha="center")
+        _mark(axes, lines["serial"][0], "serial 1 to 3, audited", (-8, -17), "serial")
+        for name, style in (("all samples", _SOLID), ("with looks", _DASHED)):
+            axes.plot([], [], color=_OTHER, label=name, **style)
+        axes.legend(loc="lower right")
         axes.set(xscale="log", xlabel="cell evaluations an image")
         axes.set(ylabel=f"certified accuracy at radius {data['radius']:g}, %")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.margins(0.08, 0.12)
+        axes.margins(y=0.15)
+        axes.set_ylim(0)
+        top = axes.secondary_xaxis("top")
+        top.set_xticks([evaluations for evaluations, _ in lines["zero"]], _BUDGETS)
+        top.set_xticks([], minor=True)
+        top.set_xlabel("cell evaluations a sample")
 
     return Drawing(data, draw)
+
+
+def _cost_and_accuracy(folder: str, row: str, radius: float) -> tuple[float, float]:
+    found = kept.run(folder, row).certificates
+    cost = float(np.mean([c.evaluations for c in found]))
+    return cost, 100 * statements.certified_accuracy(found, radius)
 
 
 def what_a_start_buys(name: str) -> Drawing:
@@ -107,18 +118,19 @@ def what_a_start_buys(name: str) -> Drawing:
 
     def draw(data: Any, axes: Axes) -> None:
         for start, points in data.items():
-            axes.plot(*zip(*points, strict=True), "o-", ms=5, color=COLOURS[start])
-            _mark(axes, points[0], start, (10, -3), COLOURS[start], size=10, ha="left", va="top")
-        axes.set(xlabel="cell evaluations a sample", ylabel="class of 30 evaluations, % of samples", ylim=(0, 102))
-        axes.set_xticks([evaluations for evaluations, _ in points])
+            axes.plot(*zip(*points, strict=True), color=COLOURS[start], **_SOLID)
+            _mark(axes, points[0], start, (-8, 0), start, ha="right", va="center")
+        axes.set(xlabel="cell evaluations a sample", ylabel="same class as after 30 evaluations, %")
+        axes.set(xlim=(-0.8, 8.3), ylim=(0, 103))
+        axes.set_xticks([evaluations for evaluations, _ in data["zero"]])
 
     return Drawing(data, draw)
 
 
-def what_the_audit_costs() -> Drawing:
-    """The radii of the images that are right, of three ways, and the largest radius that an audit leaves possible."""
+def what_the_audit_costs(folder: str) -> Drawing:
+    """The radii of the images that are right, of three ways, and the cap that the audit puts on radii."""
     rows = {"zero": "zero 30", "learned": "learned 1", "serial": "serial 3, audited"}
-    runs = {way: kept.run(DIGITS, row) for way, row in rows.items()}
+    runs = {way: kept.run(folder, row) for way, row in rows.items()}
     data = {
         "images": len(runs["zero"].certificates),
         "radii": {way: sorted(c.radius for c in run.certificates if c.correct) for way, run in runs.items()},
@@ -126,13 +138,17 @@ def what_the_audit_costs() -> Drawing:
     }
 
     def draw(data: Any, axes: Axes) -> None:
-        names = {"zero": "standard, 30 from zero", "learned": "1 from the learned start", "serial": "serial 3, audited"}
+        names = {"zero": "standard: zero 30", "learned": "learned 1", "serial": "serial 3, audited"}
         for way, radii in data["radii"].items():
-            shares = 100 * np.arange(len(radii), -1, -1) / data["images"]
-            axes.step([0, *radii], shares, where="pre", color=COLOURS[way], label=names[way])
-        axes.axvline(data["cap"], color=COLOURS["serial"], ls="--", lw=1)
+            _steps(axes, radii, data["images"], color=COLOURS[way], label=names[way])
+        cap = data["cap"]
+        axes.axvline(cap, color=COLOURS["serial"], ls=(0, (4, 2)), lw=1)
+        _mark(
+            axes, (cap, 99), f"cap of the audit\n{rounding.radius(cap)}", (-5, 0), "serial", ha="right", va="top"
+        )
         axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, 100))
-        axes.legend()
+        axes.set_xlim(0)
+        axes.legend(loc="lower left")
 
     return Drawing(data, draw)
 
@@ -149,26 +165,28 @@ def p_a() -> Drawing:
         def radius_of(p: float) -> float:
             return bounds.radius(p, sigma) if p < 1 else 2 * end
 
-        for (name, found), style in zip(data["p_a"].items(), ("-", "--"), strict=True):
-            above = [p for p in found if p >= 0.5]
-            shares = 100 * np.arange(len(above), -1, -1) / len(found)
-            places = [0, *map(radius_of, above)]
-            axes.step(places, shares, where="pre", color=COLOURS["zero"], ls=style, label=name)
+        looks = (((0.33, 78), "-"), ((1.0, 24), (0, (4, 2))))
+        for (name, found), (place, style) in zip(data["p_a"].items(), looks, strict=True):
+            _steps(axes, [radius_of(p) for p in found if p > 0.5], len(found), color=COLOURS["zero"], ls=style)
+            _mark(axes, place, name, (0, 0), "zero")
         ticks = (0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
         axes.set_xticks([radius_of(p) for p in ticks], [f"{p:g}" for p in ticks])
-        axes.set(xlabel="$p_A$, estimated", ylabel="images with at least this $p_A$, %", xlim=(0, end), ylim=(0, 100))
-        axes.secondary_xaxis("top").set_xlabel(f"radius that it means at sigma {sigma:g}")
-        axes.legend()
+        axes.set(
+            xlabel="estimated $p_A$", ylabel="images with at least this $p_A$, %", xlim=(0, end), ylim=(0, 100)
+        )
+        axes.secondary_xaxis("top").set_xlabel(f"radius that this $p_A$ means at sigma {sigma:g}")
 
     return Drawing(data, draw)
 
 
-def _mark(
-    axes: Axes, place: Any, text: str, offset: tuple[float, float], colour: str, size: float = SMALL, **how: str
-) -> None:
-    """Writes a text at a place of the data, moved by some points."""
-    how = {"ha": "center", "va": "baseline", **how}
-    axes.annotate(text, place, offset, textcoords="offset points", color=colour, fontsize=size, **how)
+def _steps(axes: Axes, values: Sequence[float], num: int, **style: Any) -> None:
+    """Draws the share, of so many images, whose value is at least x, from the sorted values of some of them."""
+    axes.step([0, *values], 100 * np.arange(len(values), -1, -1) / num, where="post", **style)
+
+
+def _mark(axes: Axes, place: Any, text: str, offset: tuple[float, float], way: str, **how: Any) -> None:
+    """Writes a text in the colour of a way at a place of the data, moved by some points."""
+    axes.annotate(text, place, offset, textcoords="offset points", color=COLOURS[way], **how)
 
 
 def way_of_a_sample() -> Drawing:
@@ -180,6 +198,7 @@ def way_of_a_sample() -> Drawing:
         "image": image,
         "copies": copies,
         "labels": labels,
+        "budget": certificate.budget,
         "class": certificate.selected,
         "counts": list(certificate.counts[:-1]),
         "samples": certificate.num_estimation,
@@ -190,11 +209,8 @@ def way_of_a_sample() -> Drawing:
     return Drawing(data, _draw_way)
 
 
-_IMAGE = 234
-
-
 def _copies(index: int, seed: int, sigma: float, budget: int | None) -> tuple[Any, Any, list[int]]:
-    """An image of digits, its first three noisy copies as a run draws them, and the labels that the model gives."""
+    """An image of digits, its first three noisy copies as a run draws them, and the labels of these."""
     import jax.numpy as jnp
 
     import deqsmooth as ds
@@ -210,16 +226,16 @@ def _copies(index: int, seed: int, sigma: float, budget: int | None) -> tuple[An
     output = base_classifier.classify(
         classifier.model, classifier.variables, solver, noisy, starts.zero(classifier.model)
     )
-    # As they are shown: from white to black, in 100 levels, which do not depend on the machine.
-    shown = np.round(np.clip(noisy[..., 0], 0, 1), 2).astype(float)
+    # As they are shown: -0.5 is white and 1.5 black, in 100 levels, which hardly depend on the machine.
+    shown = np.clip((np.asarray(noisy[..., 0], float) + 0.5) / 2, 0, 1)
     return image[..., 0].tolist(), np.round(shown, 2).tolist(), jnp.argmax(output.logits, -1).tolist()
 
 
 def _draw_way(data: Any, axes: Axes) -> None:
     """Draws in inches: from an image at the top left to labels at the right, and back below to a radius."""
-    width, height = 6.3, 3.3
+    width, height = 5.4, 3.5
     axes.figure.set_size_inches(width + 0.1, height + 0.1)
-    chosen, other = COLOURS["zero"], "#888888"
+    chosen, other = COLOURS["zero"], _OTHER
 
     def write(x: float, y: float, text: str, colour: str = canvas.TEXT, size: float = 11, **how: Any) -> None:
         axes.text(x, y, text, color=colour, fontsize=size, **{"ha": "center", "va": "center", **how})
@@ -238,59 +254,66 @@ def _draw_way(data: Any, axes: Axes) -> None:
             )
         )  # fmt: skip
 
-    def box(left: float, bottom: float, wide: float, high: float, colour: str = canvas.TEXT) -> None:
+    def box(left: float, bottom: float, wide: float, high: float) -> None:
         style = "round,pad=0,rounding_size=0.08"
-        axes.add_patch(patches.FancyBboxPatch((left, bottom), wide, high, boxstyle=style, fc="none", ec=colour, lw=1))
+        axes.add_patch(
+            patches.FancyBboxPatch((left, bottom), wide, high, boxstyle=style, fc="none", ec=canvas.TEXT, lw=1)
+        )
 
-    heights = (2.66, 2.14, 1.62)
-    middle, top = heights[1], 3.14
+    heights = (2.86, 2.34, 1.82)
+    middle, top = heights[1], 3.36
     write(0.5, top, "image")
-    show(data["image"], 0.5, middle, 0.9)
-    write(1.4, top, "+ noise")
-    write(2.1, top, "$N$ copies")
-    write(3.7, top, "deep equilibrium model")
-    write(5.6, top, "labels")
-    box(2.7, 1.4, 2.0, 1.5)
+    show(data["image"], 0.5, middle, 0.86)
+    write(1.3, 1.62, "+ noise")
+    write(1.95, top, "$N$ copies")
+    write(3.4, top, "deep equilibrium model")
+    write(5.0, top, "labels")
+    box(2.55, 1.59, 1.7, 1.5)
     for pixels, label, y in zip(data["copies"], data["labels"], heights, strict=True):
-        arrow((1.02, middle + 0.3 * (y - middle)), (1.82, y))
-        show(pixels, 2.1, y, 0.46)
-        arrow((2.38, y), (2.66, y))
-        arrow((4.74, y), (5.4, y))
-        write(5.6, y, str(label), chosen if label == data["class"] else other, 14, weight="bold")
-    for x in (2.1, 5.6):
-        write(x, 1.26, "⋮")
-    write(3.7, 2.14, "$z \\leftarrow$ cell$(z, u)$", size=12)
-    arrow((4.2, 2.28), (3.15, 2.28), bend=0.6)
-    write(3.12, 1.56, "start", size=10)
-    arrow((3.12, 1.68), (3.12, 2.02))
+        arrow((1.0, middle + 0.3 * (y - middle)), (1.66, y))
+        show(pixels, 1.95, y, 0.48)
+        arrow((2.24, y), (2.51, y))
+        arrow((4.29, y), (4.8, y))
+        write(5.0, y, str(label), chosen if label == data["class"] else other, 14, weight="bold")
+    for x in (1.95, 5.0):
+        write(x, 1.46, "⋮")
+    write(3.4, 2.34, "$z \\leftarrow \\mathrm{cell}(z, u)$", size=12)
+    arrow((3.85, 2.46), (2.94, 2.46), bend=0.6)
+    write(3.4, 2.9, f"{data['budget']} times", size=10)
+    write(2.9, 1.76, "start", size=10)
+    arrow((2.9, 1.88), (2.9, 2.22))
 
-    bars = [4.35 + 0.19 * k for k in range(len(data["counts"]))]
+    bars = [3.76 + 0.17 * k for k in range(len(data["counts"]))]
     for k, (x, count) in enumerate(zip(bars, data["counts"], strict=True)):
         colour = chosen if k == data["class"] else other
-        axes.add_patch(patches.Rectangle((x - 0.07, 0.22), 0.14, 0.85 * count / max(data["counts"]), fc=colour, lw=0))
-        write(x, 0.1, str(k), colour, 9)
-    arrow((5.6, 1.1), (5.6, 0.75))
-    write(bars[4] - 0.04, 0.9, f"{max(data['counts']):,}\nof {data['samples']:,}", size=9, ha="left")
-    arrow((4.2, 0.55), (3.72, 0.55))
-    box(2.3, 0.32, 1.38, 0.46)
-    write(2.99, 0.55, f"$p_A \\geq {rounding.radius(data['p_lower'])}$", chosen)
-    write(2.99, 0.16, f"confidence {100 * (1 - data['alpha']):g} %", size=9)
-    arrow((2.26, 0.55), (1.75, 0.55))
-    axes.add_patch(patches.Circle((0.5, 0.55), 0.5, fc="none", ec=chosen, lw=1.2))
-    show(data["image"], 0.5, 0.55, 0.3)
-    arrow((0.5, 0.55), (0.98, 0.67), chosen)
-    write(1.4, 0.55, f"radius\n{rounding.radius(data['radius'])}", chosen)
+        axes.add_patch(
+            patches.Rectangle((x - 0.06, 0.24), 0.12, 0.85 * count / max(data["counts"]), fc=colour, lw=0)
+        )
+        write(x, 0.12, str(k), colour, 10)
+    arrow((5.0, 1.34), (5.0, 1.02))
+    beside = bars[data["class"]] + 0.12
+    write(beside, 0.78, f"{max(data['counts']):,}\nof {data['samples']:,}", size=10, ha="left")
+    arrow((3.62, 0.58), (3.34, 0.58))
+    box(2.05, 0.36, 1.25, 0.44)
+    write(2.67, 0.58, f"$p_A \\geq {rounding.radius(data['p_lower'])}$", chosen)
+    write(2.67, 0.2, f"confidence {100 * (1 - data['alpha']):g} %", size=10)
+    arrow((2.01, 0.58), (1.73, 0.58))
+    axes.add_patch(patches.Circle((0.54, 0.58), 0.52, fc="none", ec=chosen, lw=1.2))
+    show(data["image"], 0.54, 0.58, 0.3)
+    arrow((0.54, 0.58), (1.05, 0.7), chosen)
+    write(1.4, 0.58, f"radius\n{rounding.radius(data['radius'])}", chosen)
     axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     axes.axis("off")
 
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "way-of-a-sample": way_of_a_sample,
-    "accuracy-against-cost": lambda: accuracy_against_cost(DIGITS, 0.5, (1, 2, 3, 5), ()),
-    "accuracy-against-cost-cifar10": lambda: accuracy_against_cost(CIFAR10, 0.5, (1, 2, 3, 5), ()),
+    "accuracy-against-cost": lambda: accuracy_against_cost(DIGITS),
+    "accuracy-against-cost-cifar10": lambda: accuracy_against_cost(CIFAR10),
     "what-a-start-buys": lambda: what_a_start_buys("digits-0.5"),
     "what-a-start-buys-cifar10": lambda: what_a_start_buys("cifar10-0.5"),
-    "what-the-audit-costs": what_the_audit_costs,
+    "what-the-audit-costs": lambda: what_the_audit_costs(DIGITS),
+    "what-the-audit-costs-cifar10": lambda: what_the_audit_costs(CIFAR10),
     "p-a": p_a,
 }
 """Every figure by the stem of its file."""

@@ -4,12 +4,13 @@
 
 A page says what it shows, and this command fills it in. Running it again changes nothing.
 
-`<!-- records: FOLDER -->` stands above a table. FOLDER is a folder of `results/`. The first cell of a row names its
-run, and a text after a colon is kept. The headings choose the columns: those of `COLUMNS`, or a radius such as
-`r 0.25` or `0.25` for certified accuracy in percent. Cells may be left empty.
+`<!-- records: FOLDER -->` stands directly above a table. FOLDER is a folder of `results/`. The first cell of a row
+names its run, and a text after a colon is kept, as bold marks are. The headings choose the columns: those of
+`COLUMNS`, or a radius such as `r 0.25` or `0.25` for certified accuracy in percent. A new row needs its first cell
+only.
 
-`<!-- help: deqsmooth-NAME -->` stands above a block of `text`, which becomes the output of `deqsmooth-NAME --help` on
-a terminal of 100 columns; `deqsmooth-NAME --help-all` is possible as well.
+`<!-- help: deqsmooth-NAME -->` stands directly above a block of `text`, which becomes the output of
+`deqsmooth-NAME --help` on a terminal of 100 columns; `deqsmooth-NAME --help-all` is possible as well.
 """
 
 from __future__ import annotations
