@@ -11,7 +11,7 @@ copyright = "the authors of deqsmooth, Apache-2.0"
 version = release = deqsmooth.__version__
 
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "results/**/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = ["docs/*.md", "results/README.md", "results/**/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 extensions = [
     "myst_parser",
@@ -20,10 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-myst_enable_root_doc = "docs/index"
-include_patterns = ["docs/*.md", "results/**/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-
-extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
