@@ -141,12 +141,10 @@ def what_the_audit_costs() -> Drawing:
         names = {"zero": "standard: zero 30", "learned": "learned 1", "serial": "serial 3, audited"}
         for way, radii in data["radii"].items():
             _steps(axes, radii, data["images"], color=COLOURS[way], label=names[way])
-        cap = data["cap"]
+        cap, top = data["cap"], 1.3 * axes.get_ylim()[1]
         axes.axvline(cap, color=COLOURS["serial"], ls=(0, (4, 2)), lw=1)
-        _mark(
-            axes, (cap, 99), f"cap of the audit\n{rounding.radius(cap)}", (-5, 0), "serial", ha="right", va="top"
-        )
-        axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, 100))
+        _mark(axes, (cap, top), f"cap of the audit\n{rounding.radius(cap)}", (5, -2), "serial", va="top")
+        axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, top))
         axes.set_xlim(0)
         axes.legend(loc="lower left")
 
@@ -165,7 +163,7 @@ def p_a() -> Drawing:
         def radius_of(p: float) -> float:
             return bounds.radius(p, sigma) if p < 1 else 2 * end
 
-        looks = (((0.33, 78), "-"), ((1.0, 24), (0, (4, 2))))
+        looks = (((0.38, 78), "-"), ((1.0, 24), (0, (4, 2))))
         for (name, found), (place, style) in zip(data["p_a"].items(), looks, strict=True):
             _steps(axes, [radius_of(p) for p in found if p > 0.5], len(found), color=COLOURS["zero"], ls=style)
             _mark(axes, place, name, (0, 0), "zero")
