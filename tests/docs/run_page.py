@@ -1,8 +1,8 @@
 """Runs the code blocks of a page as its reader would: `python run_page.py PAGE`, in the folder to run them in.
 
-Blocks of `python` run in one namespace, and their examples (`>>>`) are compared to what they give. Blocks of `bash`
-run in a shell. A block of `text` below `<!-- output -->` is compared with what the block before it printed, and `...`
-stands for anything. A block below `<!-- not run: REASON -->` is left out.
+Blocks of `python` run in one namespace, and their examples (`>>>`) are compared to what they give. Blocks of
+`bash` run in a shell. A block of `text` below `<!-- output -->` is compared with what the block before it printed,
+and `...` stands for anything. A block below `<!-- not run: REASON -->` is left out.
 """
 
 import contextlib

@@ -71,7 +71,7 @@ def test_commands_of_page_parse(page, monkeypatch):
 def test_manual_builds_without_a_warning(tmp_path):
     pytest.importorskip("sphinx", reason="the manual is built with pip install '.[docs]'")
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "--keep-going", ROOT / "docs", tmp_path],
+        [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "--keep-going", "-c", ROOT / "docs", ROOT, tmp_path],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
