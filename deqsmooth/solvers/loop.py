@@ -35,13 +35,24 @@ class Method(Protocol):
     unrolled: ClassVar[int]
 
     def init(self, z: types.State, budget: int) -> Memory:
-        """Returns the memory of a solve of `budget` evaluations that starts at `z`."""
+        """Returns the memory of a solve.
+
+        Args:
+          z: initial state, leaves [lanes, ...].
+          budget: evaluations of the solve.
+        """
         ...
 
     def update(
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
     ) -> tuple[types.State, Memory, jax.Array]:
-        """Computes the next iterate from evaluation number `step` (from 0), `fz = f(z)`.
+        """Computes the next iterate from an evaluation.
+
+        Args:
+          step: number of the evaluation, from 0, int32 [].
+          z: the evaluated iterate.
+          fz: f(z).
+          memory: what `init` or the last call returned.
 
         Returns:
           The next iterate, the updated memory, and whether each lane fell back to `fz` [lanes] (or [] for all).
@@ -85,7 +96,7 @@ class Solver:
       tolerance: relative residual at which a lane stops, or None.
 
     Raises:
-      ValueError: if the budget or the tolerance is out of range.
+      ValueError: the budget or the tolerance is out of range.
     """
 
     method: Method
