@@ -20,7 +20,8 @@ class Descent:
     `ds.Training` and `ds.StartTraining` inherit them.
 
     Attributes:
-      dataset: name of the data set; `ds.train` is given the images and only writes the name into the checkpoint.
+      dataset: name of the data set: `digits`, `arrays` (images of your own, whose mean and standard deviation are
+        measured) or a name of TFDS. From Python the images are given, and this is their name in records.
       data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file with `images` and
         `labels`.
       sigma: standard deviation of the noise, in pixels of [0, 1].

@@ -129,16 +129,17 @@ def certify_dataset(
       >>> import tempfile
       >>> import deqsmooth as ds
       >>> import numpy as np
-      >>> import jax.numpy as jnp
       >>> def brightness(images):
-      ...     score = images.mean((1, 2, 3)) - 0.3
-      ...     return jnp.stack([score, -score], -1)
+      ...     return images.mean((1, 2)) @ np.array([[1, -1]]) + np.array([-0.3, 0.3])
       >>> dataset = ds.arrays(np.linspace(0, 1, 640).reshape(10, 8, 8, 1))
       >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
       >>> out = tempfile.mkdtemp() + "/run.jsonl"
       >>> found = ds.certify_dataset(brightness, dataset, range(0, 10, 3), settings, out=out)
       >>> [one.prediction for one in found]
       [1, 0, 0, 0]
+      >>> header, certificates = ds.read(out)
+      >>> [one.index for one in certificates]
+      [0, 3, 6, 9]
     """
     classifier = classifiers.classifier(classifier)
     inputs.given(dataset, settings)
@@ -260,7 +261,6 @@ def prepare(
     Example:
       >>> import deqsmooth as ds
       >>> import numpy as np
-      >>> import jax.numpy as jnp
       >>> classifier = ds.classifier(lambda images: images.mean((1, 2)) @ np.array([[1, -1]]) - 0.1)
       >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
       >>> programs = prepare(classifier, settings, (8, 8, 1), 1)
