@@ -94,6 +94,7 @@ def _full(annotation, home):
 
 
 def _full_name(home, match):
+    """The full name of a type that a module calls as in a match."""
     *path, name = match[0].split(".")
     for part in path:
         home = getattr(home, part, None)

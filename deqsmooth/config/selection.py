@@ -81,7 +81,10 @@ class Selection:
         return steps >= 0 and not rest
 
     def indices(self, num_images: int) -> range:
-        """Indices of the chosen images in a split of a size.
+        """Indices of the chosen images in a split.
+
+        Args:
+          num_images: size of the split.
 
         Raises:
           ValueError: there are none.

@@ -108,7 +108,7 @@ class Training(Descent):
       reference_budget: cell evaluations of the Anderson solve with which the model is evaluated.
       dtype: floating point type of the cell. Parameters and everything else are float32, multiplied in JAX's
         default precision, which is lower on accelerators.
-      model: size of the model; None for a model of the caller's own.
+      model: size of the model, by default `ds.ConvModel()`; None for a model of the caller's own.
 
     Raises:
       ValueError: a setting is of the wrong type, out of range, or contradicts another.
@@ -206,7 +206,7 @@ class StartTraining(Descent):
       fine_tune: weight of the cross-entropy of the labels. If it is given, the model is trained for the short
         solve together with the start that it has. By default the model does not change and a new start is learned.
       dtype: floating point type of the cell; everything else is float32.
-      network: size of the network that predicts the start.
+      network: size of the network that predicts the start, a `deqsmooth.config.architecture.StartModel`.
 
     Raises:
       ValueError: a setting is of the wrong type or out of range.

@@ -47,8 +47,8 @@ def train(
     `logging.getLogger("deqsmooth").setLevel("INFO")` shows what is done.
 
     Args:
-      model: a size such as `ds.ConvModel`, a `ds.Model` or a `ds.Explicit`. Of a size, what still has the default of
-        its family (`image_shape`, `num_classes`, `mean`, `std`) comes from the images, unless it fits a named set.
+      model: a size such as `ds.ConvModel`, a `ds.Model` or a `ds.Explicit`. Of a size, what still has the default
+        of its family (`image_shape`, `num_classes`, `mean`, `std`) comes from the images, if it fits no named set.
       dataset: images to train on, with labels, from `ds.arrays` or `ds.load_dataset`.
       settings: of the training; `model` is taken from the argument of that name.
       test: images to evaluate on; by default every tenth image of `dataset` is held out, see `held_out`.
