@@ -76,7 +76,8 @@ class Dataset:
 
         Raises:
           IndexError: the index is out of range.
-          ValueError: the image cannot be read, or has a pixel that is no number in [0, 1].
+          ValueError: the image cannot be read, or has a pixel that is no number in [0, 1]; or a data set of arrays
+            has no image with this index.
         """
         image, label = self.stored(index)
         return self.prepare(image), label
@@ -86,7 +87,7 @@ class Dataset:
 
         Raises:
           IndexError: the index is out of range.
-          ValueError: the image cannot be read.
+          ValueError: the image cannot be read, or a data set of arrays has no image with this index.
         """
         try:
             return self.source[index]
