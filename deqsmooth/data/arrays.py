@@ -81,6 +81,8 @@ class _Arrays:
         return max(self._rows) + 1
 
     def __getitem__(self, index: int) -> dataset.Pair:
+        if index >= len(self):
+            raise IndexError(f"image {index} is asked for; the last one is {len(self) - 1}")
         if index not in self._rows:
             raise ValueError(f"there is no image {index}")
         row = self._rows[index]

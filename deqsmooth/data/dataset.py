@@ -111,14 +111,21 @@ class Dataset:
           IndexError: an index is out of range.
           ValueError: an image cannot be read, its label is not known, or there is no index.
         """
-        images, labels = zip(*(self[int(index)] for index in indices), strict=True)
+        images, labels = zip(*self._pairs(indices), strict=True)
         if None in labels:
             raise ValueError("the labels of the images are not known")
         return np.stack(images), np.asarray(labels, np.int32)
 
     def images(self, indices: Iterable[int]) -> np.ndarray:
         """Returns images [num, height, width, channels], float32, of some indices; see `ds.Dataset.take`."""
-        return np.stack([self[int(index)][0] for index in indices])
+        return np.stack([image for image, _ in self._pairs(indices)])
+
+    def _pairs(self, indices: Iterable[int]) -> list[Pair]:
+        """Images and labels of some indices, at least one."""
+        pairs = [self[int(index)] for index in indices]
+        if not pairs:
+            raise ValueError("indices is empty; it must hold the index of at least one image")
+        return pairs
 
     def check_classes(self, num_classes: int) -> None:
         """Checks that the labels are classes of a model.

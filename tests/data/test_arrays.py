@@ -56,6 +56,21 @@ def test_labels_beyond_the_model_are_named(load):
         data.load("digits").check_classes(9)
 
 
+def test_data_set_ends_after_its_images():
+    dataset, chosen = data.of_arrays(OK, LABELS), data.of_arrays(OK[:2], LABELS[:2], indices=[5, 9])
+    assert [label for _, label in dataset] == LABELS.tolist()
+    with pytest.raises(IndexError, match="image 10 is asked for; the last one is 9"):
+        chosen[10]
+    with pytest.raises(ValueError, match="there is no image 6"):
+        chosen[6]
+
+
+@pytest.mark.parametrize("method", ["take", "images"])
+def test_no_index_is_refused(method):
+    with pytest.raises(ValueError, match="indices is empty; it must hold the index of at least one image"):
+        getattr(data.of_arrays(OK, LABELS), method)([])
+
+
 BAD = {
     "images": ({"pictures": OK}, "it has no array 'images'; its arrays: pictures"),
     "keras": ({"x_test": OK, "y_test": LABELS}, "its arrays: x_test, y_test"),
