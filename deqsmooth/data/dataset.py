@@ -37,6 +37,7 @@ class Dataset:
       prepare: stored image -> float32 in [0, 1] [height, width, channels], for evaluation.
       augment: (stored images, random generator) -> float32 in [0, 1] [num, height, width, channels], for training.
       labels: all labels, in the order of the images, where they are in memory; else None.
+      class_names: name of each class; None if classes have only numbers.
     """
 
     source: Pairs
@@ -45,6 +46,7 @@ class Dataset:
     prepare: Callable[[np.ndarray], np.ndarray]
     augment: Augment
     labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.source)

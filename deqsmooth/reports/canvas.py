@@ -34,9 +34,11 @@ _DASHES = ("-", "--", ":", "-.")
 _ON_DARK = {TEXT: "#e6e6e6", FAINT: "#444444", PAPER: "#161616", "#0072b2": "#4aa8e0", "#882255": "#d1709b"}
 _MOST_INSIDE = 10
 _LONGEST_NAME = 60
+PAGE = (9.2, 3.5)
+"""Width and height in inches of a drawing that is as wide as a page."""
 # Inches.
 _WIDE, _NARROW = (8.0, 3.8), (5.0, 3.6)
-_LINE = 0.22
+_LINE, _LETTER, _HANDLE = 0.22, 0.085, 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Figure:
       name: stem of its files.
       caption: one or more sentences on what it shows.
       draw: function that draws the figure on matplotlib axes.
+      size: width and height of the wide drawing in inches.
 
     Raises:
       ValueError: matplotlib is not installed.
@@ -55,6 +58,7 @@ class Figure:
     name: str
     caption: str
     draw: Callable[[Axes], None]
+    size: tuple[float, float] = _WIDE
 
     def __post_init__(self) -> None:
         check()
@@ -62,7 +66,7 @@ class Figure:
     @functools.cached_property
     def wide(self) -> str:
         """SVG for a page of 600 pixels or more, with a transparent background; it follows light and dark pages."""
-        return self._render(_WIDE, "svg").decode()
+        return self._render(self.size, "svg").decode()
 
     @functools.cached_property
     def narrow(self) -> str:
@@ -72,7 +76,7 @@ class Figure:
     @functools.cached_property
     def png(self) -> bytes:
         """PNG with a white background."""
-        return self._render(_WIDE, "png")
+        return self._render(self.size, "png")
 
     def _render(self, size: tuple[float, float], kind: Literal["svg", "png"]) -> bytes:
         with _canvas(size) as canvas, warnings.catch_warnings():
@@ -114,14 +118,15 @@ def line_styles() -> Iterator[dict[str, Any]]:
 
 
 def _make_room(canvas: Canvas, axes: Axes) -> None:
-    """Puts a legend of many entries below the axes, and makes the figure higher by it."""
+    """Puts a legend of many entries below the axes, in as many columns as fit, and makes the figure higher."""
     legend = axes.get_legend()
     if legend is None or len(legend.get_texts()) <= _MOST_INSIDE:
         return
     legend.remove()
     handles, labels = axes.get_legend_handles_labels()
-    canvas.set_figheight(canvas.get_figheight() + _LINE * (len(labels) + 1))
-    canvas.legend(handles, labels, loc="outside lower left")
+    columns = max(1, int(canvas.get_figwidth() / (_LETTER * max(map(len, labels)) + _HANDLE)))
+    canvas.set_figheight(canvas.get_figheight() + _LINE * (-(-len(labels) // columns) + 1))
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
 def _adaptive(svg: bytes) -> bytes:

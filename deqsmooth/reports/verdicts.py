@@ -1,0 +1,154 @@
+"""Sentences of a report: from runs to the title, alarms, what was certified, the verdict and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from deqsmooth.certificates import rounding, statements
+from deqsmooth.reports import overview
+from deqsmooth.reports.runs import Run
+
+_MOST_NAMES = 3
+
+
+def title(runs: Sequence[Run]) -> str:
+    """What was certified, in a few words, with the marks of runs if every run has one."""
+    marks = sorted({run.mark for run in runs})
+    text = f"Certified robustness of {data}" if (data := _data(runs)) else f"Published radii: {_several(runs)}"
+    sigmas = sorted({run.checked.settings.sigma for run in runs if run.checked is not None})
+    if sigmas:
+        text += f", sigma {_listed([f'{sigma:g}' for sigma in sigmas])}"
+    return text if "" in marks else f"{text} {' '.join(marks)}"
+
+
+def alarms(runs: Sequence[Run]) -> list[str]:
+    """What a reader must know before any number, in a sentence for each verdict of runs that alarm."""
+    return list(_verdicts([run for run in runs if run.is_alarming], num=len(runs)))
+
+
+def verification(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each verdict of the other runs."""
+    return list(_verdicts([run for run in runs if not run.is_alarming], num=len(runs)))
+
+
+def claims(runs: Sequence[Run], radii: Sequence[float]) -> Iterator[str]:
+    """Yields what was certified in a sentence or two; of published results, what they say.
+
+    Args:
+      runs: runs of the report.
+      radii: radii of its tables.
+    """
+    certified = [run for run in runs if run.is_certified]
+    if certified:
+        yield _claim(certified, radii, "classified correctly and certified against", alone=len(runs) == 1)
+    elif all(run.checked is None for run in runs):
+        verb = "by the published radii, classified correctly and robust to"
+        yield _claim(runs, radii, verb, alone=len(runs) == 1)
+
+
+def meaning(runs: Sequence[Run]) -> Iterator[str]:
+    """Yields paragraphs that explain the guarantee."""
+    yield (
+        "The certified classifier adds Gaussian noise to an image many times and answers with the class that the "
+        "network gives most often. A certificate of radius r says: no change of the image of L2 length below r, "
+        "with pixels as numbers in [0, 1], changes this answer. It speaks of this classifier, with exactly the "
+        "settings of the record. It does not speak of the network without noise, of other kinds of change, or of "
+        "whether the answer is right."
+    )
+    unsound = [run.label for run in runs if not run.is_sound]
+    if unsound:
+        yield (
+            f"This does not hold for {_listed(unsound)}. The numbers are shown as the file states them, to find "
+            "out what is wrong; they are no result."
+        )
+    certified = [run for run in runs if run.is_certified and overview.alphas(run)]
+    if not certified:
+        return
+    totals = [sum(overview.alphas(run)) for run in certified]
+    counts = sorted({len(overview.alphas(run)) for run in certified})
+    largest = max(max(overview.alphas(run)) for run in certified)
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    if len(runs) == 1:
+        whose = f"Of the {number} certificates"
+    elif len(certified) == len(runs):
+        whose = f"Of the {number} certificates of a run"
+    else:
+        whose = f"Of the {number} certificates {'' if len(certified) == 1 else 'each '}of {_several(certified)}"
+    yield (
+        f"A certificate is false with probability at most {largest:g}, by chance of the noise. {whose}, at most "
+        f"{overview.rounded_up(max(totals))} are false in expectation, and with probability at least "
+        f"{rounding.percent(max(0.0, 1 - max(totals)))} % none is. The rows 'all at once' under Intervals "
+        "have smaller radii, which hold for all images of a run together with probability at least "
+        f"{1 - largest:g}."
+    )
+
+
+def _claim(runs: Sequence[Run], radii: Sequence[float], verb: str, *, alone: bool) -> str:
+    """Certified accuracy at the radius nearest to sigma, and ACR: of one run or two, or the range of several."""
+    sigmas = [run.checked.settings.sigma for run in runs if run.checked is not None]
+    positive = [radius for radius in radii if radius > 0]
+    radius = min(positive, key=lambda one: abs(one - min(sigmas, default=positive[0])))
+    counts = sorted({len(run.found) for run in runs})
+    images = f"{counts[0]:,} image{'' if counts[-1] == 1 else 's'}"
+    if len(counts) > 1:
+        images = f"{counts[0]:,} to {images if len(counts) == 1 else f'{counts[-1]:,} images'}"
+    data = _data(runs)
+    shares = [(statements.certified_accuracy(run.found, radius), run) for run in runs]
+    means = [(statements.average_certified_radius(run.found), run) for run in runs]
+    texts = [(f"{rounding.percent(share)} %", run) for share, run in sorted(shares, key=_value)]
+    if alone:
+        whole, mean = f"{texts[0][0]} are", overview.acr(runs[0])
+    else:
+        whole = f"{_ranged(texts)} are"
+        mean = _ranged([(rounding.radius(value), run) for value, run in sorted(means, key=_value)])
+    marked = f"{runs[0].label}: " if alone and runs[0].mark else ""
+    return (
+        f"{marked}Of {images}{f' of {data}' if data else ''}, {whole} {verb} every change of L2 length below "
+        f"{radius:g}, with pixels in [0, 1]. The average certified radius is {mean}."
+    )
+
+
+def _value(pair: tuple[float, Run]) -> float:
+    return -pair[0]
+
+
+def _ranged(texts: Sequence[tuple[str, Run]]) -> str:
+    """Numbers of one run or two, each with the run; of more runs the best and the worst, with their letters."""
+    if len(texts) <= 2:
+        return " and ".join(f"{text} ({run.label})" for text, run in texts)
+    (best, first), (worst, last) = texts[0], texts[-1]
+    if best == worst:
+        return f"{best} (all {len(texts)} runs)"
+    return f"between {worst} ({last.short}) and {best} ({first.short})"
+
+
+def _verdicts(runs: Sequence[Run], num: int) -> Iterator[str]:
+    """Yields the verdicts of runs as sentences, each once; the runs that have it are named before it."""
+    by_verdict: dict[str, list[Run]] = {}
+    for run in runs:
+        by_verdict.setdefault(run.verdict(), []).append(run)
+    for verdict, same in by_verdict.items():
+        if num == 1:
+            yield f"{verdict[0].upper()}{verdict[1:]}."
+        elif len(same) == 1:
+            yield f"{same[0].title}: {verdict}."
+        else:
+            verb = " verify" if all(run.is_certified for run in same) else ""
+            yield f"{'All' if len(same) == num else 'The files of'} {_several(same, num)}{verb}: {verdict}."
+
+
+def _several(runs: Sequence[Run], num: int = 0) -> str:
+    """Runs by their labels if they are few, else by their letters; by their number if they are all of so many."""
+    if len(runs) == num:
+        return f"{num} files"
+    return _listed([run.label if len(runs) <= _MOST_NAMES else run.short for run in runs])
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _data(runs: Sequence[Run]) -> str:
+    """Data set and split that the headers name; empty if there is no header."""
+    selections = [run.checked.selection for run in runs if run.checked is not None]
+    return f"{selections[0].dataset} ({selections[0].split})" if selections else ""
