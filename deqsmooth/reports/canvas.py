@@ -38,7 +38,9 @@ PAGE = (9.2, 3.5)
 """Width and height in inches of a drawing that is as wide as a page."""
 # Inches.
 _WIDE, _NARROW = (8.0, 3.8), (5.0, 3.6)
-_LINE, _LETTER, _HANDLE = 0.22, 0.085, 0.6
+_LINE, _LETTER, _HANDLE = 0.2, 0.068, 0.6
+# Points, and the largest share of the width of a narrow drawing that a legend inside the axes takes.
+_SMALL, _INSIDE = 8.5, 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +120,19 @@ def line_styles() -> Iterator[dict[str, Any]]:
 
 
 def _make_room(canvas: Canvas, axes: Axes) -> None:
-    """Puts a legend of many entries below the axes, in as many columns as fit, and makes the figure higher."""
+    """Puts a legend of many entries, or of long ones in a narrow drawing, below the axes; the figure grows."""
     legend = axes.get_legend()
-    if legend is None or len(legend.get_texts()) <= _MOST_INSIDE:
+    if legend is None:
+        return
+    handles, labels = axes.get_legend_handles_labels()
+    width = _LETTER * max(map(len, labels)) + _HANDLE
+    is_narrow = width > _INSIDE * canvas.get_figwidth() and canvas.get_figwidth() <= _NARROW[0]
+    if len(labels) <= _MOST_INSIDE and not is_narrow:
         return
     legend.remove()
-    handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, int(canvas.get_figwidth() / (_LETTER * max(map(len, labels)) + _HANDLE)))
+    columns = max(1, int(canvas.get_figwidth() / width))
     canvas.set_figheight(canvas.get_figheight() + _LINE * (-(-len(labels) // columns) + 1))
-    canvas.legend(handles, labels, loc="outside lower left", ncols=columns)
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=_SMALL)
 
 
 def _adaptive(svg: bytes) -> bytes:

@@ -11,6 +11,8 @@ from deqsmooth.reports.runs import Run
 from deqsmooth.reports.tables import Table
 
 _LEAST_FOR_TRADE = 3
+# With more runs, only the first figure has their names.
+_MOST_NAMES = 8
 
 Part = str | Table | canvas.Figure | pictures.Row
 """A paragraph, a table, a figure or a row of pictures."""
@@ -61,18 +63,19 @@ def _accuracy(runs: Sequence[Run], drawn: bool) -> Iterator[canvas.Figure]:
 
 
 def _trade(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
-    points = {}
+    points = []
     for run in runs:
         if run.checked is not None:
             cost = sum(c.evaluations for c in run.checked.found) / len(run.found)
-            points[run.label] = cost, statements.average_certified_radius(run.found)
-    points = {name: point for name, point in points.items() if point[0] > 0}
+            radius = statements.average_certified_radius(run.found)
+            points.append(trade.Point(run.label, run.short, cost, radius))
+    points = [point for point in points if point.evaluations > 0]
     if len(points) >= _LEAST_FOR_TRADE:
         yield trade.trade(points)
 
 
 def _votes(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
-    own = {run.label: run.checked.found for run in runs if run.checked is not None}
+    own = {_entry(run, runs): run.checked.found for run in runs if run.checked is not None}
     if own:
         yield votes.votes(own)
 
@@ -105,10 +108,15 @@ def _comparisons(
 
 def _behind(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
     """Yields figures of cost, residuals and mismatches."""
-    own = {run.label: run.checked.found for run in runs if run.checked is not None}
+    own = {_entry(run, runs): run.checked.found for run in runs if run.checked is not None}
     if own:
         found = (figures.cost(own), figures.residuals(own), figures.mismatches(own))
         yield from (figure for figure in found if figure is not None)
+
+
+def _entry(run: Run, runs: Sequence[Run]) -> str:
+    """How figures after the first name a run: by its letter if there are many."""
+    return run.label if len(runs) <= _MOST_NAMES else run.short
 
 
 def _checking(runs: Sequence[Run]) -> Iterator[str]:

@@ -22,7 +22,7 @@ BODY = """
 .deqsmooth .wide { overflow-x: auto; margin: 1.25rem 0; }
 .deqsmooth table { border-collapse: collapse; border: none; font-variant-numeric: tabular-nums; font-size: 0.9rem;
   margin: 0; }
-.deqsmooth caption { text-align: left; padding-bottom: 0.5rem; }
+.deqsmooth caption { text-align: left; padding-bottom: 0.5rem; max-width: min(46rem, 100vw - 2rem); }
 .deqsmooth tr, .deqsmooth tbody tr:nth-child(odd) { background: none; }
 .deqsmooth th, .deqsmooth td { text-align: right; vertical-align: baseline; padding: 0.3rem 0 0.3rem 1.25rem;
   border: none; overflow-wrap: normal; white-space: nowrap; }

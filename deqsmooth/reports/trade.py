@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,40 +12,54 @@ from deqsmooth.reports import canvas
 if TYPE_CHECKING:
     from deqsmooth.reports.canvas import Axes
 
-# More names than this are in a legend.
-_MOST_NAMES = 8
+# More runs than this have short names at their points, and more than the second number have no others.
+_MOST_AT_POINTS, _MOST_NAMES = 4, 10
 _FEWEST_TICKS = 3
 _MARKERS = "os^Dv"
-# Share of the height of the axes that a name takes, and of their width between a point and its name.
-_HEIGHT, _GAP = 0.07, 0.015
+# Shares of the height of the axes that a name takes, and of their width between a point and its name.
+_HEIGHT, _GAP = 0.07, 0.012
+# Inches of a letter; a name of so few letters is always to the right of its point.
+_LETTER, _SHORT = 0.075, 4
 
 
-def trade(points: Mapping[str, tuple[float, float]]) -> canvas.Figure:
-    """Average certified radius against the mean evaluations of an image, one point for each run.
+class Point(NamedTuple):
+    """A run.
 
-    Args:
-      points: (mean evaluations, average certified radius) by name of the run.
+    Attributes:
+      name: its name.
+      short: a shorter one.
+      evaluations: mean evaluations of an image, positive.
+      radius: average certified radius.
     """
-    has_names = len(points) <= _MOST_NAMES
+
+    name: str
+    short: str
+    evaluations: float
+    radius: float
+
+
+def trade(points: Sequence[Point]) -> canvas.Figure:
+    """Average certified radius against the mean evaluations of an image, one point for each run."""
+    at_points = len(points) <= _MOST_AT_POINTS
 
     def draw(axes: Axes) -> None:
-        for place, (name, (cost, radius)) in enumerate(points.items()):
+        for place, point in enumerate(points):
             colour = canvas.COLOURS[place % len(canvas.COLOURS)]
             marker = _MARKERS[place // len(canvas.COLOURS) % len(_MARKERS)]
-            axes.plot(cost, radius, marker, color=colour, ms=6, label=canvas.entry(name))
+            name = canvas.entry(point.name)
+            axes.plot(point.evaluations, point.radius, marker, color=colour, ms=6, label=name)
         axes.set(xlabel="evaluations per image", ylabel="average certified radius", xscale="log")
         axes.margins(x=0.1, y=0.15)
         ticks = _ticks(*axes.get_xlim())
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_xticks([], minor=True)
-        if has_names:
-            _write_names(axes, points)
-        else:
+        _write(axes, [(point.name if at_points else point.short, point) for point in points])
+        if not at_points and len(points) <= _MOST_NAMES:
             axes.legend()
 
     caption = (
-        "What accuracy costs: the average certified radius of each run against the network evaluations that "
-        "it spent on an image. Up and to the left is better."
+        "What accuracy costs: the average certified radius of each run against the network evaluations that it "
+        "spent on an image. Up and to the left is better."
     )
     return canvas.Figure("trade", caption, draw, canvas.PAGE)
 
@@ -60,13 +74,31 @@ def _ticks(low: float, high: float) -> list[int]:
     return inside
 
 
-def _write_names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Writes the name of each point beside it, towards the middle, so that no name lies on another."""
+def _write(axes: Axes, names: Sequence[tuple[str, Point]]) -> None:
+    """Writes each name beside its point, towards the middle, or higher or lower where it would lie on others."""
     (left, right), (bottom, top) = np.log(axes.get_xlim()), axes.get_ylim()
-    free = {True: bottom, False: bottom}
-    for name, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
-        is_left = bool(np.log(x) < (left + right) / 2)
-        place = max(y, free[is_left])
-        free[is_left] = place + _HEIGHT * (top - bottom)
-        beside = x * np.exp((_GAP if is_left else -_GAP) * (right - left))
-        axes.text(beside, place, canvas.entry(name), fontsize=9, va="center", ha="left" if is_left else "right")
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    letter = _LETTER / figure.get_figwidth()
+    at = [
+        ((np.log(one.evaluations) - left) / (right - left), (one.radius - bottom) / (top - bottom))
+        for _, one in names
+    ]
+    taken = [(x - _GAP / 2, x + _GAP / 2, y) for x, y in at]
+    for (name, _), (x, y) in zip(names, at, strict=True):
+        text = canvas.entry(name)
+        to_right = x < 0.5 or len(text) <= _SHORT
+        beside = x + _GAP if to_right else x - _GAP
+        begin = beside if to_right else beside - letter * len(text)
+        end = begin + letter * len(text)
+        near = [height for begins, ends, height in taken if begin < ends and begins < end]
+        steps = sorted(range(-60, 61), key=abs)
+        heights = [y + step * _HEIGHT / 6 for step in steps]
+        free = (h for h in heights if 0 < h < 1 and all(abs(h - there) >= _HEIGHT for there in near))
+        height = next(free, y)
+        taken.append((begin, end, height))
+        if height != y:
+            line = axes.plot([x, beside], [y, height], color=canvas.TEXT, alpha=0.4, linewidth=0.6)
+            line[0].set_transform(axes.transAxes)
+        side = "left" if to_right else "right"
+        axes.text(beside, height, text, fontsize=9, va="center", ha=side, transform=axes.transAxes)
