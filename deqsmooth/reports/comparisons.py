@@ -15,10 +15,10 @@ _MOST_RADII = 5
 def convention(runs: Sequence[Run]) -> str:
     """How to read comparisons, in a paragraph."""
     first, a = runs[0].label, runs[0].letter
-    other = runs[1].label if len(runs) == 2 else "Each other run"
+    other, b = (runs[1].label, runs[1].letter) if len(runs) == 2 else ("Each other run", "the other run")
     return (
-        f"{other} is compared with {first}, on the images that both have. A difference is always the other run "
-        f"minus {a}: where it is above 0, that run certifies more. 'Only {a}' counts the images that only {a} "
+        f"{other} is compared with {first}, on the images that both have. A difference is always {b} "
+        f"minus {a}: where it is above 0, {b} certifies more. 'Only {a}' counts the images that only {a} "
         f"classifies correctly and certifies to the radius. p is that of McNemar's exact test. Each "
         f"{overview.LEVEL} interval, over images, and each p stands by itself."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import pathlib
+import re
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,8 @@ from deqsmooth.reports import canvas, names, pictures, style, tables
 from deqsmooth.reports.sections import Part, Section
 
 _MARK = '<meta name="generator" content="deqsmooth">'
+# Commands in paragraphs, as in Markdown.
+_CODE = re.compile("`([^`]+)`")
 # Images with a shorter side than this are shown enlarged, so that their pixels are seen.
 _SMALL = 100
 
@@ -70,7 +73,8 @@ def _section(section: Section) -> Iterator[str]:
 
 def _part(part: Part) -> str:
     if isinstance(part, str):
-        return f"<p>{html.escape(part)}</p>"
+        text = _CODE.sub(r"<code>\1</code>", html.escape(part))
+        return f"<p>{text}</p>"
     if isinstance(part, tables.Table):
         return tables.to_html(part)
     return _album(part) if isinstance(part, pictures.Row) else _figure(part)

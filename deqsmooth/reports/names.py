@@ -85,13 +85,14 @@ def _kind(checked: verification.Checked) -> str:
     """What a run is, in a few words."""
     settings = checked.settings
     looks = ", looks" if settings.looks else ""
+    dtype = "" if settings.dtype == "float32" else f", {settings.dtype}"
     if checked.header["reference"]["solver"] is None:
         return f"an explicit network{looks}"
     evaluations = f"{settings.budget} evaluation{'' if settings.budget == 1 else 's'}"
     if settings.sampler == "serial":
-        return f"{evaluations}, serial, audited"
+        return f"{evaluations}, serial, audited{dtype}"
     paired = ", recertified" if settings.bound == bounds.PAIRED else ""
-    return f"{evaluations} from {_STARTS.get(str(settings.start), settings.start)}{looks}{paired}"
+    return f"{evaluations} from {_STARTS.get(str(settings.start), settings.start)}{looks}{dtype}{paired}"
 
 
 def _details(checked: verification.Checked) -> Iterator[str]:
@@ -100,7 +101,6 @@ def _details(checked: verification.Checked) -> Iterator[str]:
     yield f"sigma {settings.sigma:g}"
     yield str(settings.solver)
     yield "" if settings.tolerance is None else f"tolerance {settings.tolerance:g}"
-    yield settings.dtype
     yield f"{settings.num_estimation:,} samples"
     yield f"alpha {settings.alpha:g}"
     yield f"bound {settings.bound}"

@@ -23,24 +23,19 @@ _MOST_COLUMNS = 8
 _DIGITS = 12
 
 
-def overview(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
+def overview(runs: Sequence[Run]) -> tables.Table:
     """The table that a report begins with: certified accuracy at a few radii, ACR and cost of each run."""
-    num_images = {len(run.found) for run in runs}
-    solves = any(run.checked is not None and run.checked.header["reference"]["solver"] for run in runs)
-    columns = ["ACR", "evaluations" if solves else "network calls", "s/image"]
-    if len(num_images) > 1:
-        columns.insert(0, "images")
-    # Evenly spaced radii, as many as fit beside the other columns.
-    few = radii[:: math.ceil(len(radii) / (_MOST_COLUMNS - len(columns)))]
+    num_images, few, columns = {len(run.found) for run in runs}, few_radii(runs), _columns(runs)
     rows = []
     for run in runs:
-        whole = (
-            f"{len(run.found):,}",
-            rounding.radius(statements.average_certified_radius(run.found)),
-            *_cost(run),
-        )
         shares = [rounding.percent(statements.certified_accuracy(run.found, radius)) for radius in few]
-        rows.append((run.label, *shares, *whole[-len(columns) :]))
+        cells = {
+            "images": f"{len(run.found):,}",
+            "ACR": rounding.radius(statements.average_certified_radius(run.found)),
+            "evaluations": "" if run.checked is None else mean_cost(run.checked.found)[0],
+            "s/image": rounding.seconds(float(np.mean([line.seconds for line in run.found]))),
+        }
+        rows.append((run.label, *shares, *(cells[column] for column in columns)))
     images = f"{num_images.pop():,} images" if len(num_images) == 1 else "the images of each run"
     title = f"Certified accuracy of {images} in % at L2 radius r; averages over images"
     return tables.Table(title, ("", *(f"r = {radius:g}" for radius in few), *columns), tuple(rows))
@@ -111,6 +106,12 @@ def radii(runs: Sequence[Run]) -> list[float]:
     return statements.radii(sigma, max(line.radius for run in certified for line in run.found))
 
 
+def few_radii(runs: Sequence[Run]) -> list[float]:
+    """Of the radii of the tables, as many as fit into the first, evenly spaced; at least two."""
+    every = radii(runs)
+    return every[:: math.ceil(len(every) / (_MOST_COLUMNS - len(_columns(runs))))]
+
+
 def alphas(run: Run) -> list[float]:
     """Largest probability that each certificate of a run is false; empty if it has none."""
     found = run.checked.found if run.checked is not None and run.is_certified else []
@@ -151,10 +152,12 @@ def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
     )
 
 
-def _cost(run: Run) -> tuple[str, str]:
-    if run.checked is not None:
-        return mean_cost(run.checked.found)[:2]
-    return "", rounding.seconds(float(np.mean([line.seconds for line in run.found])))
+def _columns(runs: Sequence[Run]) -> list[str]:
+    """Columns of the first table after those of radii."""
+    found = ["ACR", "evaluations", "s/image"]
+    if all(run.checked is None for run in runs):
+        found.remove("evaluations")
+    return found if len({len(run.found) for run in runs}) == 1 else ["images", *found]
 
 
 def _mean_radii(run: Run) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import rich.text
 
 from deqsmooth import config
 from deqsmooth.certificates import cohen, jsonl
-from deqsmooth.reports import canvas, html, names, overview, pictures, runs, sections, tables, verdicts
+from deqsmooth.reports import canvas, html, names, pictures, runs, sections, tables, verdicts
 from deqsmooth.reports.runs import Run
 
 
@@ -68,7 +68,7 @@ class Report:
 
     def without_pictures(self, reason: str) -> Report:
         """Returns the report with a sentence that says why there are no pictures."""
-        text = f"the pictures are left out: {' '.join(reason.split())}"
+        text = f"Pictures are left out: {' '.join(reason.split())}"
         return dataclasses.replace(self, album=None, left_out=[*self.left_out, text])
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -129,7 +129,7 @@ class Report:
     @property
     def _lead(self) -> list[str]:
         """What was certified, and the verdict."""
-        return [*verdicts.claims(self.runs, overview.radii(self.runs)), *verdicts.verification(self.runs)]
+        return [*verdicts.claims(self.runs), *verdicts.verification(self.runs)]
 
     def _markdown(self) -> str:
         """The verdict and the tables in GitHub's Markdown."""

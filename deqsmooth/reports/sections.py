@@ -42,7 +42,7 @@ def sections(runs: Sequence[Run], album: pictures.Album | None) -> list[Section]
     radii = overview.radii(runs)
     drawn = canvas.is_possible()
     found = [
-        Section("", [*_accuracy(runs, drawn), overview.overview(runs, radii)]),
+        Section("", [*_accuracy(runs, drawn), overview.overview(runs)]),
         Section("What this means", list(verdicts.meaning(runs))),
         Section("Pictures", list(album.extremes) if album else []),
         Section("Accuracy against evaluations", list(_trade(runs)) if drawn else []),
@@ -123,7 +123,7 @@ def _checking(runs: Sequence[Run]) -> Iterator[str]:
     """Yields how a reader checks the files."""
     if any(run.checked is not None for run in runs):
         yield (
-            "Anyone who has the files can check them: deqsmooth-verify FILE computes every bound and radius "
-            "again, without the model. With the model and the data, deqsmooth-verify FILE --replay N draws the "
+            "Anyone who has the files can check them: `deqsmooth-verify FILE` computes every bound and radius "
+            "again, without the model. With the model and the data, `deqsmooth-verify FILE --replay N` draws the "
             "votes of N images again."
         )

@@ -19,9 +19,10 @@ BODY = """
   line-height: 1.45; }
 .deqsmooth .alarm { color: var(--alarm); background: var(--alarm-page); border-left: 4px solid; font-weight: 600;
   padding: 0.6rem 0.9rem; max-width: none; }
+.deqsmooth code { font: 0.9em ui-monospace, monospace; white-space: nowrap; }
 .deqsmooth .wide { overflow-x: auto; margin: 1.25rem 0; }
 .deqsmooth table { border-collapse: collapse; border: none; font-variant-numeric: tabular-nums; font-size: 0.9rem;
-  margin: 0; }
+  margin: 0; min-width: min(100%, 30rem); }
 .deqsmooth caption { text-align: left; padding-bottom: 0.5rem; max-width: min(46rem, 100vw - 2rem); }
 .deqsmooth tr, .deqsmooth tbody tr:nth-child(odd) { background: none; }
 .deqsmooth th, .deqsmooth td { text-align: right; vertical-align: baseline; padding: 0.3rem 0 0.3rem 1.25rem;
@@ -30,7 +31,7 @@ BODY = """
 .deqsmooth tbody tr:last-child td { border-bottom: 1px solid var(--rule); }
 .deqsmooth th:first-child, .deqsmooth td:first-child { text-align: left; padding-left: 0; min-width: 8.5rem;
   white-space: normal; overflow-wrap: anywhere; }
-.deqsmooth .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.deqsmooth .text td { text-align: left; white-space: normal; min-width: 4.5rem; }
 .deqsmooth .text th { text-align: left; }
 .deqsmooth figure { margin: 1.25rem 0 1.75rem; }
 .deqsmooth figure > picture > img { display: block; width: 100%; height: auto; }
@@ -55,9 +56,12 @@ BODY = """
   .deqsmooth h1 { font-size: 16pt; } .deqsmooth h2 { font-size: 12pt; margin-top: 1.5rem; }
   .deqsmooth .lead { font-size: 11pt; }
   .deqsmooth .faint, .deqsmooth figcaption, .deqsmooth caption { font-size: 8pt; }
-  .deqsmooth .wide { overflow: visible; } .deqsmooth table { font-size: 7.5pt; }
+  .deqsmooth code { font: 0.9em ui-monospace, monospace; white-space: nowrap; }
+.deqsmooth .wide { overflow: visible; } .deqsmooth table { font-size: 7.5pt; }
   .deqsmooth th, .deqsmooth td { padding: 0.12rem 0 0.12rem 0.6rem; white-space: normal; }
   .deqsmooth th:first-child, .deqsmooth td:first-child { min-width: 5rem; }
+  .deqsmooth .text td { min-width: 4.8rem; overflow-wrap: anywhere; }
+  .deqsmooth details figure > picture > img { max-width: 60% !important; }
   .deqsmooth tr, .deqsmooth figure { break-inside: avoid; }
   .deqsmooth h2, .deqsmooth h3, .deqsmooth caption, .deqsmooth summary { break-after: avoid; }
   .deqsmooth .album { grid-template-columns: repeat(6, 1fr); gap: 0.5rem; }

@@ -31,19 +31,13 @@ def verification(runs: Sequence[Run]) -> list[str]:
     return list(_verdicts([run for run in runs if not run.is_alarming], num=len(runs)))
 
 
-def claims(runs: Sequence[Run], radii: Sequence[float]) -> Iterator[str]:
-    """Yields what was certified in a sentence or two; of published results, what they say.
-
-    Args:
-      runs: runs of the report.
-      radii: radii of its tables.
-    """
+def claims(runs: Sequence[Run]) -> Iterator[str]:
+    """Yields what was certified in a sentence or two; of published results alone, what they say."""
     certified = [run for run in runs if run.is_certified]
     if certified:
-        yield _claim(certified, radii, "classified correctly and certified against", alone=len(runs) == 1)
+        yield _claim(certified, runs)
     elif all(run.checked is None for run in runs):
-        verb = "by the published radii, classified correctly and robust to"
-        yield _claim(runs, radii, verb, alone=len(runs) == 1)
+        yield _claim(runs, runs)
 
 
 def meaning(runs: Sequence[Run]) -> Iterator[str]:
@@ -83,43 +77,46 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
     )
 
 
-def _claim(runs: Sequence[Run], radii: Sequence[float], verb: str, *, alone: bool) -> str:
-    """Certified accuracy at the radius nearest to sigma, and ACR: of one run or two, or the range of several."""
+def _claim(runs: Sequence[Run], of: Sequence[Run]) -> str:
+    """Certified accuracy at the radius nearest to sigma, and ACR: of one run or two, or the range of several.
+
+    Args:
+      runs: runs with certificates, or published results.
+      of: all runs of the report.
+    """
     sigmas = [run.checked.settings.sigma for run in runs if run.checked is not None]
-    positive = [radius for radius in radii if radius > 0]
-    radius = min(positive, key=lambda one: abs(one - min(sigmas, default=positive[0])))
-    counts = sorted({len(run.found) for run in runs})
-    images = f"{counts[0]:,} image{'' if counts[-1] == 1 else 's'}"
-    if len(counts) > 1:
-        images = f"{counts[0]:,} to {images if len(counts) == 1 else f'{counts[-1]:,} images'}"
-    data = _data(runs)
-    shares = [(statements.certified_accuracy(run.found, radius), run) for run in runs]
-    means = [(statements.average_certified_radius(run.found), run) for run in runs]
-    texts = [(f"{rounding.percent(share)} %", run) for share, run in sorted(shares, key=_value)]
-    if alone:
-        whole, mean = f"{texts[0][0]} are", overview.acr(runs[0])
+    radii = overview.few_radii(of)[1:]
+    radius = min(radii, key=lambda one: abs(one - min(sigmas, default=radii[0])))
+    shares = [statements.certified_accuracy(run.found, radius) for run in runs]
+    means = [statements.average_certified_radius(run.found) for run in runs]
+    data, counts = _data(of), sorted({len(run.found) for run in runs})
+    images = f"{' to '.join(f'{num:,}' for num in (counts[0], *counts[1:][-1:]))} image{'s' * (counts[-1] > 1)}"
+    whose = f"{images} of {data}" if data else images
+    if len(of) == 1:
+        whole, mean = f"{rounding.percent(shares[0])} %", overview.acr(runs[0])
     else:
-        whole = f"{_ranged(texts)} are"
-        mean = _ranged([(rounding.radius(value), run) for value, run in sorted(means, key=_value)])
-    marked = f"{runs[0].label}: " if alone and runs[0].mark else ""
+        whole = _ranged(runs, shares, [f"{rounding.percent(share)} %" for share in shares])
+        mean = _ranged(runs, means, [rounding.radius(one) for one in means])
+    if runs[0].checked is None:
+        begin, verb = f"By the published radii, of {whose}", "classified correctly and not changed by"
+    else:
+        begin, verb = f"Of {whose}", "classified correctly and certified against"
+    marked = f"{runs[0].label}: " if len(of) == 1 and runs[0].mark else ""
     return (
-        f"{marked}Of {images}{f' of {data}' if data else ''}, {whole} {verb} every change of L2 length below "
-        f"{radius:g}, with pixels in [0, 1]. The average certified radius is {mean}."
+        f"{marked}{begin}, {whole} are {verb} every change of L2 length below {radius:g}, with pixels in [0, 1]. "
+        f"The average certified radius is {mean}."
     )
 
 
-def _value(pair: tuple[float, Run]) -> float:
-    return -pair[0]
-
-
-def _ranged(texts: Sequence[tuple[str, Run]]) -> str:
-    """Numbers of one run or two, each with the run; of more runs the best and the worst, with their letters."""
-    if len(texts) <= 2:
-        return " and ".join(f"{text} ({run.label})" for text, run in texts)
-    (best, first), (worst, last) = texts[0], texts[-1]
-    if best == worst:
-        return f"{best} (all {len(texts)} runs)"
-    return f"between {worst} ({last.short}) and {best} ({first.short})"
+def _ranged(runs: Sequence[Run], values: Sequence[float], texts: Sequence[str]) -> str:
+    """Numbers of one run or two; of more runs the least and the largest; each with the letter of its run."""
+    if len(runs) <= 2 and len(set(texts)) == len(texts):
+        return " and ".join(f"{text} ({run.short})" for run, text in zip(runs, texts, strict=True))
+    ordered = sorted(range(len(runs)), key=lambda place: values[place])
+    least, largest = ordered[0], ordered[-1]
+    if texts[least] == texts[largest]:
+        return f"{texts[0]} ({'both' if len(runs) == 2 else f'all {len(runs)}'})"
+    return f"between {texts[least]} ({runs[least].short}) and {texts[largest]} ({runs[largest].short})"
 
 
 def _verdicts(runs: Sequence[Run], num: int) -> Iterator[str]:
@@ -134,13 +131,13 @@ def _verdicts(runs: Sequence[Run], num: int) -> Iterator[str]:
             yield f"{same[0].title}: {verdict}."
         else:
             verb = " verify" if all(run.is_certified for run in same) else ""
-            yield f"{'All' if len(same) == num else 'The files of'} {_several(same, num)}{verb}: {verdict}."
+            yield f"{_several(same, num)}{verb}: {verdict}."
 
 
 def _several(runs: Sequence[Run], num: int = 0) -> str:
     """Runs by their labels if they are few, else by their letters; by their number if they are all of so many."""
     if len(runs) == num:
-        return f"{num} files"
+        return "Both files" if num == 2 else f"All {num} files"
     return _listed([run.label if len(runs) <= _MOST_NAMES else run.short for run in runs])
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # The estimates of more runs than this are left out.
 _MOST_ESTIMATES = 5
 # Shares that the axis has ticks for, and the distance to 0 and 1 below which it does not tell shares from them.
-_TICKS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+_TICKS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.99999)
 _NEAR = 1e-6
 _MARGIN = 0.15
 
@@ -30,9 +30,7 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
     """
     has_estimates = len(runs) <= _MOST_ESTIMATES
     bounds = {name: [_probit(c.p_lower) for c in found] for name, found in runs.items()}
-    estimates = {
-        name: [_probit(c.count / max(c.num_estimation, 1)) for c in found] for name, found in runs.items()
-    }
+    estimates = {name: [_estimate(c) for c in found] for name, found in runs.items()}
     drawn = [x for found in (*bounds.values(), *(estimates.values() if has_estimates else ())) for x in found]
     low, high = min(*drawn, 0.0) - _MARGIN, max(*drawn, 0.0) + _MARGIN
     ticks = [share for share in _TICKS if low <= _probit(share) <= high]
@@ -55,11 +53,19 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
         "that the certificate rests on."
     )
     if has_estimates:
-        caption += " Thin lines: by the share of votes that was counted; unanimous votes are at the right end."
+        caption += (
+            " Thin lines: by the share of votes that was counted; unanimous votes are half a vote below 100 %."
+        )
     caption += (
         " Images below 50 % have no certificate. Equal distances on the axis are equal differences of radius."
     )
     return canvas.Figure("votes", caption, draw, canvas.PAGE)
+
+
+def _estimate(c: record.Certificate) -> float:
+    """The share of votes that was counted, on the axis, which has no 1: unanimous votes are half a vote below it."""
+    num = max(c.num_estimation, 1)
+    return _probit(min(c.count / num, 1 - 0.5 / num))
 
 
 def _probit(share: float) -> float:
