@@ -61,18 +61,17 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
     totals = [sum(overview.alphas(run)) for run in certified]
     counts = sorted({len(overview.alphas(run)) for run in certified})
     largest = max(max(overview.alphas(run)) for run in certified)
-    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    if len(runs) == 1:
-        whose = f"Of the {number} certificates"
-    elif len(certified) == len(runs):
-        whose = f"Of the {number} certificates of a run"
-    else:
-        whose = f"Of the {number} certificates {'' if len(certified) == 1 else 'each '}of {_several(certified)}"
+    num = f"{' to '.join(map(str, (counts[0], *counts[1:][-1:])))} certificate{'s' * (counts[-1] > 1)}"
+    whose = ""
+    if len(certified) < len(runs):
+        whose = f"{'' if len(certified) == 1 else ' each'} of {_several(certified)}"
+    elif len(runs) > 1:
+        whose = " of a run"
     yield (
-        f"A certificate is false with probability at most {largest:g}, by chance of the noise. {whose}, at most "
-        f"{overview.rounded_up(max(totals))} are false in expectation, and with probability at least "
-        f"{rounding.percent(max(0.0, 1 - max(totals)))} % none is. The rows 'all at once' under Intervals "
-        "have smaller radii, which hold for all images of a run together with probability at least "
+        f"A certificate is false with probability at most {largest:g}, by chance of the noise. Of the "
+        f"{num}{whose}, at most {overview.rounded_up(max(totals))} are false in expectation, and with probability "
+        f"at least {rounding.percent(max(0.0, 1 - max(totals)))} % none is. The rows 'all at once' under Intervals have "
+        "smaller radii, which hold for all images of a run together with probability at least "
         f"{1 - largest:g}."
     )
 

@@ -63,7 +63,7 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
 
 
 def _estimate(c: record.Certificate) -> float:
-    """The share of votes that was counted, on the axis, which has no 1: unanimous votes are half a vote below it."""
+    """The share of votes that was counted, on the axis. It has no 1: unanimous votes are half a vote below it."""
     num = max(c.num_estimation, 1)
     return _probit(min(c.count / num, 1 - 0.5 / num))
 
