@@ -34,8 +34,10 @@ def verification(runs: Sequence[Run]) -> list[str]:
 def claims(runs: Sequence[Run]) -> Iterator[str]:
     """Yields what was certified in a sentence or two; of published results alone, what they say."""
     certified = [run for run in runs if run.is_certified]
-    if certified:
-        yield _claim(certified, runs)
+    # The images of an incomplete run need not be like those of the others.
+    whole = [run for run in certified if not run.mark] or certified
+    if whole:
+        yield _claim(whole, runs)
     elif all(run.checked is None for run in runs):
         yield _claim(runs, runs)
 
@@ -70,8 +72,8 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
     yield (
         f"A certificate is false with probability at most {largest:g}, by chance of the noise. Of the "
         f"{num}{whose}, at most {overview.rounded_up(max(totals))} are false in expectation, and with probability "
-        f"at least {rounding.percent(max(0.0, 1 - max(totals)))} % none is. The rows 'all at once' under Intervals have "
-        "smaller radii, which hold for all images of a run together with probability at least "
+        f"at least {rounding.percent(max(0.0, 1 - max(totals)))} % none is. Rows 'all at once' under Intervals "
+        "have smaller radii, which hold for all images of a run together with probability at least "
         f"{1 - largest:g}."
     )
 

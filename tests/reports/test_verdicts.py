@@ -121,3 +121,6 @@ def test_incomplete_runs_alarm(read):
     assert "INCOMPLETE: 3 of 4 images" in verdicts.alarms(found)[0]
     assert verdicts.title(found).endswith(" [incomplete]")
     assert next(verdicts.claims(found)).startswith(f"{found[0].name} [incomplete]: Of 3 images")
+    # Beside a whole run it is not claimed.
+    (claim,) = verdicts.claims(runs.read([run.path, write(run.path.parent / "whole.jsonl")]).runs)
+    assert "(B)" in claim and "incomplete" not in claim
