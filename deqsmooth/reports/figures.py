@@ -132,7 +132,7 @@ def scatter(
         names = [canvas.entry(f"radius, {run[0]}") for run in (first, second)]
         axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
 
-    caption = f"Certified radii of {len(pairs)} images."
+    caption = f"Certified radii of {len(pairs)} images. Above the line, {second[0]} certifies more."
     if change:
         caption += (
             f" Relative difference where {first[0]} certifies: median {np.median(change):+.1f} %, "

@@ -37,7 +37,10 @@ def overview(runs: Sequence[Run]) -> tables.Table:
         }
         rows.append((run.label, *shares, *(cells[column] for column in columns)))
     images = f"{num_images.pop():,} images" if len(num_images) == 1 else "the images of each run"
-    title = f"Certified accuracy of {images} in % at L2 radius r; averages over images"
+    title = (
+        f"Certified accuracy of {images} in % at L2 radius r{_statistics(runs)}; average certified radius (ACR); "
+        f"{'network evaluations and ' if 'evaluations' in columns else ''}seconds of an image"
+    )
     return tables.Table(title, ("", *(f"r = {radius:g}" for radius in few), *columns), tuple(rows))
 
 
@@ -93,7 +96,8 @@ def files(runs: Sequence[Run]) -> tables.Table:
             versions = header.get("versions")
             version = versions.get("deqsmooth", "") if isinstance(versions, dict) else ""
             chain = str(lines[-1].chain or "")[:_DIGITS] if lines else ""
-            cells = (str(header.get("sha256"))[:_DIGITS], chain, str(header.get("device", "")), str(version))
+            made = f"{version}, schema {header.get('schema')}"
+            cells = (str(header.get("sha256"))[:_DIGITS], chain, str(header.get("device", "")), made)
         rows.append((run.label, names.readable(str(run.path)), *cells))
     title = f"Files: first {_DIGITS} digits of the digests of the header and of the chain of all lines"
     return tables.Table(title, ("", "file", "header", "chain", "device", "version"), tuple(rows), is_text=True)
@@ -152,6 +156,17 @@ def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
     )
 
 
+def _statistics(runs: Sequence[Run]) -> str:
+    """The number of samples and alpha in brackets, if they are the same for all runs that say them."""
+    found = {
+        (x.num_estimation, x.alpha) for x in (run.checked.settings for run in runs if run.checked is not None)
+    }
+    if len(found) != 1:
+        return ""
+    num, alpha = found.pop()
+    return f" ({num:,} samples of an image, alpha {alpha:g})"
+
+
 def _columns(runs: Sequence[Run]) -> list[str]:
     """Columns of the first table after those of radii."""
     found = ["ACR", "evaluations", "s/image"]
@@ -186,7 +201,7 @@ def _settings(run: Run) -> dict[str, str]:
     looks = "" if given.looks is None else f", read at {', '.join(f'{look:,}' for look in given.looks)}"
     found = {
         "data": names.readable(str(header.get("data") or f"{selection.dataset}/{selection.split}")),
-        "images": f"every {selection.step} from {selection.start_index}",
+        "images": f"indices {selection.start_index}, {selection.start_index + selection.step}, ...",
         "base classifier": _classifier(reference),
         "model": str(reference.get("checkpoint") or header.get("classifier") or "")[:_DIGITS],
         "precision": given.dtype,
@@ -197,6 +212,7 @@ def _settings(run: Run) -> dict[str, str]:
         "alpha": f"{given.alpha:g}",
         "bound": run.checked.found[0].bound,
         "seed": str(given.seed),
+        "soundness check": str(header.get("soundness_check", "not stated")),
     }
     if given.sampler == "serial":
         found["votes"] = f"{given.budget} {given.solver} evaluations from the {given.start} state"

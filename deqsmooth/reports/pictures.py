@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _LARGEST_SIDE = 224
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """The images of a data set, as a `deqsmooth.Dataset` has them."""
 

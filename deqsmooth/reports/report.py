@@ -12,6 +12,7 @@ import rich.text
 
 from deqsmooth import config
 from deqsmooth.certificates import cohen, jsonl
+from deqsmooth.config import checks
 from deqsmooth.reports import canvas, html, names, pictures, runs, sections, tables, verdicts
 from deqsmooth.reports.runs import Run
 
@@ -152,11 +153,13 @@ def report(paths: jsonl.Path | Sequence[jsonl.Path], dataset: pictures.Dataset |
       The report, also of files that do not verify, whose numbers are then marked; see `Report.is_sound`.
 
     Raises:
-      ValueError: a file cannot be read, is damaged, is given twice, or is of other images than the first; or no
-        run is left.
+      ValueError: a file cannot be read, is damaged, is given twice, or is of other images than the first; no run
+        is left; or `dataset` is none.
     """
     if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
         paths = [paths]
+    if dataset is not None:
+        checks.kind("dataset", dataset, pictures.Dataset, "a data set, made by ds.arrays or ds.load_dataset")
     found = Report(*runs.read(paths))
     return found if dataset is None else found.with_pictures(dataset)
 

@@ -118,6 +118,12 @@ def test_published_results_have_no_pictures(run, tmp_path, labels):
     assert found.left_out == ["Pictures are left out: no file says exactly which data its images are from"]
 
 
+@pytest.mark.parametrize("dataset", ["digits", 3, np.zeros((2, 8, 8, 1))])
+def test_what_is_no_data_set(run, dataset):
+    with pytest.raises(ValueError, match=r"dataset is of type .*; it must be a data set"):
+        ds.report(run, dataset)
+
+
 def test_page_describes_every_picture(run, tmp_path, labels):
     path = rewritten(run, tmp_path / "changed.jsonl", change)
     images = Images(labels)
