@@ -31,7 +31,14 @@ PAPER = "#fefefe"
 """Colour of an area that hides what lies below it."""
 _DASHES = ("-", "--", ":", "-.")
 # What a dark page shows instead of a colour.
-_ON_DARK = {TEXT: "#e6e6e6", FAINT: "#444444", PAPER: "#161616", "#0072b2": "#4aa8e0", "#882255": "#d1709b"}
+_ON_DARK = {
+    TEXT: "#e6e6e6",
+    FAINT: "#444444",
+    PAPER: "#161616",
+    "#0072b2": "#4aa8e0",
+    "#882255": "#d1709b",
+    "#56b4e9": "#bfe6ff",
+}
 _MOST_INSIDE = 10
 _LONGEST_NAME = 60
 PAGE = (9.2, 3.5)

@@ -104,7 +104,7 @@ def _details(checked: verification.Checked) -> Iterator[str]:
     yield f"{settings.num_estimation:,} samples"
     yield f"alpha {settings.alpha:g}"
     yield f"bound {settings.bound}"
-    yield f"{settings.num_audit:,} audited" if settings.num_audit else ""
+    yield f"K = {settings.num_audit:,}" if settings.num_audit else ""
     yield f"model {str(reference.get('checkpoint'))[:8]}"
     yield str(checked.header.get("classifier") or "")
     yield f"start {settings.start}"

@@ -157,11 +157,10 @@ def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
 
 
 def _statistics(runs: Sequence[Run]) -> str:
-    """The number of samples and alpha in brackets, if they are the same for all runs that say them."""
-    found = {
-        (x.num_estimation, x.alpha) for x in (run.checked.settings for run in runs if run.checked is not None)
-    }
-    if len(found) != 1:
+    """The number of samples and alpha in brackets, if they are the same for all runs."""
+    given = [run.checked.settings for run in runs if run.checked is not None]
+    found = {(one.num_estimation, one.alpha) for one in given}
+    if len(given) < len(runs) or len(found) > 1:
         return ""
     num, alpha = found.pop()
     return f" ({num:,} samples of an image, alpha {alpha:g})"
@@ -207,8 +206,8 @@ def _settings(run: Run) -> dict[str, str]:
         "precision": given.dtype,
         "sigma": f"{given.sigma:g}",
         "sampler": str(given.sampler),
-        "selection samples": f"{given.num_selection:,}",
-        "estimation samples": f"{given.num_estimation:,}{looks}",
+        "selection samples (N0)": f"{given.num_selection:,}",
+        "estimation samples (N)": f"{given.num_estimation:,}{looks}",
         "alpha": f"{given.alpha:g}",
         "bound": run.checked.found[0].bound,
         "seed": str(given.seed),
@@ -216,7 +215,7 @@ def _settings(run: Run) -> dict[str, str]:
     }
     if given.sampler == "serial":
         found["votes"] = f"{given.budget} {given.solver} evaluations from the {given.start} state"
-        found["audited votes"] = f"{given.num_audit:,}"
+        found["audited votes (K)"] = f"{given.num_audit:,}"
     return found
 
 

@@ -48,7 +48,8 @@ BODY = """
 @media screen and (max-width: 720px) {
   .deqsmooth h1 { font-size: 1.4rem; } .deqsmooth .lead { font-size: 1.05rem; }
   .deqsmooth .album { grid-template-columns: repeat(3, 1fr); }
-  .deqsmooth th, .deqsmooth td { padding-left: 0.8rem; }
+  .deqsmooth table { font-size: 0.82rem; } .deqsmooth th, .deqsmooth td { padding-left: 0.65rem; }
+  .deqsmooth th:first-child, .deqsmooth td:first-child { min-width: 6.5rem; }
 }
 @media print {
   .deqsmooth { color-scheme: light; --text: #000; --page: #fff; --faint: #444; --rule: #aaa; --alarm: #b00020;

@@ -98,7 +98,7 @@ def _write(axes: Axes, names: Sequence[tuple[str, Point]]) -> None:
         height = next(free, y)
         taken.append((begin, end, height))
         if height != y:
-            line = axes.plot([x, beside], [y, height], color=canvas.TEXT, alpha=0.4, linewidth=0.6)
-            line[0].set_transform(axes.transAxes)
+            line, grey = ([x, beside], [y, height]), canvas.TEXT
+            axes.plot(*line, color=grey, alpha=0.4, linewidth=0.6, transform=axes.transAxes)
         side = "left" if to_right else "right"
         axes.text(beside, height, text, fontsize=9, va="center", ha=side, transform=axes.transAxes)

@@ -124,6 +124,8 @@ def test_names_of_points_lie_apart(num):
     axes = drawn(trade.trade(points))
     assert [text.get_text() for text in axes.texts] == [p.name if num == 3 else p.short for p in points]
     assert (axes.get_legend() is not None) == (num == 7)
+    # What is written does not widen the axes.
+    assert axes.get_xlim()[0] > 99 and axes.get_ylim()[0] > 0.39
     places = [text.get_position() for text in axes.texts]
     if num < 33:
         assert all(abs(a[1] - b[1]) > 0.06 or a[0] != b[0] for a, b in itertools.combinations(places, 2))
