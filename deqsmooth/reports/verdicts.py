@@ -9,6 +9,7 @@ from deqsmooth.reports import overview
 from deqsmooth.reports.runs import Run
 
 _MOST_NAMES = 3
+_DIGEST = len("sha256:") + 8
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -147,6 +148,10 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _data(runs: Sequence[Run]) -> str:
-    """Data set and split that the headers name; empty if there is no header."""
-    selections = [run.checked.selection for run in runs if run.checked is not None]
-    return f"{selections[0].dataset} ({selections[0].split})" if selections else ""
+    """Data set and split that the headers name, of arrays their digest; empty if there is no header."""
+    for checked in (run.checked for run in runs if run.checked is not None):
+        identity, selection = str(checked.header.get("data") or ""), checked.selection
+        # Arrays have one split, and no name but their digest.
+        is_digest = selection.dataset == "arrays" and identity
+        return f"{selection.dataset} ({identity[:_DIGEST] if is_digest else selection.split})"
+    return ""

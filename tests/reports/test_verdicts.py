@@ -48,6 +48,11 @@ def test_single_run_is_claimed(read):
     assert verdicts.verification(found) == [text] and verdicts.alarms(found) == []
 
 
+def test_arrays_are_named_by_digest(read):
+    found = read({"selection": {"dataset": "arrays", "stride": 8}, "data": "sha256:" + "0123456789abcdef" * 4})
+    assert verdicts.title(found) == "Certified robustness of arrays (sha256:01234567), sigma 0.5"
+
+
 def test_equal_verdicts_are_said_once(read):
     same = "verify: every bound and radius was computed again from its votes, without a difference."
     assert verdicts.verification(read({}, {})) == [f"Both files {same}"]
