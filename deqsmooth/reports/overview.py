@@ -36,7 +36,8 @@ def overview(runs: Sequence[Run]) -> tables.Table:
             "s/image": rounding.seconds(float(np.mean([line.seconds for line in run.found]))),
         }
         rows.append((run.label, *shares, *(cells[column] for column in columns)))
-    images = f"{num_images.pop():,} images" if len(num_images) == 1 else "the images of each run"
+    num = max(num_images)
+    images = f"{num:,} image{'s' * (num > 1)}" if len(num_images) == 1 else "the images of each run"
     title = (
         f"Certified accuracy of {images} in % at L2 radius r{_statistics(runs)}; average certified radius (ACR); "
         f"{'network evaluations and ' if 'evaluations' in columns else ''}seconds of an image"

@@ -100,7 +100,7 @@ def _claim(runs: Sequence[Run], of: Sequence[Run]) -> str:
         whole = _ranged(runs, shares, [f"{rounding.percent(share)} %" for share in shares])
         mean = _ranged(runs, means, [rounding.radius(one) for one in means])
     if runs[0].checked is None:
-        begin, verb = f"By the published radii, of {whose}", "classified correctly and not changed by"
+        begin, verb = f"By the published radii, of {whose}", "classified correctly and keep their class under"
     else:
         begin, verb = f"Of {whose}", "classified correctly and certified against"
     marked = f"{runs[0].label}: " if len(of) == 1 and runs[0].mark else ""
