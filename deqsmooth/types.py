@@ -33,12 +33,12 @@ class Model(NamedTuple):
     """A deep equilibrium model as data: pure functions that never solve for the fixed point.
 
     The equilibrium of images x is the state z with `z = cell(params, z, u)`, where
-    `u, _ = inject(variables, x)` and `params = bind(variables)`; its logits are
-    `readout(variables, z)[0]` (Bai et al. 2019, 2020).
+    `u, _ = inject(variables, x, None)` and `params = bind(variables)`; its logits are
+    `readout(variables, z, False)[0]` (Bai et al. 2019, 2020). Arguments are given by position.
 
-    In training, `inject` gets a key for every lane and `readout` gets `train=True`. Both return the variables with
-    updated batch statistics. Dropout masks, which must stay fixed during a solve, are part of the injection, one
-    for each lane.
+    In training, `inject` gets a key for every lane and `readout` gets True for `train`. Both return the variables
+    with updated batch statistics; a model without such statistics returns the variables that it was given. Dropout
+    masks, which must stay fixed during a solve, are part of the injection, one for each lane.
 
     Attributes:
       image_shape: (height, width, channels) of the images that the model takes.
@@ -51,6 +51,34 @@ class Model(NamedTuple):
       initial_state: injection -> zero state of the same lanes.
       cell: (parameters, state, injection) -> state. Lanes are independent.
       readout: (variables, state, train) -> (logits [lanes, num_classes], variables).
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> def init(key):
+      ...     shapes = {"inject": (64, 32), "cell": (32, 32), "readout": (32, 10)}
+      ...     keys = dict(zip(shapes, jax.random.split(key, 3)))
+      ...     arrays = {name: 0.1 * jax.random.normal(keys[name], shapes[name]) for name in shapes}
+      ...     return {"params": arrays}
+      >>> def inject(variables, images, keys):
+      ...     u = images.reshape(len(images), 64) @ variables["params"]["inject"]
+      ...     return u, variables
+      >>> def readout(variables, z, train):
+      ...     return z @ variables["params"]["readout"], variables
+      >>> model = ds.Model(
+      ...     image_shape=(8, 8, 1),
+      ...     num_classes=10,
+      ...     init=init,
+      ...     bind=lambda variables: variables["params"]["cell"],
+      ...     inject=inject,
+      ...     initial_state=jnp.zeros_like,
+      ...     cell=lambda params, z, u: jnp.tanh(z @ params + u),
+      ...     readout=readout,
+      ... )
+      >>> classifier = ds.classifier(model, model.init(jax.random.key(0)))
+      >>> classifier.solves, classifier.image_shape
+      (True, (8, 8, 1))
     """
 
     image_shape: tuple[int, int, int]
@@ -71,7 +99,18 @@ class Explicit(NamedTuple):
       num_classes: number of logits.
       init: key -> variables, float32.
       apply: (variables, images in [0, 1] [lanes, H, W, C], train) -> (logits [lanes, num_classes], variables). In
-        training the variables have updated batch statistics.
+        training the variables have updated batch statistics. Arguments are given by position.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import jax
+      >>> def init(key):
+      ...     return {"params": 0.1 * jax.random.normal(key, (64, 10))}
+      >>> def apply(variables, images, train):
+      ...     return images.reshape(-1, 64) @ variables["params"], variables
+      >>> model = ds.Explicit(image_shape=(8, 8, 1), num_classes=10, init=init, apply=apply)
+      >>> ds.classifier(model, model.init(jax.random.key(0))).solves
+      False
     """
 
     image_shape: tuple[int, int, int]
@@ -108,11 +147,12 @@ class Solution(NamedTuple):
     """Result of a solver for `z = f(z)`; every lane is solved independently.
 
     Attributes:
-      value: the state.
+      value: the state, leaves [lanes, ...].
       residual: relative residual |f(z) - z| / (|f(z)| + 1e-8) [lanes], float32. It is the residual of `value` if
-        it was measured, or if a `loop.Solver` has a tolerance. Otherwise it is the residual of the last evaluated
-        iterate, the one before `value`; this costs no further evaluation. It is not finite in lanes where f was
-        not; with the tolerance of a `loop.Solver`, only where f was not finite at the first iterate.
+        it was measured, or if a `deqsmooth.solvers.loop.Solver` has a tolerance. Otherwise it is the residual of
+        the last evaluated iterate, the one before `value`; this costs no further evaluation. It is not finite in
+        lanes where f was not; with the tolerance of such a solver, only where f was not finite at the first
+        iterate.
       num_evaluations: number of evaluations of f [lanes], int32.
       num_fallbacks: number of steps that were replaced by plain iteration because the solver's step was singular
         or not finite [lanes], int32.

@@ -73,11 +73,18 @@ def of_votes(
     """Bounds the probability of the class that the selection chose.
 
     Args:
-      settings: of the certificate; the estimation must end at one of its looks.
+      settings: of the certificate, with a sampler; the estimation must end at one of its looks.
       counts_selection: votes of the selection by class [classes + 1]; the last entry never wins.
-      counts: the same of the estimation.
+      counts: votes of the estimation by class [classes + 1].
       audit: of serial votes.
       pairs: if the votes are those of another classifier.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> settings = ds.Smoothing(sampler="independent", sigma=0.5, num_estimation=1000)
+      >>> bound = of_votes(settings, [98, 2, 0], [990, 10, 0])
+      >>> bound.prediction, round(bound.p_lower, 3), round(bound.radius, 3)
+      (0, 0.976, 0.989)
     """
     selected = selected_class(counts_selection)
     count, trials = int(counts[selected]), int(sum(counts))

@@ -42,6 +42,9 @@ class Published:
 def read(path: jsonl.Path) -> list[Published]:
     """The lines of a result file.
 
+    Args:
+      path: the file, which may be compressed (`.gz`).
+
     Raises:
       ValueError: the file cannot be read, or a line breaks the format.
     """
@@ -79,6 +82,10 @@ def parse(name: str, text: str) -> list[Published]:
 
 def write(path: jsonl.Path, found: Iterable[record.Certificate]) -> None:
     """Writes certificates as a result file, with radii rounded down.
+
+    Args:
+      path: the file; it is replaced if it exists.
+      found: the certificates, whose labels are known.
 
     Raises:
       ValueError: a label is not known, or the file cannot be written.

@@ -71,7 +71,7 @@ class File(NamedTuple):
 
     @property
     def plans(self) -> list[Plan]:
-        """The plans, in the order of the file: a run that was extended has several."""
+        """The plans, in the order of the file. A run that was extended has several."""
         return [line.entry for line in self.lines if isinstance(line.entry, Plan)]
 
     @property
@@ -89,10 +89,22 @@ class File(NamedTuple):
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Certificate]]:
-    """Header and certificates of a file, which may be compressed (`.gz`).
+    """Reads the header and the certificates of a file, which may be compressed (`.gz`).
+
+    What they say is not checked; `ds.verify` checks it.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The header, a dictionary, and the certificates in the order of the file.
 
     Raises:
       ValueError: the file cannot be read or is no file of certificates.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> header, certificates = ds.read("runs/digits.jsonl")  # doctest: +SKIP
     """
     file = parse(path, text(path))
     return file.header, file.certificates

@@ -16,7 +16,9 @@ _PART = re.compile(r"\d{1,12}|\d{1,12}:\d{1,12}(:\d{1,12})?", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The images of a run, and the share of them that a file is to hold.
+    """The images of a run, and the share of them that a file is to hold; a line of the file says it.
+
+    Do not confuse it with what `ds.plan` returns.
 
     Attributes:
       images: indices of the whole run, of all shares, increasing.
@@ -27,7 +29,8 @@ class Plan:
         not exist.
 
     Example:
-      >>> plan = Plan(range(0, 40, 8), (1, 2))
+      >>> import deqsmooth as ds
+      >>> plan = ds.Plan(range(0, 40, 8), (1, 2))
       >>> plan.own
       (8, 24)
       >>> plan.to_json()

@@ -39,7 +39,7 @@ class Certificate:
       p_lower: lower bound on the probability of the selected class.
       selected: class that the selection chose.
       count: votes of the estimation for it.
-      counts_selection: votes by class; the last entry counts samples that were not finite.
+      counts_selection: votes of the selection by class; the last entry counts samples that were not finite.
       counts: the same of the estimation.
       num_selection: samples of the selection (N0).
       num_estimation: samples of the estimation that were drawn (N, or the look at which sampling stopped).
@@ -51,19 +51,20 @@ class Certificate:
       alpha_audit: part of it that the audit takes.
       sigma: standard deviation of the noise.
       sampler: `serial` or `independent`.
-      start: initial state of the solve of a sample, as in `config.Smoothing`.
+      start: initial state of the solve of a sample, as in `ds.Smoothing`.
       solver: solver of a sample; None for a classifier that solves nothing, as are start, budget and tolerance.
       budget: largest number of cell evaluations of that solve.
-      tolerance: residual at which that solve stops, or None; see `config.Smoothing`.
+      tolerance: residual at which that solve stops, or None; see `ds.Smoothing`.
       warmup_budget: cell evaluations of a lane's warm-up; None for the independent sampler.
       reference_budget: cell evaluations of the certified base classifier; `budget` for the independent sampler.
       lanes: samples side by side; for serial the number of chains.
       seed: of the noise and the audit.
-      evaluations: cell evaluations spent on the image, warm-up and audit included.
+      evaluations: cell evaluations spent on the image, warm-up and audit included; of a recertified certificate
+        those of the pairs.
       invalid: samples of the estimation whose logits were not finite.
       fallbacks: solver steps replaced by plain iteration, in selection, estimation and audit.
       residuals: quantiles 0.5, 0.9 and 1 of the relative residuals of the estimation's solves, see
-        `types.Solution`; None for a classifier that solves nothing, and in a paired certificate.
+        `ds.Solution`; None for a classifier that solves nothing, and in a paired certificate.
       reference_residuals: the same of the audit's solves; None without an audit.
       seconds: wall time of the image's batch, divided by its images; compilation not included.
       dtype: floating point type of the cell.

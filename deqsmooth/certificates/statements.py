@@ -98,14 +98,21 @@ def certified_accuracy(found: Sequence[Result], radius: float) -> float:
 
 
 def average_certified_radius(found: Sequence[Result]) -> float:
-    """ACR: mean over all images of the radius if the prediction is correct, else 0 (Zhai et al. 2020)."""
+    """ACR: mean over all images of the radius if the prediction is correct, else 0 (Zhai et al. 2020).
+
+    Args:
+      found: the images, whose labels are known.
+    """
     return float(np.mean([one.radius if one.correct else 0.0 for one in found]))
 
 
 def mean_radius(found: Sequence[Result]) -> float:
     """Mean radius over all images, wrong predictions included, abstentions as 0.
 
-    The paper's released code reports this under the name of ACR.
+    The code that Gao et al. (2024) released reports this under the name of ACR.
+
+    Args:
+      found: the images.
     """
     return float(np.mean([one.radius for one in found]))
 
@@ -114,9 +121,12 @@ def accuracies(found: Sequence[Result], at: Sequence[float], alpha: float = 0.05
     """Certified accuracy at some radii, each with a confidence interval over images (Clopper & Pearson 1934).
 
     Args:
-      found: the images.
+      found: the images, at least one, whose labels are known.
       at: the radii.
       alpha: largest probability that the interval of a radius misses.
+
+    Returns:
+      An accuracy for each radius, in their order.
     """
     return _shares([one.radius for one in found if one.correct], len(found), at, alpha)
 
@@ -201,6 +211,12 @@ def simultaneous_radii(found: Sequence[record.Certificate]) -> list[float]:
     """Radii that hold for all images together with probability at least 1 - alpha.
 
     Every bound is computed again from its counts, at alpha divided by the number of images (Bonferroni).
+
+    Args:
+      found: the certificates, at least one.
+
+    Returns:
+      A radius for each certificate, in their order.
     """
     return [bounds.radius(_p_lower(c, num=len(found)), c.sigma) for c in found]
 

@@ -25,7 +25,7 @@ _BROKEN = "the chain is broken: this line was changed, or one before it moved or
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A value of a file that does not follow from the rest of it.
+    """A value of a file that does not follow from the rest of it; as a text, one sentence.
 
     Attributes:
       name: of the file.
@@ -47,10 +47,11 @@ class Checked:
 
     Attributes:
       name: of the file.
-      file: its content.
-      settings: of the certificates.
-      selection: of their images.
-      differences: values that do not follow from the rest.
+      file: its content, a `deqsmooth.certificates.jsonl.File`.
+      settings: of the certificates, a `ds.Smoothing` or `ds.Paired`.
+      selection: of their images, a `ds.Selection`.
+      differences: values that do not follow from the rest, each a
+        `deqsmooth.certificates.verification.Difference`.
     """
 
     name: str

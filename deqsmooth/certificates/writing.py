@@ -122,19 +122,36 @@ class Lines(Generic[Record]):
 
 
 class Writer(Lines[Certificate]):
-    """Appends certificates to a file; see `Lines`.
+    """Appends certificates to a file, each on disk before the next is begun; use as a context manager.
 
-    The plan is written before the first certificate, also into a file that other images were planned for; one that
-    adds no image is not written again. When the block of the context manager ends and every planned image has a
-    line, an end line is written.
+    `ds.certify` and `ds.certify_dataset` do this themselves if `out` is given. The writer is for programs that
+    write the certificates of several calls into one file, or those of `ds.recertify`.
+
+    A file that does not exist is made, with the header. One that exists must have the same header and verify, and
+    a last line that a killed run left unfinished is cut off. While one process writes, no other can. The plan is
+    written before the first certificate, also into a file that other images were planned for; one that adds no
+    image is not written again. When the block of the context manager ends and every planned image has a line, an
+    end line is written.
 
     Args:
       path: the file.
-      header: of the run.
+      header: of the run, as `ds.read` returns it, or made by `deqsmooth.smoothing.provenance.header`.
       plan: images that the file is to hold; None only with a header of schema 1 to 3.
 
     Attributes:
       done: certificates that the file holds, in its order.
+
+    Raises:
+      ValueError: the file has another header, does not verify or is none of its kind, another process writes to
+        it, or it cannot be written, is no regular file, or was removed or replaced while it was written.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> header, found = ds.read("part.jsonl")  # doctest: +SKIP
+      >>> plan = ds.Plan([one.index for one in found])  # doctest: +SKIP
+      >>> with ds.Writer("copy.jsonl", header, plan) as writer:  # doctest: +SKIP
+      ...     for one in found:
+      ...         writer.write(one)
     """
 
     def __init__(self, path: jsonl.Path, header: dict[str, Any], plan: Plan | None):
@@ -181,8 +198,11 @@ class Writer(Lines[Certificate]):
 
         An unreadable image that the file already has with the same error is skipped.
 
+        Args:
+          entry: the certificate or the unreadable image.
+
         Raises:
-          ValueError: no plan has the image, or see `Lines`.
+          ValueError: no plan has the image, or the file cannot be written, or was removed or replaced.
         """
         if self._plan is not None and entry.index not in self._planned:
             raise ValueError(f"index is {entry.index}; it must be an image of the plan")

@@ -102,7 +102,10 @@ def _certificates(name: str, text: str, arguments: Flags) -> int:
     checked = verification.verify_text(name, text)
     messages = [str(difference) for difference in checked.differences]
     if arguments.replay > 0 and checked.found:
-        messages += [f"{name}: {message}" for message in _replay(checked, arguments)]
+        again = _replay(checked, arguments)
+        num = min(arguments.replay, len(checked.found))
+        print(f"{name}: votes of {num} certificates drawn again, {len(again)} differences")
+        messages += [f"{name}: {message}" for message in again]
     for message in messages:
         print(message)
     if checked.incomplete:

@@ -14,7 +14,7 @@ _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 
 @dataclasses.dataclass(frozen=True)
 class ConvModel:
-    """Size of a single-scale convolutional DEQ.
+    """Size of a single-scale convolutional DEQ, whose cell is the residual block of Bai et al. 2020.
 
     Attributes:
       image_shape: (height, width, channels) of the images; `pool` must divide height and width.
@@ -25,6 +25,9 @@ class ConvModel:
       pool: side of the average pooling window before the linear readout.
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
+
+    Raises:
+      ValueError: a number breaks a rule above.
     """
 
     image_shape: tuple[int, int, int] = (8, 8, 1)
@@ -57,7 +60,7 @@ class ConvModel:
 
 @dataclasses.dataclass(frozen=True)
 class MdeqModel:
-    """Size of a multiscale DEQ.
+    """Size of a multiscale DEQ (Bai et al. 2020).
 
     Attributes:
       image_shape: (height, width, channels) of the images.
@@ -70,6 +73,9 @@ class MdeqModel:
       dropout: probability that a channel is dropped in a training solve.
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
+
+    Raises:
+      ValueError: a number breaks a rule above, or height and width cannot be halved as often as the branches need.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
@@ -111,7 +117,7 @@ class MdeqModel:
 
 @dataclasses.dataclass(frozen=True)
 class ResnetModel:
-    """Size of a residual network: an explicit baseline without an equilibrium.
+    """Size of a residual network (He et al. 2016): an explicit baseline without an equilibrium.
 
     Attributes:
       image_shape: (height, width, channels) of the images.
@@ -122,6 +128,9 @@ class ResnetModel:
       stem: window side of the first convolution; above 3 it has stride 2, and max pooling of stride 2 follows.
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
+
+    Raises:
+      ValueError: a number breaks a rule above.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)

@@ -24,6 +24,14 @@ class Attack:
       num_estimation: samples of the prediction that decides whether an attack succeeded.
       alpha: largest probability that this prediction is wrong.
       seed: of the first points and of all noise.
+
+    Raises:
+      ValueError: a setting is out of range.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> ds.Attack(steps=40, restarts=2).step_size
+      0.0625
     """
 
     target: str = "smoothed"

@@ -16,12 +16,15 @@ class Planning:
       sigma: standard deviation of the noise, in the same unit.
       alpha: largest probability that a certificate is false.
       max_samples: largest number of samples of an image.
-      slack: tolerated difference of the expected certified accuracy from the best; see `planning.choose`.
+      slack: tolerated difference of the expected certified accuracy from the best.
       pilot_images: number of evenly spaced images of a pilot run.
       pilot_samples: samples of each.
       pilot_audit: audited votes of each, for serial sampling.
       dtype: floating point type of the cell.
       seed: of the pilot's noise and of the simulation; it must differ from the seed of the certificates.
+
+    Raises:
+      ValueError: a setting is out of range.
     """
 
     radius: float

@@ -35,6 +35,14 @@ class Selection:
       stride: distance of two chosen images; by default 8 for digits, 1 for arrays, 100 for imagenet, else 20.
       start_index: index of the first image.
       max_images: largest number of images.
+
+    Raises:
+      ValueError: no data set can have the name, or a number is out of range.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> ds.Selection("digits", max_images=3).indices(360)
+      range(0, 24, 8)
     """
 
     dataset: str = "digits"
@@ -73,7 +81,10 @@ class Selection:
         return steps >= 0 and not rest
 
     def indices(self, num_images: int) -> range:
-        """Indices of the chosen images in a split of a size.
+        """Indices of the chosen images in a split.
+
+        Args:
+          num_images: size of the split.
 
         Raises:
           ValueError: there are none.

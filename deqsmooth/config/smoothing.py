@@ -33,15 +33,17 @@ class Smoothing:
     """Everything that determines a certificate, together with a classifier and an image.
 
     Settings that are None take the default of the sampler. Settings of the serial sampler stay None with the
-    independent one. Without a sampler they stay None until the classifier is known; see `recommended`.
+    independent one. Without a sampler they stay None until the classifier is known; see
+    `ds.Smoothing.recommended`.
 
     Attributes:
       sigma: standard deviation of the noise, in pixels of [0, 1].
       sampler: `independent` (standard randomized smoothing), or `serial` (SRS: each solve starts from the
         equilibrium of another sample, and an audit bounds the number of votes that this makes wrong). By default
         the recommended method, or serial if a setting is given that only it has.
-      start: initial state of a solve. Serial: `previous`, `first` or `clean`; see `kernels.serial`. Independent:
-        `zero`, `constant` (a stored mean equilibrium) or `learned` (predicted from the noisy input); see `starts`.
+      start: initial state of a solve. Serial: `previous`, `first` or `clean`; see
+        `deqsmooth.smoothing.kernels.serial`. Independent: `zero`, `constant` (a stored mean equilibrium) or
+        `learned` (predicted from the noisy input).
       solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent, 2 for the recommended
         method if it starts from `learned`.
@@ -57,9 +59,10 @@ class Smoothing:
       looks: independent: increasing numbers of estimation samples at which a certificate may be read; the last one
         is N. By default only N; with the recommended method also a twentieth and a fifth of N.
       spending: how the looks share alpha: `proportional` to their samples (the default), or `equal`.
-      stop_radius: sampling stops at a look where this radius is certified or out of reach; see `looks.is_last`.
+      stop_radius: sampling stops at a look where this radius is certified or out of reach; see
+        `deqsmooth.statistics.looks.is_last`.
       stop_gain: sampling stops at a look where further samples would add at most this to the radius; see
-        `looks.is_last`. 0.02 with the recommended method.
+        `deqsmooth.statistics.looks.is_last`. 0.02 with the recommended method.
       alpha: largest probability that a certificate is false.
       alpha_audit: part of alpha that the audit takes; half of it by default.
       bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
@@ -72,6 +75,18 @@ class Smoothing:
       dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
       seed: of all noise and of the audit's draw. On the command line `random` takes one from the operating system,
         and the record names it.
+
+    Raises:
+      ValueError: a setting is of the wrong type, out of range, not one of the sampler, or contradicts another; or
+        not even unanimous votes would certify anything.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> ds.Smoothing(num_audit=500).sampler
+      'serial'
+      >>> settings = ds.Smoothing(sigma=0.25).recommended(has_start=True)
+      >>> settings.sampler, settings.start, settings.budget, settings.looks
+      ('independent', 'learned', 2, (500, 2000, 10000))
     """
 
     sigma: float = 0.5
@@ -140,7 +155,7 @@ class Smoothing:
         That is independent sampling with looks, from the learned start if the classifier has one, else from zero.
 
         Args:
-          has_start: whether the classifier has a trained start.
+          has_start: whether the classifier has a trained start: `classifier.start_training is not None`.
         """
         if self.sampler is not None:
             return self
@@ -236,7 +251,7 @@ class Smoothing:
 
     @property
     def cap(self) -> float:
-        """Radius of unanimous votes without a mismatch: no certificate can be larger."""
+        """Radius of unanimous votes without a mismatch. No certificate can be larger."""
         votes = self.num_estimation
         audit = None if self.num_audit is None else self.audit(self.num_audit, 0)
         return bounds.radius(bounds.lower_bound(votes, votes, self.look_alphas[votes], audit=audit), self.sigma)
@@ -252,14 +267,16 @@ class Smoothing:
 
     @property
     def look_alphas(self) -> dict[int, float]:
-        """The part of alpha that each look takes, by its number of samples; without looks, N takes all of it."""
+        """The part of alpha that each look takes, by its number of samples. Without looks, N takes all of it."""
         sizes = self.looks or (self.num_estimation,)
         return looks.alphas(self.alpha_count, sizes, self.spending or looks.PROPORTIONAL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Paired(Smoothing):
-    """Settings of certificates that are made from those of another classifier; see `recertification`.
+    """Settings of certificates that are made from those of another classifier, for `ds.recertify`.
+
+    `ds.paired` makes them. The settings of `ds.Smoothing` are as above; `sampler` is `independent`.
 
     Attributes:
       num_pairs: samples of an image on which both classifiers are evaluated.

@@ -17,8 +17,11 @@ _PRETRAINING_EPOCHS = 5.0
 class Descent:
     """Settings that every training has: data, noise, batches and the optimiser.
 
+    `ds.Training` and `ds.StartTraining` inherit them.
+
     Attributes:
-      dataset: name of the data set; see `config.Selection`.
+      dataset: name of the data set: `digits`, `arrays` (images of your own, whose mean and standard deviation are
+        measured) or a name of TFDS. From Python the images are given, and this is their name in records.
       data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file with `images` and
         `labels`.
       sigma: standard deviation of the noise, in pixels of [0, 1].
@@ -71,7 +74,9 @@ class Descent:
 
 @dataclasses.dataclass(frozen=True)
 class Training(Descent):
-    """How a model is trained under Gaussian noise; see also `Descent`.
+    """How a model is trained under Gaussian noise.
+
+    The data, noise, batches and the optimiser are those of `deqsmooth.config.training.Descent`.
 
     Attributes:
       pretraining_epochs: number of first epochs in which the cell is unrolled and differentiated through; by
@@ -93,7 +98,7 @@ class Training(Descent):
         the mean prediction; 0 for no perturbation.
       adversarial_steps: gradient steps of the perturbation.
       adversarial_epochs: epochs after pre-training over which the radius grows linearly to its value.
-      jacobian_weight: weight of the Jacobian penalty.
+      jacobian_weight: weight of the Jacobian penalty (Bai et al. 2021).
       jacobian_frequency: fraction of the updates that have the penalty.
       jacobian_budget: (low, high), the range of a random integer that an update with the penalty adds to `budget`.
       jacobian_increment: added to the weight every `jacobian_interval` updates.
@@ -103,7 +108,10 @@ class Training(Descent):
       reference_budget: cell evaluations of the Anderson solve with which the model is evaluated.
       dtype: floating point type of the cell. Parameters and everything else are float32, multiplied in JAX's
         default precision, which is lower on accelerators.
-      model: size of the model; None for a model of the caller's own.
+      model: size of the model, by default `ds.ConvModel()`; None for a model of the caller's own.
+
+    Raises:
+      ValueError: a setting is of the wrong type, out of range, or contradicts another.
     """
 
     pretraining_epochs: float | None = None
@@ -184,7 +192,10 @@ class Training(Descent):
 
 @dataclasses.dataclass(frozen=True)
 class StartTraining(Descent):
-    """How the start of a trained model's solves is learned; see also `Descent`.
+    """How the start of a trained model's solves is learned.
+
+    The data, noise, batches and the optimiser are those of `deqsmooth.config.training.Descent`, with other
+    defaults.
 
     Attributes:
       solver: solver of the short solve from the start.
@@ -195,7 +206,10 @@ class StartTraining(Descent):
       fine_tune: weight of the cross-entropy of the labels. If it is given, the model is trained for the short
         solve together with the start that it has. By default the model does not change and a new start is learned.
       dtype: floating point type of the cell; everything else is float32.
-      network: size of the network that predicts the start.
+      network: size of the network that predicts the start, a `deqsmooth.config.architecture.StartModel`.
+
+    Raises:
+      ValueError: a setting is of the wrong type or out of range.
     """
 
     epochs: int = 60

@@ -21,21 +21,35 @@ _NEEDED = "a .npz file with the arrays 'images' and 'labels'"
 def of(
     images: npt.ArrayLike, labels: npt.ArrayLike | None = None, indices: npt.ArrayLike | None = None
 ) -> dataset.Dataset:
-    """Makes a data set of arrays.
+    """Makes a data set of arrays in memory.
+
+    Type and shape are checked at once. An image with a pixel that breaks the rule is refused when it is read, so
+    that the others can be used. The images are not copied.
 
     Args:
-      images: uint8, or floating point in [0, 1] [num, height, width, channels]. An image with a pixel that breaks
-        the rule is refused when it is read.
-      labels: classes, integers from 0 [num]; None if they are not known. Training needs them.
-      indices: numbers by which the images are asked for, integers from 0 [num]; by default 0, 1, ...
+      images: uint8 (divided by 255 when read), or floating point in [0, 1] [num, height, width, channels]. Grey
+        images have one channel.
+      labels: classes, integers from 0 [num]; None if they are not known. Training, attacks and plans need them.
+        The number of classes of the data set is the largest label plus 1, or 1 without labels.
+      indices: numbers by which the images are asked for, different integers from 0 [num]; by default 0, 1, ...
+        The noise of an image depends on its number.
+
+    Returns:
+      The data set. Its length is the largest index plus 1.
 
     Raises:
-      ValueError: type or shape break the rule, or there are not as many labels or indices as images.
+      ValueError: type or shape break the rule, a label or an index is no integer from 0, an index is there twice,
+        or there are not as many labels or indices as images.
 
     Example:
-      >>> dataset = of(np.zeros((2, 8, 8, 1)), [3, 4])
-      >>> len(dataset), dataset[1][1], dataset.num_classes
-      (2, 4, 5)
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> dataset = ds.arrays(np.zeros((2, 8, 8, 1)), [3, 4])
+      >>> image, label = dataset[1]
+      >>> image.shape, image.dtype.name, label
+      ((8, 8, 1), 'float32', 4)
+      >>> len(dataset), dataset.num_classes
+      (2, 5)
     """
     images = np.asarray(images)
     contents.check_form(images)

@@ -19,7 +19,7 @@ Augment = Callable[[Sequence[np.ndarray], np.random.Generator], np.ndarray]
 
 @runtime_checkable
 class Pairs(Protocol):
-    """Random access to pairs."""
+    """Random access to pairs (stored image, label): any object with a length that takes an index in brackets."""
 
     def __len__(self) -> int: ...
 
@@ -30,14 +30,36 @@ class Pairs(Protocol):
 class Dataset:
     """One split of a data set in a fixed order; `dataset[i]` is the prepared image number i and its label.
 
+    `ds.arrays` and `ds.load_dataset` make data sets. Make one of your own where images should be read one by one.
+
     Attributes:
-      source: random access to pairs (stored image, label).
+      source: random access to pairs: `len(source)`, and `source[index]` gives (stored image, label). A stored
+        image is an array of any form that `prepare` takes; a label is an integer from 0, or None if it is not
+        known.
       num_classes: number of classes.
       identity: name, version and split, by which records identify the data.
       prepare: stored image -> float32 in [0, 1] [height, width, channels], for evaluation.
-      augment: (stored images, random generator) -> float32 in [0, 1] [num, height, width, channels], for training.
+      augment: (list of stored images, `numpy.random.Generator`) -> float32 in [0, 1] [num, height, width,
+        channels], for training.
       labels: all labels, in the order of the images, where they are in memory; else None.
       class_names: name of each class; None if classes have only numbers.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> class Squares:  # reads each image when it is asked for
+      ...     def __len__(self):
+      ...         return 100
+      ...     def __getitem__(self, index):
+      ...         return np.full((8, 8, 1), index, np.uint8), index % 10
+      >>> def prepare(image):
+      ...     return image.astype(np.float32) / 255
+      >>> def augment(images, generator):
+      ...     return np.stack([prepare(image) for image in images])
+      >>> dataset = ds.Dataset(Squares(), 10, "squares/1.0.0", prepare, augment)
+      >>> images, labels = dataset.take([3, 4])
+      >>> images.shape, labels.tolist()
+      ((2, 8, 8, 1), [3, 4])
     """
 
     source: Pairs
@@ -52,21 +74,22 @@ class Dataset:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Pair:
-        """Returns the image with an index, and its label.
+        """Returns the image with an index, float32 in [0, 1] [H, W, C], and its label, an int or None.
 
         Raises:
-          IndexError: if the index is out of range.
-          ValueError: if the image cannot be read, or has a pixel that is no number in [0, 1].
+          IndexError: the index is out of range.
+          ValueError: the image cannot be read, or has a pixel that is no number in [0, 1]; or a data set of arrays
+            has no image with this index.
         """
         image, label = self.stored(index)
         return self.prepare(image), label
 
     def stored(self, index: int) -> Pair:
-        """Returns the stored image with an index, and its label.
+        """Returns the stored image with an index, before `prepare`, and its label.
 
         Raises:
-          IndexError: if the index is out of range.
-          ValueError: if the image cannot be read.
+          IndexError: the index is out of range.
+          ValueError: the image cannot be read, or a data set of arrays has no image with this index.
         """
         try:
             return self.source[index]
@@ -78,18 +101,36 @@ class Dataset:
             raise ValueError(f"cannot be read: {type(error).__name__}: {reason}") from error
 
     def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images [num, height, width, channels], float32, and labels [num], int32, of indices."""
+        """Returns images and labels of some indices as arrays.
+
+        Args:
+          indices: of the images, at least one.
+
+        Returns:
+          Images [num, height, width, channels], float32, and labels [num], int32.
+
+        Raises:
+          IndexError: an index is out of range.
+          ValueError: an image cannot be read, its label is not known, or there is no index.
+        """
         images, labels = zip(*(self[int(index)] for index in indices), strict=True)
         if None in labels:
             raise ValueError("the labels of the images are not known")
         return np.stack(images), np.asarray(labels, np.int32)
 
     def images(self, indices: Iterable[int]) -> np.ndarray:
-        """Returns images [num, height, width, channels], float32, of indices."""
+        """Returns images [num, height, width, channels], float32, of some indices; see `ds.Dataset.take`."""
         return np.stack([self[int(index)][0] for index in indices])
 
     def check_classes(self, num_classes: int) -> None:
-        """Raises `ValueError` unless the labels are classes of a model with so many classes."""
+        """Checks that the labels are classes of a model.
+
+        Args:
+          num_classes: number of classes of the model.
+
+        Raises:
+          ValueError: the data set has more classes, or a label that is in memory is none of the model's.
+        """
         if self.labels is not None:
             contents.check_labels(self.labels, len(self.labels), num_classes)
         checks.holds(

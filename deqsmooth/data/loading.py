@@ -14,29 +14,37 @@ _DIGITS_SPLIT_SEED = 0
 def load(
     name: str, split: str | None = None, data_dir: str | None = None, *, download: bool = False
 ) -> dataset.Dataset:
-    """Loads one split of a data set.
+    """Loads one split of a data set by its name.
 
     `digits` is scikit-learn's copy of the UCI handwritten digits (1,797 scans of 8 x 8 pixels and 17 grey levels,
     Alpaydin & Kaynak 1998), which that package contains. A fixed random split has 1,437 training and 360 test
-    images. `arrays` is a `.npz` file; see `arrays.load`. Every other name is that of an image classification set
-    of TensorFlow Datasets (TFDS), such as `cifar10`, `imagenet` or `mnist`, and is read from the directory where
-    it was prepared; see `prepared.load`.
+    images. `arrays` is a `.npz` file of your own with the arrays `images` and `labels`, which keep the rules of
+    `ds.arrays`. Every other name is that of an image classification set of TensorFlow Datasets (TFDS), such as
+    `cifar10`, `imagenet` or `mnist`. It is read from the folder where TFDS prepared it, without TensorFlow. Images
+    of several sizes are resized and cropped to 224 x 224. In training, images of `cifar10`, `cifar100` and
+    `imagenet` are cropped and flipped at random; those of other sets are not augmented.
 
     Args:
-      name: data set, as in `config.Selection`.
+      name: `digits`, `arrays`, or the TFDS name `NAME[/CONFIGURATION][:VERSION]`.
       split: `train` or `test` (imagenet: `train` or `validation`; TFDS: also parts, such as `train[90%:]`); by
         default the one to evaluate on. `arrays` has one split, whatever its name; of `train` all images are
         checked, of any other only that there are images that can be used.
-      data_dir: TFDS data directory, by default that of TFDS; for `arrays` the `.npz` file.
+      data_dir: TFDS data directory, by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`; for `arrays` the
+        `.npz` file.
       download: whether TFDS may download and prepare missing data, which needs TensorFlow.
 
+    Returns:
+      The data set; its images are prepared when they are read.
+
     Raises:
-      ValueError: if the name or the split is unknown, the data are missing, or they break the rules above.
+      ValueError: the name or the split is unknown, the data are missing or in a format without random access, or
+        they break the rules above.
 
     Example:
-      >>> dataset = load("digits", "test")
-      >>> len(dataset), dataset[0][0].shape
-      (360, (8, 8, 1))
+      >>> import deqsmooth as ds
+      >>> dataset = ds.load_dataset("digits", "test")
+      >>> len(dataset), dataset[0][0].shape, dataset.num_classes
+      (360, (8, 8, 1), 10)
     """
     selection.check_dataset(name)
     split = split or selection.evaluation_split(name)

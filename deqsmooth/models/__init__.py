@@ -26,9 +26,20 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
     """Returns the model of a size; the type of the size determines the family.
 
     Args:
-      size: size of the model.
+      size: a `ds.ConvModel` or `ds.MdeqModel` (deep equilibrium models, Bai et al. 2020), or a `ds.ResnetModel`
+        (He et al. 2016).
       axis_name: mapped axis of the devices that share a training batch. If it is given, batch statistics are
-        averaged over it; otherwise each device normalises by its own.
+        averaged over it; otherwise each device normalises by its own. A `ds.ConvModel` has no batch statistics.
+
+    Returns:
+      A `ds.Model`, or a `ds.Explicit` for a `ds.ResnetModel`. Its variables are `model.init(key)`.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import jax
+      >>> model = ds.build(ds.MdeqModel(channels=(8, 16), head_channels=(7, 14)))
+      >>> model.image_shape, sorted(jax.eval_shape(model.init, jax.random.key(0)))
+      ((32, 32, 3), ['batch_stats', 'params'])
     """
     if isinstance(size, architecture.ResnetModel):
         return resnet.resnet(size, axis_name)

@@ -43,10 +43,32 @@ def classify(
     Args:
       model: the model.
       variables: variables of the model.
-      solver: solver for the equilibrium.
+      solver: solver for the equilibrium, from `deqsmooth.solvers.build`.
       images: images [lanes, H, W, C].
-      start: injection -> initial state of the solve; see `starts`.
-      measure_residual: see `loop.Solver.solve`.
+      start: injection -> initial state of the solve, such as `model.initial_state`; see
+        `deqsmooth.models.starts.build`.
+      measure_residual: see `deqsmooth.solvers.loop.Solver.solve`.
+
+    Returns:
+      Logits and the solution of every lane.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import jax.numpy as jnp
+      >>> import jax
+      >>> from deqsmooth import solvers
+      >>> made = ds.load_checkpoint("digits", 0.5)
+      >>> images, labels = ds.load_dataset("digits").take(range(4))
+      >>> @jax.jit
+      ... def run(variables, images):
+      ...     solver = solvers.build("anderson", 10)
+      ...     start = made.model.initial_state
+      ...     return classify(made.model, variables, solver, images, start)
+      >>> output = run(made.variables, images)
+      >>> labels.tolist(), jnp.argmax(output.logits, -1).tolist()
+      ([2, 8, 2, 6], [2, 8, 2, 6])
+      >>> output.solution.num_evaluations.tolist()
+      [10, 10, 10, 10]
     """
     params = model.bind(variables)
     u, _ = model.inject(variables, images, None)
@@ -55,7 +77,13 @@ def classify(
 
 
 def read(model: types.Model, variables: types.Variables, solution: types.Solution) -> Output:
-    """Returns the output of the model for a solution."""
+    """Returns the output of the model for a solution.
+
+    Args:
+      model: the model.
+      variables: variables of the model.
+      solution: of a solve for its equilibrium.
+    """
     logits, _ = model.readout(variables, solution.value, False)
     is_finite = per_lane.align(jnp.isfinite(solution.residual), logits)
     return Output(jnp.where(is_finite, logits, jnp.nan), solution)

@@ -38,8 +38,23 @@ def save(path: str | os.PathLike[str], classifier: classifiers.Classifier) -> No
 
     Of a model of the caller's own the variables are written, not the code.
 
+    Args:
+      path: the folder; it is made if it does not exist.
+      classifier: from `ds.classifier`, `ds.train` or `ds.load`.
+
     Raises:
       ValueError: the folder holds something that is no model, or there are no variables; nothing is written then.
+
+    Example:
+      >>> import tempfile
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> folder = tempfile.mkdtemp() + "/model"
+      >>> def scaled(variables, images):
+      ...     return variables["scale"] * images.mean((1, 2)) @ np.array([[1, -1]])
+      >>> ds.save(folder, ds.classifier(scaled, {"scale": np.float32(2)}))
+      >>> float(ds.load(folder, scaled).variables["scale"])
+      2.0
     """
     checks.kind("classifier", classifier, classifiers.Classifier, "a Classifier, made by ds.classifier")
     check_place(path)
@@ -83,8 +98,12 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
 
     Args:
       path: the folder.
-      model: for a model of the caller's own, what was given to `classifiers.classifier` in its place. Variables
-        that are no nested dictionaries need a classifier whose variables have their structure.
+      model: for a model of the caller's own, what was given to `ds.classifier` in its place: the function, the
+        module or the `ds.Model`. Variables that are no nested dictionaries need a classifier whose variables have
+        their structure. None for a model of this package.
+
+    Returns:
+      The classifier, with the settings of its training.
 
     Raises:
       ValueError: there is no checkpoint of this project, its variables do not fit the model, or `model` is missing
@@ -122,8 +141,17 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
 def shipped(dataset: str, sigma: float) -> pathlib.Path:
     """Returns the folder of the model that the package contains for a data set and sigma.
 
+    Args:
+      dataset: `digits` or `cifar10`.
+      sigma: standard deviation of the noise that the model was trained with, 0.25 or 0.5.
+
     Raises:
-      ValueError: if there is none; the message names the shipped models.
+      ValueError: there is none; the message names the shipped models.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> ds.shipped("digits", 0.5).name
+      'digits-0.5'
     """
     if not isinstance(dataset, str) or not isinstance(sigma, float | int):
         raise ValueError(f"data set and sigma are {dataset!r} and {sigma!r}; they must be a string and a number")
@@ -154,7 +182,24 @@ def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: fl
 
 
 def load_shipped(dataset: str, sigma: float) -> classifiers.Classifier:
-    """Reads the model that the package contains for a data set and sigma; see `shipped`."""
+    """Reads the model that the package contains for a data set and sigma.
+
+    Args:
+      dataset: `digits` or `cifar10`.
+      sigma: standard deviation of the noise that the model was trained with, 0.25 or 0.5.
+
+    Returns:
+      The classifier; it has a trained start.
+
+    Raises:
+      ValueError: there is none; the message names the shipped models.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> model = ds.load_checkpoint("digits", 0.5)
+      >>> model.image_shape, model.model.num_classes, model.training.sigma
+      ((8, 8, 1), 10, 0.5)
+    """
     return load(shipped(dataset, sigma))
 
 

@@ -21,7 +21,7 @@ from deqsmooth.models import functions
 
 
 class Classifier(NamedTuple):
-    """A model with everything that determines its logits; made by `classifier` or `checkpoints.load`.
+    """A model with everything that determines its logits; made by `ds.classifier`, `ds.load` or `ds.train`.
 
     Attributes:
       model: functions of the model, with an equilibrium or explicit.
@@ -70,18 +70,26 @@ Classifiable = Classifier | Callable[[types.Images], types.Logits]
 def classifier(model: Any, variables: Any = None, *, name: str | None = None) -> Classifier:
     """Makes a classifier that can be certified, attacked and saved.
 
+    `model` is one of
+
+    - a function of images [lanes, H, W, C], float32 in [0, 1], to logits [lanes, classes]; with `variables`, a
+      function (variables, images) -> logits. It must treat every image by itself, whatever the number of lanes.
+      Standardise images inside it, so that noise and radii are in units of pixels.
+    - a Linen module, whose `variables` are given (all collections). It is called in evaluation mode if that is an
+      argument named `train`, `training`, `is_training`, `deterministic` or `use_running_average`.
+    - an nnx module, which holds its own variables. It is called in evaluation mode (`nnx.view`).
+    - a `ds.Model` (a deep equilibrium model as functions) or `ds.Explicit`, with `variables`.
+    - a size, such as `ds.ConvModel`, with `variables`: a model of this package.
+    - a classifier, which is returned, with `name` if it is given.
+
     Args:
-      model: one of
-        - a function of images [lanes, H, W, C], float32 in [0, 1], to logits [lanes, classes]; with `variables`,
-          a function (variables, images) -> logits. It must treat every image by itself.
-        - a Linen module, whose `variables` are given (all collections). It is called in evaluation mode if that
-          is an argument named `train`, `training`, `is_training`, `deterministic` or `use_running_average`.
-        - an nnx module, which holds its own variables. It is called in evaluation mode (`nnx.view`).
-        - a `types.Model` (a deep equilibrium model as functions) or `types.Explicit`, with `variables`.
-        - a size of `config.architecture`, with `variables`: a model of this package.
+      model: see above.
       variables: pytree of arrays. Parameters that a function captures instead are folded into the compiled program
         as constants, which is slow for large ones.
       name: that records give the classifier; by default the function's or the class's.
+
+    Returns:
+      The classifier. Whether it is a function of one image is checked before it is certified.
 
     Raises:
       ValueError: it is none of these, or `variables` are missing, not needed, no arrays or not finite; says what
@@ -89,13 +97,23 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
 
     Example:
       >>> import deqsmooth as ds
+      >>> import jax
       >>> import jax.numpy as jnp
       >>> def brightness(variables, images):
       ...     score = images.mean((1, 2, 3)) - variables["threshold"]
       ...     return jnp.stack([score, -score], -1)
-      >>> made = classifier(brightness, {"threshold": jnp.float32(0.4)})
-      >>> made.name.split(".")[-1], len(made.sha256)
-      ('brightness', 64)
+      >>> variables = {"threshold": jnp.float32(0.4)}
+      >>> own = ds.classifier(brightness, variables, name="brightness")
+      >>> own.name, len(own.sha256), own.solves
+      ('brightness', 64, False)
+
+      A Linen module:
+
+      >>> import flax.linen as nn
+      >>> module = nn.Sequential([lambda images: images.reshape(-1, 64), nn.Dense(10)])
+      >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+      >>> ds.classifier(module, variables).variables["params"]["layers_1"]["kernel"].shape
+      (64, 10)
     """
     if isinstance(model, Classifier):
         if variables is not None:

@@ -112,7 +112,13 @@ def group_norm(
 
 
 def standardise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Subtracts a mean by channel from images [lanes, height, width, channels] and divides by a std by channel."""
+    """Subtracts a mean by channel from images and divides by a standard deviation by channel.
+
+    Args:
+      images: images [lanes, height, width, channels].
+      mean: one number, or one for each channel.
+      std: one number, or one for each channel.
+    """
     return (images - _by_channel(mean, images)) / _by_channel(std, images)
 
 

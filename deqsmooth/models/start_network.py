@@ -54,6 +54,10 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     Its input is the first leaf of the injection, features of the image [lanes, height, width, channels]. The
     leaves of the state must be ordered from fine to coarse. Their resolutions must be that of the input, divided
     by powers of 2.
+
+    Args:
+      size: size of the network.
+      model: the model.
     """
 
     def injection(key: types.RandomKey) -> types.Injection:

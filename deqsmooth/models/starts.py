@@ -25,7 +25,7 @@ def build(
     """A start that is a function of the noisy input, by its name: the function variables -> start.
 
     Args:
-      name: one of `config.INDEPENDENT_STARTS`.
+      name: `zero`, `constant` or `learned`.
       model: the model.
       training: settings of the training of the model's start; None if it has none.
 
@@ -50,20 +50,38 @@ def check_trained(name: str | None, training: config.StartTraining | None) -> No
 
 
 def zero(model: types.Model) -> base_classifier.Start:
-    """The zero state."""
+    """The zero state, `initial_state` of the model.
+
+    Args:
+      model: the model.
+    """
     return model.initial_state
 
 
 def constant(model: types.Model, z: types.State) -> base_classifier.Start:
-    """The same stored state, leaves [1, ...], for every input."""
+    """The same stored state for every input.
+
+    Args:
+      model: the model.
+      z: the state of one lane, leaves [1, ...].
+    """
     return lambda u: jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), model.initial_state(u), z)
 
 
 def learned(network: types.StartNetwork, params: types.Parameters) -> base_classifier.Start:
-    """The prediction of a start network from the injection of the input."""
+    """The prediction of a start network from the injection of the input.
+
+    Args:
+      network: the network, from `deqsmooth.models.start_network.start`.
+      params: its parameters.
+    """
     return functools.partial(network.apply, params)
 
 
 def state(z: types.State) -> base_classifier.Start:
-    """Given states, one for each lane, whatever the input: for example the solutions of other samples."""
+    """Given states, one for each lane, whatever the input: for example the solutions of other samples.
+
+    Args:
+      z: the states, leaves [lanes, ...].
+    """
     return lambda u: z

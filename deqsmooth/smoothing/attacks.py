@@ -64,24 +64,48 @@ def attack(
     radii: Sequence[float],
     how: config.Attack,
 ) -> Iterator[attempts.Attempt]:
-    """Attacks the images of certificates at every radius, from the smallest.
+    """Attacks the images of certificates at every radius, from the smallest, by projected gradient ascent in L2.
 
-    The smoothed class of an attacked image is predicted from noise that the attack did not use. If the prediction
-    is a class other than the label, the image is not attacked again: the attempt counts for every larger radius.
+    The ascent (Madry et al. 2018) increases the loss of the smoothed classifier by its mean probabilities over a
+    few noise draws (Salman et al. 2019), or that of the base classifier, through the implicit gradient of the
+    equilibrium. The smoothed class of an attacked image is predicted from noise that the attack did not use. If
+    the prediction is a class other than the label, the image is not attacked again: the attempt counts for every
+    larger radius. An attack that fails proves nothing. One that changes the smoothed class within a certified
+    radius refutes the certificate.
 
     Args:
-      checkpoint: the model that the certificates are about.
-      found: certificates of images whose class is known.
-      settings: of the certificates, of the independent sampler.
-      dataset: the images.
-      radii: largest L2 distances of the attacked images.
+      checkpoint: the classifier that the certificates are about, as `ds.certify` takes it.
+      found: certificates of images whose label is known, such as `ds.certify` yields them with `labels`.
+      settings: of the certificates, with `sampler="independent"`. If they were made without a sampler, these are
+        `settings.recommended(has_start)`.
+      dataset: the images, by the indices of the certificates.
+      radii: largest L2 distances of the attacked images, finite numbers from 0.
       how: settings of the attack.
 
     Yields:
-      The result of each attack; those on an image in the order of the radii.
+      The result of each attack, a `deqsmooth.certificates.attempts.Attempt`; those on an image in the order of the
+      radii.
 
     Raises:
-      ValueError: the certificates are not those of independent sampling, or a class is not known.
+      ValueError: the certificates are not those of independent sampling or of these settings, a label is not
+        known, a radius is out of range, or an image cannot be read.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> def brightness(images):
+      ...     score = images.mean((1, 2, 3)) - 0.3
+      ...     return jnp.stack([score, -score], -1)
+      >>> images, labels = np.full((1, 8, 8, 1), 0.4, np.float32), [0]
+      >>> settings = ds.Smoothing(sampler="independent", sigma=0.25, num_estimation=500)
+      >>> found = list(ds.certify(brightness, images, settings, labels=labels))
+      >>> how = ds.Attack(steps=5, draws=2, num_estimation=200)
+      >>> dataset = ds.arrays(images, labels)
+      >>> for attempt in ds.attack(brightness, found, settings, dataset, [0.5, 2.0], how):
+      ...     print(attempt.budget, attempt.prediction, attempt.refutes)
+      0.5 0 False
+      2.0 1 False
     """
     inputs.given(dataset, settings)
     checkpoint = classifiers.classifier(checkpoint)

@@ -32,34 +32,47 @@ def certify(
     programs: sampler.Programs | None = None,
     skip_soundness_check: bool = False,
 ) -> Iterator[record.Certificate]:
-    """Certifies images in order; with `looks`, certificates come in the order in which sampling stops.
+    """Certifies images in order: for each a class, and an L2 radius within which the class cannot change.
 
-    Everything is checked and compiled when the first certificate is asked for, before any sample.
+    The smoothed classifier gives an image the class that the base classifier gives most often under Gaussian noise
+    of standard deviation `settings.sigma`. The certificate follows from counts of noisy samples (Cohen et al.
+    2019, CERTIFY). With the serial sampler, solves start from each other's equilibria and an audit corrects the
+    count (Gao et al. 2024).
+
+    This is a generator: everything is checked and compiled when the first certificate is asked for, before any
+    sample. With `looks`, certificates come in the order in which sampling stops.
 
     Args:
-      classifier: from `classifiers.classifier` or `checkpoints.load`; or, with the independent sampler, any
-        function from images [lanes, H, W, C] to logits [lanes, classes] that treats every image by itself.
+      classifier: from `ds.classifier`, `ds.load`, `ds.load_checkpoint` or `ds.train`; or a function from images
+        [lanes, H, W, C] to logits [lanes, classes] that treats every image by itself. A classifier without an
+        equilibrium takes only the independent sampler.
       images: uint8, or floating point in [0, 1] [images, H, W, C].
-      settings: of the certificates.
-      labels: true classes, integers [images]; None if they are not known.
-      indices: numbers of the images, on which their noise depends [images]; by default 0, 1, ...
-      out: see `certify_dataset`.
-      programs: see `certify_dataset`.
-      skip_soundness_check: see `certify_dataset`.
+      settings: of the certificates. Without a `sampler` the recommended method is used.
+      labels: true classes, integers from 0 [images]; None if they are not known.
+      indices: numbers of the images, on which their noise depends, different integers from 0 [images]; by default
+        0, 1, ...
+      out: file of the certificates, which is written or continued; see `ds.certify_dataset`.
+      programs: what `deqsmooth.smoothing.certification.prepare` gave for this classifier and these settings; by
+        default they are compiled here.
+      skip_soundness_check: see `ds.certify_dataset`.
 
     Yields:
-      A certificate for each image.
+      A `ds.Certificate` for each image.
 
     Raises:
-      ValueError: an argument breaks its rule.
+      ValueError: images, labels or indices break a rule; the settings do not fit the classifier; the classifier is
+        no function of one image; `out` holds another run or cannot be written; or no block fits into a device's
+        memory.
 
     Example:
       >>> import deqsmooth as ds
       >>> images, labels = ds.load_dataset("digits").take(range(2))
+      >>> model = ds.load_checkpoint("digits", 0.5)
       >>> settings = ds.Smoothing(sigma=0.5, num_estimation=200)
-      >>> found = list(ds.certify(ds.load_checkpoint("digits", 0.5), images, settings))
-      >>> [certificate.prediction for certificate in found] == labels.tolist()
-      True
+      >>> for one in ds.certify(model, images, settings, labels=labels):
+      ...     print(one.index, one.prediction, one.correct, one.radius > 0)
+      0 2 True True
+      1 8 True True
     """
     classifier = classifiers.classifier(classifier)
     checks.kind("settings", settings, config.Smoothing, "settings of certificates, made by ds.Smoothing")
@@ -88,27 +101,45 @@ def certify_dataset(
     on_unreadable: Callable[[record.Unreadable], None] | None = None,
     skip_soundness_check: bool = False,
 ) -> Iterator[record.Certificate]:
-    """Certifies images of a data set as `certify` does, but reads each when its turn comes.
+    """Certifies images of a data set as `ds.certify` does, but reads each when its turn comes.
 
     Args:
-      classifier: see `certify`.
-      dataset: the images and labels.
-      indices: of the images.
+      classifier: see `ds.certify`.
+      dataset: the images and labels, from `ds.arrays` or `ds.load_dataset`.
+      indices: of the images in the data set, integers [images].
       settings: of the certificates.
-      out: file of the certificates, as `deqsmooth-certify` writes it; `indices` must then increase. If it exists,
-        the run goes on: the certificates that it holds come first, and only the other images are sampled.
-      selection: what the file says of the choice of the images; by default that they are images of arrays.
-      programs: what `prepare` gave for these arguments, if it was called before.
-      on_unreadable: called for an image that cannot be read or that the classifier does not take; the others are
-        certified. By default such an image raises.
-      skip_soundness_check: whether the classifier is not checked to be a function of one image, see `contract`:
+      out: file of the certificates (`.jsonl`), as `deqsmooth-certify` writes it; `indices` must then increase. If
+        it exists, the run goes on: the certificates that it holds come first, and only the other images are
+        sampled.
+      selection: what the file says of the choice of the images; by default that they are images of arrays. Give
+        the name and the split of a named data set, so that others can verify the file.
+      programs: see `ds.certify`.
+      on_unreadable: called with a `deqsmooth.certificates.record.Unreadable` for an image that cannot be read or
+        that the classifier does not take; the others are certified. By default such an image raises.
+      skip_soundness_check: whether the classifier is not checked to be a function of one image:
         certificates of one that is none are false. The file says so.
 
     Yields:
-      A certificate for each image.
+      A `ds.Certificate` for each image.
 
     Raises:
-      ValueError: an argument or an image breaks its rule.
+      ValueError: see `ds.certify`; or an index is none of the data set.
+
+    Example:
+      >>> import tempfile
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> def brightness(images):
+      ...     return images.mean((1, 2)) @ np.array([[1, -1]]) + np.array([-0.3, 0.3])
+      >>> dataset = ds.arrays(np.linspace(0, 1, 640).reshape(10, 8, 8, 1))
+      >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
+      >>> out = tempfile.mkdtemp() + "/run.jsonl"
+      >>> found = ds.certify_dataset(brightness, dataset, range(0, 10, 3), settings, out=out)
+      >>> [one.prediction for one in found]
+      [1, 0, 0, 0]
+      >>> header, certificates = ds.read(out)
+      >>> [one.index for one in certificates]
+      [0, 3, 6, 9]
     """
     classifier = classifiers.classifier(classifier)
     inputs.given(dataset, settings)
@@ -172,7 +203,7 @@ def check(
     """Checks that the base classifier that settings certify is a function of one image; see `contract`.
 
     Args:
-      classifier: the classifier.
+      classifier: from `ds.classifier`, `ds.load` or `ds.train`.
       settings: of the certificates, with a sampler.
       image: one that the classifier takes, float32 [H, W, C].
       skip_soundness_check: whether only shapes are checked.
@@ -181,7 +212,8 @@ def check(
       The number of classes.
 
     Raises:
-      ValueError: it is no function of one image, or its number of classes is wrong; see `contract`.
+      ValueError: it is no function of one image, gives the same logits to every image, or gives no logits of two
+        classes.
     """
     resolved = layout.resolve(dataclasses.replace(settings, block=1))
     parts = assembly.assemble(classifier, resolved, image.shape)
@@ -215,13 +247,25 @@ def prepare(
     """Compiles what the certification of some images needs.
 
     Args:
-      classifier: the classifier.
+      classifier: from `ds.classifier`, `ds.load` or `ds.train`.
       settings: of the certificates.
-      image_shape: [H, W, C].
-      num_images: of the run.
+      image_shape: (height, width, channels).
+      num_images: of the largest run; the programs can certify any number.
+
+    Returns:
+      The programs, for the argument `programs` of `ds.certify`, `ds.certify_dataset` and `ds.predict`.
 
     Raises:
       ValueError: no block fits into the memory of a device, or the classifier gives no logits.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> classifier = ds.classifier(lambda images: images.mean((1, 2)) @ np.array([[1, -1]]) - 0.1)
+      >>> settings = ds.Smoothing(sigma=0.25, num_estimation=200)
+      >>> programs = prepare(classifier, settings, (8, 8, 1), 1)
+      >>> for image in np.linspace(0.4, 0.6, 128).reshape(2, 8, 8, 1):
+      ...     (one,) = ds.certify(classifier, image[None], settings, programs=programs)
     """
     fitting = fit(classifier, settings, image_shape, num_images)
     resolved = layout.resolve(fitting, num_images)

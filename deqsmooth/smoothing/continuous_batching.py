@@ -50,7 +50,7 @@ def run(
     num_rows: int,
     num_lanes: int,
 ) -> kernels.Info:
-    """Classifiable every row of a queue.
+    """Classifies every row of a queue.
 
     When an eighth of the lanes has stopped, these lanes are read out in one piece and receive the next rows.
 

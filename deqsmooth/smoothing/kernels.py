@@ -24,10 +24,10 @@ class Info(NamedTuple):
     """What is recorded of one sample in every lane.
 
     Attributes:
-      votes: class, or the number of classes if the logits are not finite: that bin never wins.
-      residual: see `types.Solution`; NaN for a classifier that solves nothing.
+      votes: class, or the number of classes if the logits are not finite: that bin never wins [lanes], int32.
+      residual: see `ds.Solution`; NaN for a classifier that solves nothing.
       num_evaluations: evaluations of the cell, or of the classifier if it is explicit.
-      num_fallbacks: see `types.Solution`.
+      num_fallbacks: see `ds.Solution`.
     """
 
     votes: types.Labels
@@ -57,7 +57,11 @@ def info(output: base_classifier.Output) -> Info:
 
 
 def independent(classify: Callable[[types.Images], base_classifier.Output]) -> Kernel:
-    """Standard randomized smoothing: every sample is classified by itself, and lanes carry nothing."""
+    """Standard randomized smoothing (Cohen et al. 2019): every sample by itself, and lanes carry nothing.
+
+    Args:
+      classify: classifies images from a start that is a function of the image.
+    """
 
     def init(images: types.Images, noisy: types.Images) -> tuple[types.State, types.Counts]:
         return (), jnp.zeros(len(images), jnp.int32)
@@ -75,8 +79,8 @@ def serial(
 ) -> Kernel:
     """Serialized randomized smoothing: every solve starts from another sample's equilibrium.
 
-    Its votes are not independent, and the classifier is no function of its input. They give a bound only together
-    with an audit; see `bounds.audited_lower`.
+    See Gao et al. 2024, section 4.2. Its votes are not independent, and the classifier is no function of its
+    input. They give a bound only together with an audit; see `deqsmooth.statistics.bounds.audited_lower`.
 
     Args:
       warm_up: classifies images from a start that is a function of the image; its solution is the first state of a
@@ -109,12 +113,23 @@ def run(
     Args:
       kernel: sampler.
       images: clean image of every lane [lanes, H, W, C].
-      keys: phase key of every lane's image [lanes]; see `noise.phase_key`.
+      keys: phase key of every lane's image [lanes]; see `deqsmooth.smoothing.noise.phase_key`.
       samples: sample index of every step and lane [steps, lanes], int32.
       sigma: standard deviation of the noise.
 
     Returns:
       Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
+
+    Example:
+      >>> def classify(images):
+      ...     scores = images.mean((1, 2)) @ jnp.array([[1, -1]]) - 0.1
+      ...     return base_classifier.explicit(lambda _: scores, images)
+      >>> images = jnp.full((3, 8, 8, 1), 0.6)
+      >>> keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * 3)
+      >>> samples = jnp.arange(12, dtype=jnp.int32).reshape(4, 3)
+      >>> found, warm_up = run(independent(classify), images, keys, samples, 0.25)
+      >>> jnp.bincount(found.votes.ravel(), length=3).tolist()
+      [12, 0, 0]
     """
 
     def step(state: types.State, index: jax.Array) -> tuple[types.State, Info]:
@@ -126,5 +141,12 @@ def run(
 
 
 def noisy(images: types.Images, keys: types.Keys, samples: types.SampleIndices, sigma: float) -> types.Images:
-    """Images [lanes, H, W, C], each with the noise of its key and sample index."""
+    """Images [lanes, H, W, C], each with the noise of its key and sample index.
+
+    Args:
+      images: clean image of every lane [lanes, H, W, C].
+      keys: phase key of every lane's image [lanes].
+      samples: sample index of every lane [lanes].
+      sigma: standard deviation of the noise.
+    """
     return images + sigma * noise.gaussian(keys, samples, images.shape[1:])

@@ -21,7 +21,8 @@ def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Ar
     Args:
       seed: seed of the run, below 2**32.
       image: index of the image in its split.
-      phase: one of the constants above.
+      phase: `SELECTION`, `ESTIMATION`, `AUDIT`, `PREDICTION` or `ATTACK` of this module; no two phases share a
+        draw.
 
     Example:
       >>> keys = phase_key(0, 7, ESTIMATION)[None]
@@ -33,11 +34,22 @@ def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Ar
 
 
 def gaussian(keys: types.Keys, samples: types.SampleIndices, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal draws [lanes, *shape], float32, one for each lane's phase key and sample index."""
+    """Standard normal draws [lanes, ...], float32, one for each lane's phase key and sample index.
+
+    Args:
+      keys: phase key of each lane [lanes].
+      samples: sample index of each lane [lanes].
+      shape: of a draw.
+    """
     draw = jax.vmap(lambda key, sample: jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32))
     return draw(keys, samples)
 
 
 def audit_order(key: types.RandomKey, num_samples: int) -> jax.Array:
-    """Random order of the sample indices [num_samples], int32; an audit draws them in this order."""
+    """Random order of the sample indices [num_samples], int32; an audit draws them in this order.
+
+    Args:
+      key: phase key.
+      num_samples: number of samples.
+    """
     return jax.random.permutation(key, num_samples).astype(jnp.int32)

@@ -57,8 +57,11 @@ class Pilot(NamedTuple):
 class Plan:
     """Settings of certificates, with their expected result and cost.
 
+    The result and the cost are estimates. The bounds of certificates made with the settings hold whether or not
+    the estimates are right.
+
     Attributes:
-      settings: of the certificates.
+      settings: of the certificates, for `ds.certify`.
       reached: probability that an image of the pilot is certified as its label to the radius [images].
       evaluations: expected cell evaluations an image.
       seconds: expected seconds an image, on the pilot's machine.
@@ -172,18 +175,36 @@ def plans(found: Pilot, settings: config.Planning) -> Iterator[Plan]:
 
 
 def plan(classifier: classifiers.Classifiable, dataset: data.Dataset, settings: config.Planning) -> Plan | None:
-    """The cheapest settings with which a classifier is expected to certify a radius, from a pilot on a few images.
+    """Finds the cheapest settings with which a classifier is expected to certify a radius.
+
+    A pilot certifies `pilot_images` images with each sampler, start, solver and budget that the classifier
+    allows. The plan is the fastest of the settings whose expected certified accuracy is nearly that of the best.
+    Settings are taken as nearly as good within `slack`, between classifiers also within one standard error
+    (Breiman et al. 1984).
 
     Args:
-      classifier: see `certification.certify`.
-      dataset: images like those to certify, with labels.
-      settings: of the plan.
+      classifier: see `ds.certify`.
+      dataset: images like those to certify, with labels; use others than those that you certify.
+      settings: of the plan: the wanted radius, sigma and alpha.
 
     Returns:
-      The best plan; None if none is expected to certify anything.
+      The best plan, a `deqsmooth.smoothing.planning.Plan`; None if none is expected to certify anything.
 
     Raises:
       ValueError: the classifier is no function of one image, the images do not fit it, or a label is not known.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> import jax.numpy as jnp
+      >>> def brightness(images):
+      ...     score = images.mean((1, 2, 3)) - 0.3
+      ...     return jnp.stack([score, -score], -1)
+      >>> dataset = ds.arrays(np.linspace(0.4, 0.6, 256).reshape(4, 8, 8, 1), [0, 0, 0, 0])
+      >>> settings = ds.Planning(radius=0.25, sigma=0.25, pilot_samples=100)
+      >>> plan = ds.plan(brightness, dataset, settings)
+      >>> plan.certified > 0.9, plan.settings.sampler, plan.settings.cap > 0.25
+      (True, 'independent', True)
     """
     checks.kind("settings", settings, config.Planning, "settings of a plan, made by ds.Planning")
     made = classifiers.classifier(classifier)

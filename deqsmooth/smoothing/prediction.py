@@ -20,7 +20,7 @@ class Prediction(NamedTuple):
     """The prediction of one image.
 
     Attributes:
-      label: class of the smoothed classifier, with probability at least 1 - alpha; None if it abstains.
+      label: class that the smoothed classifier gives, with probability at least 1 - alpha; None if it abstains.
       counts: votes by class; the last entry counts samples that were not finite.
     """
 
@@ -37,30 +37,34 @@ def predict(
     programs: sampler.Programs | None = None,
     skip_soundness_check: bool = False,
 ) -> Iterator[Prediction]:
-    """Predicts the smoothed classifier's class of images, in order.
+    """Predicts the smoothed classifier's class of images, in order (Cohen et al. 2019, PREDICT).
+
+    A two-sided binomial test compares the two classes with the most votes. A class that is not the smoothed
+    classifier's is returned with probability at most `settings.alpha` (Hung & Fithian 2019). This is a generator,
+    as `ds.certify` is.
 
     Args:
-      classifier: see `certification.certify`.
+      classifier: see `ds.certify`.
       images: uint8, or floating point in [0, 1] [images, H, W, C].
       settings: of the independent sampler, without looks; `num_estimation` votes are drawn, and no selection.
-        Without a sampler, the recommended start is used; see `config.Smoothing`.
-      indices: number of each image, on which its noise depends; by default 0, 1, ...
-      programs: what `certification.prepare` gave for these arguments, if it was called before.
-      skip_soundness_check: see `certification.certify_dataset`.
+        Without a sampler, the recommended start is used; see `ds.Smoothing`.
+      indices: number of each image, on which its noise depends [images]; by default 0, 1, ...
+      programs: see `ds.certify`.
+      skip_soundness_check: see `ds.certify_dataset`.
 
     Yields:
       The prediction of each image.
 
     Raises:
-      ValueError: an argument breaks its rule.
+      ValueError: see `ds.certify`; or the settings are of the serial sampler, or have looks.
 
     Example:
       >>> import deqsmooth as ds
       >>> images, labels = ds.load_dataset("digits").take(range(2))
-      >>> settings = ds.Smoothing(sampler="independent", start="learned", budget=1, num_estimation=100)
-      >>> found = list(ds.predict(ds.load_checkpoint("digits", 0.5), images, settings))
-      >>> [prediction.label for prediction in found] == labels.tolist()
-      True
+      >>> settings = ds.Smoothing(sigma=0.5, num_estimation=100)
+      >>> model = ds.load_checkpoint("digits", 0.5)
+      >>> [prediction.label for prediction in ds.predict(model, images, settings)]
+      [2, 8]
     """
     classifier = classifiers.classifier(classifier)
     checks.kind("settings", settings, config.Smoothing, "settings of certificates, made by ds.Smoothing")

@@ -37,13 +37,13 @@ def header(
     other entries.
 
     Args:
-      classifier: the classifier.
+      classifier: from `ds.classifier`, `ds.load` or `ds.train`.
       selection: of the images; how many and where they lie are no part of the header.
       settings: of the certificates, with a sampler.
       dataset: the images.
-      image_shape: [H, W, C] of the images.
-      before: header of the certificates that these are made from; None if they are made anew.
-      skip_soundness_check: see `certification.certify_dataset`.
+      image_shape: (height, width, channels) of the images.
+      before: header of the certificates that these are made from by `ds.recertify`; None if they are made anew.
+      skip_soundness_check: see `ds.certify_dataset`.
     """
     settings, identity = layout.fill(settings), classifiers.identity(classifier, image_shape)
     serial = settings.sampler == "serial"

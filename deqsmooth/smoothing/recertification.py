@@ -29,15 +29,26 @@ _SAME = ("sigma", "num_selection", "num_estimation", "alpha", "seed", *_ESTIMATI
 
 
 def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
-    """Settings of the certificates of another classifier.
+    """Settings of the certificates of another classifier, for `ds.recertify`.
 
     Args:
-      before: settings of the certificates that there are.
-      change: what is different: the other classifier's solver, budget, tolerance, start or dtype; `num_pairs` and
-        `alpha_pairs`.
+      before: settings of the certificates that there are, with `sampler="independent"`. If they were made without
+        a sampler, these are `settings.recommended(has_start)`.
+      change: what is different: the other classifier's `solver`, `budget`, `tolerance`, `start` or `dtype`;
+        `num_pairs` and `alpha_pairs`.
+
+    Returns:
+      The settings before with the change, without `lanes`, `images_per_batch` and `block`.
 
     Raises:
       ValueError: the certificates are not those of independent sampling, or a setting breaks its rule.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> before = ds.Smoothing(sampler="independent", sigma=0.5, budget=30)
+      >>> after = ds.paired(before, budget=8, num_pairs=500)
+      >>> after.budget, after.sigma, after.num_pairs, after.alpha_pairs
+      (8, 0.5, 500, 0.0001)
     """
     checks.kind("before", before, config.Smoothing, "settings of certificates, made by ds.Smoothing")
     if before.sampler != "independent" or before.bound is not None:
@@ -63,13 +74,13 @@ def check(
     """Checks that certificates of one classifier can become those of another.
 
     Args:
-      before: the classifier of the certificates, and their settings.
-      after: the classifier to certify, and its settings, from `settings_after`.
+      before: (classifier, settings) of the certificates.
+      after: (classifier, settings) to certify, the settings from `ds.paired`.
       image: one of the data set, float32 [H, W, C].
 
     Raises:
       ValueError: the two classifiers are one, do not have the same number of classes, or one of them fails
-        `certification.check`.
+        `deqsmooth.smoothing.certification.check`.
     """
     if before[0].sha256 == after[0].sha256 and base_settings(before[1]) == base_settings(after[1]):
         raise ValueError(
@@ -91,22 +102,43 @@ def recertify(
     *,
     skip_check: bool = False,
 ) -> Iterator[record.Certificate]:
-    """Certifies images for another classifier.
+    """Certifies images for a classifier that is near one for which they are certified (Ugare et al. 2024).
 
-    The selected class stays the same. The pairs are drawn with the noise of a separate phase.
+    The other classifier may be quantised, fine-tuned or solved with fewer evaluations. Both are evaluated on a few
+    samples of every image (pairs), drawn with noise of their own. The pairs bound the probability that only the
+    first classifier gives the class, and this bound is subtracted from the lower bound of the first. The selected
+    class stays the same. The only cost is that of the pairs.
 
     Args:
       found: certificates of the images.
-      before: the classifier that they are about, and their settings.
-      after: the classifier to certify, and its settings, from `settings_after`.
-      dataset: the images.
-      skip_check: whether `check` was called before.
+      before: (classifier, settings) of these certificates, with `sampler="independent"`.
+      after: (classifier, settings) to certify, the settings from `ds.paired`. Its classifier may be the same one.
+      dataset: the images, by the indices of the certificates.
+      skip_check: whether the classifiers are not checked, because a call before did it.
 
     Yields:
       A certificate for each of `found`. Its `evaluations` are those of both classifiers on the pairs alone.
 
     Raises:
-      ValueError: see `check`.
+      ValueError: the certificates are of other settings; the two classifiers are one, or do not have the same
+        number of classes; or one of them is no function of one image.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> import numpy as np
+      >>> import jax.numpy as jnp
+      >>> def brightness(variables, images):
+      ...     score = images.mean((1, 2, 3)) - variables
+      ...     return jnp.stack([score, -score], -1)
+      >>> old = ds.classifier(brightness, jnp.float32(0.3))
+      >>> new = ds.classifier(brightness, jnp.float32(0.31))
+      >>> images = np.full((1, 8, 8, 1), 0.4)
+      >>> before = ds.Smoothing(sampler="independent", sigma=0.25, num_estimation=500)
+      >>> after = ds.paired(before, num_pairs=200)
+      >>> found = list(ds.certify(old, images, before))
+      >>> (one,) = ds.recertify(found, (old, before), (new, after), ds.arrays(images))
+      >>> one.prediction, one.bound, 0 < one.radius < found[0].radius
+      (0, 'paired', True)
     """
     for name, pair, kind in (("before", before, config.Smoothing), ("after", after, config.Paired)):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], kind):

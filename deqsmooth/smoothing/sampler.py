@@ -46,10 +46,10 @@ class Votes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The compiled programs of a run, for batches of `settings.images_per_batch` images.
+    """The compiled programs of a run, made by `deqsmooth.smoothing.certification.prepare`.
 
     Attributes:
-      settings: of the run.
+      settings: of the run, for batches of `settings.images_per_batch` images.
       classifier: SHA-256 of the classifier.
       assembly: the functions that were compiled.
       compiled: programs by (whether with the reference, samples of an image).

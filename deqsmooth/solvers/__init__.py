@@ -10,17 +10,17 @@ Solver = loop.Solver | jaxopt_anderson.Converged
 
 
 def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
-    """Returns the solver with a name of `config.SOLVERS`.
+    """Returns the solver with a name.
 
     Args:
       name: `plain`, `anderson`, `broyden`, or `sketched-anderson` (a history of three evaluations, and mixing
-        weights from every fourth row of their residuals), see `loop.Solver`; or `jaxopt`, see
-        `jaxopt_anderson.Converged`.
+        weights from every fourth row of their residuals), which give a `deqsmooth.solvers.loop.Solver`; or
+        `jaxopt`, which gives a `deqsmooth.solvers.jaxopt_anderson.Converged`.
       budget: largest number of evaluations.
       tolerance: residual at which a lane stops, or None for the solver's default.
 
     Raises:
-      ValueError: if the name is unknown, or the budget or the tolerance is out of range.
+      ValueError: the name is unknown, or the budget or the tolerance is out of range.
 
     Example:
       >>> import jax.numpy as jnp

@@ -98,6 +98,9 @@ def one_step(cell: Cell) -> Attach:
 
     The gradient is biased by design, because the state is taken as constant. Second derivatives are those of this
     evaluation with the constant state. They are not those of the equilibrium.
+
+    Args:
+      cell: the cell.
     """
 
     def attach(
@@ -113,14 +116,25 @@ def one_step(cell: Cell) -> Attach:
 def neumann(cell: Cell, num_terms: int) -> Attach:
     """Implicit gradients with (I - J^T)^-1 replaced by the first terms of its Neumann series.
 
-    One term gives the derivatives of `one_step`, but needs one evaluation less in the forward pass.
+    One term gives the derivatives of `deqsmooth.solvers.gradients.one_step`, but needs one evaluation less in the
+    forward pass.
 
     Args:
       cell: the cell.
       num_terms: number of terms, at least 1; a term after the first costs one product with J^T.
 
+    Returns:
+      A function (params, z, u) -> z with gradients; see `deqsmooth.solvers.gradients.Attach`.
+
     Raises:
       ValueError: the number of terms is below 1.
+
+    Example:
+      >>> cell = lambda a, z, u: a * z + u  # z = u / (1 - a), dz/du = 1 / (1 - a)
+      >>> attach = neumann(cell, 20)
+      >>> loss = lambda u: attach(jnp.float32(0.5), jnp.full((1, 1), 2.0), u).sum()
+      >>> f"{jax.grad(loss)(jnp.ones((1, 1))).item():.4f}"
+      '2.0000'
     """
     checks.holds(num_terms >= 1, "num_terms", num_terms, "at least 1")
 
@@ -140,7 +154,10 @@ def fixed_point(cell: Cell, solver: loop.Solver | jaxopt_anderson.Converged) -> 
 
     Args:
       cell: the cell.
-      solver: the solver, see `solvers.build`; its budget counts products with J^T.
+      solver: the solver, from `deqsmooth.solvers.build`; its budget counts products with J^T.
+
+    Returns:
+      A function (params, z, u) -> z with gradients; see `deqsmooth.solvers.gradients.Attach`.
 
     Raises:
       ValueError: it is no solver.
@@ -165,6 +182,9 @@ def gmres(cell: Cell, num_iterations: int, tolerance: float = 1e-5) -> Attach:
       cell: the cell.
       num_iterations: dimension of the Krylov space, at least 1; GMRES is not restarted.
       tolerance: residual relative to the right-hand side at which a lane stops.
+
+    Returns:
+      A function (params, z, u) -> z with gradients; see `deqsmooth.solvers.gradients.Attach`.
 
     Raises:
       ValueError: the number of iterations or the tolerance is out of range.

@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 
 @dataclasses.dataclass(frozen=True)
 class Converged:
-    """A solver with the interface of `loop.Solver`, for solves that should converge.
+    """A solver with the interface of `deqsmooth.solvers.loop.Solver`, for solves that should converge.
 
     jaxopt's Anderson acceleration is plain iteration until a lane has as many evaluations as its history holds.
 
@@ -33,7 +33,7 @@ class Converged:
       tolerance: a lane stops if the norm |f(z) - z| is at most this; absolute, as jaxopt defines it.
 
     Raises:
-      ValueError: if the budget or the tolerance is out of range.
+      ValueError: the budget or the tolerance is out of range.
     """
 
     budget: int
@@ -48,7 +48,15 @@ class Converged:
     def solve(
         self, f: Callable[[types.State], types.State], z: types.State, *, measure_residual: bool = False
     ) -> types.Solution:
-        """Solves z = f(z); see `loop.Solver.solve`. The value is f at the last evaluated iterate."""
+        """Solves z = f(z), as `deqsmooth.solvers.loop.Solver.solve` does.
+
+        The value is f at the last evaluated iterate.
+
+        Args:
+          f: maps a state to a state of the same structure, shapes and dtypes; lanes do not depend on each other.
+          z: initial state, leaves [lanes, ...] of a floating point type.
+          measure_residual: whether to spend one more evaluation on the residual of the returned state.
+        """
         per_lane.num_lanes(z)
         dtypes = jax.tree.map(jnp.result_type, z)
 

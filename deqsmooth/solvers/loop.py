@@ -35,13 +35,24 @@ class Method(Protocol):
     unrolled: ClassVar[int]
 
     def init(self, z: types.State, budget: int) -> Memory:
-        """Returns the memory of a solve of `budget` evaluations that starts at `z`."""
+        """Returns the memory of a solve.
+
+        Args:
+          z: initial state, leaves [lanes, ...].
+          budget: evaluations of the solve.
+        """
         ...
 
     def update(
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
     ) -> tuple[types.State, Memory, jax.Array]:
-        """Computes the next iterate from evaluation number `step` (from 0), `fz = f(z)`.
+        """Computes the next iterate from an evaluation.
+
+        Args:
+          step: number of the evaluation, from 0, int32 [].
+          z: the evaluated iterate.
+          fz: f(z).
+          memory: what `init` or the last call returned.
 
         Returns:
           The next iterate, the updated memory, and whether each lane fell back to `fz` [lanes] (or [] for all).
@@ -85,7 +96,7 @@ class Solver:
       tolerance: relative residual at which a lane stops, or None.
 
     Raises:
-      ValueError: if the budget or the tolerance is out of range.
+      ValueError: the budget or the tolerance is out of range.
     """
 
     method: Method
@@ -147,7 +158,11 @@ class Solver:
         return lax.while_loop(is_unfinished, functools.partial(self.advance, f), self.begin(z)).best
 
     def begin(self, z: types.State) -> Progress:
-        """Returns the progress of a solve to the tolerance before its first evaluation, at z."""
+        """Returns the progress of a solve to the tolerance before its first evaluation, at z.
+
+        Args:
+          z: initial state, leaves [lanes, ...].
+        """
         nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
         memory = jax.vmap(lambda z: self.method.init(_add_lane_axis(z), self.budget))(z)
         residual = jnp.full(nothing.shape, jnp.inf, jnp.float32)
@@ -156,8 +171,12 @@ class Solver:
     def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
         """Makes one more evaluation of f. In lanes that are not active, `z` and `best` do not change.
 
+        Args:
+          f: see `deqsmooth.solvers.loop.Solver.solve`.
+          progress: from `begin` or the last call.
+
         Raises:
-          ValueError: if the solver has no tolerance.
+          ValueError: the solver has no tolerance.
         """
         if self.tolerance is None:
             raise ValueError("tolerance is None; it must be positive for a solve that advances step by step")

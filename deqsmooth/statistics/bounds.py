@@ -20,7 +20,7 @@ class Audit(NamedTuple):
       num: votes audited, drawn at random without replacement among the votes for the class.
       mismatches: audited votes that the reference does not give to the class.
       alpha: failure probability spent on the audit.
-      formula: name of the bound, a key of `AUDITED`.
+      formula: name of the bound: `exact`, `paper` or `reference-code`.
     """
 
     num: int
@@ -61,12 +61,27 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
 
 
 def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
-    """Upper confidence bound on a binomial probability; the mirror image of `clopper_pearson_lower`."""
+    """Upper confidence bound on a binomial probability (Clopper & Pearson 1934).
+
+    Args:
+      successes: between 0 and `trials`; `trials` gives 1.
+      trials: independent trials.
+      alpha: largest probability that the bound is below the truth.
+
+    Example:
+      >>> round(clopper_pearson_upper(1, 100, 0.001), 4)
+      0.0886
+    """
     return 1.0 - clopper_pearson_lower(trials - successes, trials, alpha)
 
 
 def binomial_interval(successes: int, trials: int, alpha: float) -> tuple[float, float]:
     """Two-sided confidence interval of a binomial probability (Clopper & Pearson 1934).
+
+    Args:
+      successes: between 0 and `trials`.
+      trials: independent trials.
+      alpha: largest probability that the interval misses.
 
     Example:
       >>> [round(end, 3) for end in binomial_interval(45, 50, 0.05)]
@@ -110,6 +125,12 @@ def exact_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> fl
     votes are wrong. M is a bound over the random draw of the audit, so that it holds for any dependence between
     votes. Then f gives A to at least `count - M` of `trials` independent samples, to which Clopper-Pearson applies
     at alpha_count. By the union bound the failure probability is at most audit.alpha + alpha_count.
+
+    Args:
+      count: serial votes for A, at least 1.
+      trials: serial samples.
+      audit: of these votes; its formula is not read.
+      alpha_count: failure probability spent on the count.
     """
     wrong = hypergeometric_upper(audit.mismatches, audit.num, count, audit.alpha)
     return clopper_pearson_lower(count - wrong, trials, alpha_count)
@@ -119,17 +140,29 @@ def paper_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> fl
     """The bound as published (Gao et al. 2024, section 4.3).
 
     It multiplies the count by a binomial lower bound on the share of votes that the reference confirms, and then
-    applies Clopper-Pearson. It is valid and a little looser than `exact_lower`.
+    applies Clopper-Pearson. It is valid and a little looser than `deqsmooth.statistics.bounds.exact_lower`.
+
+    Args:
+      count: serial votes for A, at least 1.
+      trials: serial samples.
+      audit: of these votes; its formula is not read.
+      alpha_count: failure probability spent on the count.
     """
     return clopper_pearson_lower(math.floor(count * _surviving(audit)), trials, alpha_count)
 
 
 def reference_code_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
-    """The formula of the paper's released code. NOT A VALID BOUND.
+    """The formula of the code that Gao et al. (2024) released. NOT A VALID BOUND.
 
     It multiplies the count and the number of trials by the same bound on the share of confirmed votes. Their ratio
     stays the same, so that wrong votes are not subtracted, and the result exceeds the truth far more often than
     alpha. It exists to reproduce published tables.
+
+    Args:
+      count: serial votes for A, at least 1.
+      trials: serial samples.
+      audit: of these votes; its formula is not read.
+      alpha_count: failure probability spent on the count.
     """
     surviving = _surviving(audit)
     return clopper_pearson_lower(math.floor(count * surviving), math.floor(trials * surviving), alpha_count)
@@ -213,7 +246,7 @@ def lower_bound(
       alpha_count: failure probability spent on the count.
       audit: of serial votes; None if every vote is the certified classifier's own.
       pairs: samples on which f and f' were evaluated, if the votes are those of f and f' is certified; see
-        `paired_lower`.
+        `deqsmooth.statistics.bounds.paired_lower`.
     """
     if audit is not None:
         return audited_lower(count, trials, audit, alpha_count)
@@ -223,7 +256,11 @@ def lower_bound(
 
 
 def radius(p_lower: float, sigma: float) -> float:
-    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma; 0 for p_lower <= 1/2 (Cohen et al. 2019).
+    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma (Cohen et al. 2019, theorem 1).
+
+    Args:
+      p_lower: lower bound on the probability of the class under noise; at most 1/2 gives 0.
+      sigma: standard deviation of the noise.
 
     Example:
       >>> round(radius(0.99, 0.5), 3), radius(0.5, 0.5)
@@ -233,7 +270,11 @@ def radius(p_lower: float, sigma: float) -> float:
 
 
 def probability(radius: float, sigma: float) -> float:
-    """Probability of a class that gives a radius: Phi(radius / sigma), the inverse of `radius`.
+    """Probability of a class that gives a radius: Phi(radius / sigma).
+
+    Args:
+      radius: L2 radius.
+      sigma: standard deviation of the noise, in the same unit.
 
     Example:
       >>> round(probability(1.163, 0.5), 3)
@@ -244,6 +285,11 @@ def probability(radius: float, sigma: float) -> float:
 
 def least_count(trials: int, alpha: float, probability: float) -> int:
     """The least count whose Clopper-Pearson bound reaches a probability; above `trials` if none does.
+
+    Args:
+      trials: independent trials.
+      alpha: failure probability of the bound.
+      probability: that the bound must reach.
 
     Example:
       >>> least_count(100, 0.001, 0.9), clopper_pearson_lower(99, 100, 0.001) >= 0.9

@@ -50,7 +50,7 @@ def is_last(
     Args:
       count: votes for the class so far.
       trials: samples so far; one of the looks.
-      parts: failure probability of each look; see `alphas`.
+      parts: failure probability of each look; see `deqsmooth.statistics.looks.alphas`.
       sigma: standard deviation of the noise.
       stop_radius: radius that is wanted.
       stop_gain: least gain of radius for which sampling goes on.

@@ -11,7 +11,11 @@ import scipy
 def sign_test(only_first: int, only_second: int) -> float:
     """Two-sided p-value of the hypothesis that a counted case falls into either count with probability 1/2.
 
-    If the counts are the images that only one of two runs certifies, this is McNemar's exact test.
+    If the counts are the images that only one of two runs certifies, this is the exact test of McNemar (1947).
+
+    Args:
+      only_first: cases that fall into the first count.
+      only_second: cases that fall into the second count.
 
     Example:
       >>> sign_test(8, 1), sign_test(0, 0)

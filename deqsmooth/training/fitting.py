@@ -42,22 +42,22 @@ def train(
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> classifiers.Classifier:
-    """Trains a model under Gaussian noise.
+    """Trains a model under Gaussian noise (Cohen et al. 2019; Bai et al. 2020).
 
-    What is done is logged by Python's `logging`, under `deqsmooth.training`.
+    `logging.getLogger("deqsmooth").setLevel("INFO")` shows what is done.
 
     Args:
-      model: size of a model of this package, or functions of the caller's own model. Of a size, what still has the
-        default of its family (`image_shape`, `num_classes`, `mean`, `std`) is taken from the images.
-      dataset: images to train on.
+      model: a size such as `ds.ConvModel`, a `ds.Model` or a `ds.Explicit`. Of a size, what still has the default
+        of its family (`image_shape`, `num_classes`, `mean`, `std`) comes from the images, if it fits no named set.
+      dataset: images to train on, with labels, from `ds.arrays` or `ds.load_dataset`.
       settings: of the training; `model` is taken from the argument of that name.
-      test: images to evaluate on; by default every tenth image of `dataset` is held out, see
-        `config.Training.held_out`.
+      test: images to evaluate on; by default every tenth image of `dataset` is held out, see `held_out`.
       workdir: folder for metrics (`metrics.jsonl`), states and the trained model (`model`); None to write nothing.
       resume: whether the training may continue from the newest state in `workdir`. After any interruption, such as
         Ctrl-C or an exception of `on_progress`, it continues to the same numbers.
-      on_progress: called with the progress after every update. An exception that it raises ends the training; the
-        state is saved before. With several processes all of them must raise it after the same update.
+      on_progress: called with a `deqsmooth.training.loop.Progress` after every update. An exception that it raises
+        ends the training; the state is saved before. With several processes all must raise it after the same
+        update.
 
     Returns:
       The trained classifier, ready to certify.
@@ -69,8 +69,8 @@ def train(
     Example:
       >>> import deqsmooth as ds
       >>> size = ds.ConvModel(channels=8, num_groups=4)
-      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, budget=1, gradient="one-step",
-      ...     jacobian_weight=0.0, pretraining_epochs=0.0, reference_budget=1)
+      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, budget=1,
+      ...     gradient="one-step", jacobian_weight=0, pretraining_epochs=0, reference_budget=1)
       >>> classifier = ds.train(size, ds.load_dataset("digits", "train"), settings)
       >>> classifier.size.image_shape, classifier.training.held_out
       ((8, 8, 1), 10)
@@ -121,24 +121,30 @@ def train_start(
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> classifiers.Classifier:
-    """Trains a start for a trained model: a network that predicts its equilibria.
+    """Trains a start for a trained model: a network that predicts its equilibria from the noisy image.
 
-    With `settings.fine_tune`, the model and the start that it has are trained together.
+    With `settings.fine_tune`, the model and the start that it has are trained together. `ds.certify` takes solves
+    of two evaluations from the learned start, unless its settings name another method.
 
     Args:
       classifier: the trained model, which has an equilibrium.
-      dataset: see `train`.
+      dataset: see `ds.train`, as of the arguments below.
       settings: of the training.
-      test: see `train`.
-      workdir: see `train`.
-      resume: see `train`.
-      on_progress: see `train`.
+      test: see above.
+      workdir: see above.
+      resume: see above.
+      on_progress: see above.
 
     Returns:
       The classifier with the starts `learned` and `constant`.
 
     Raises:
-      ValueError: see `train`; or the classifier has no equilibrium, or no start that can be fine-tuned.
+      ValueError: see `ds.train`; or the classifier has no equilibrium, or no start that can be fine-tuned.
+
+    Example:
+      >>> import deqsmooth as ds
+      >>> model, dataset = ds.load("runs/mine"), ds.load_dataset("digits", "train")  # doctest: +SKIP
+      >>> model = ds.train_start(model, dataset, ds.StartTraining(sigma=0.5))  # doctest: +SKIP
     """
     checks.kind("classifier", classifier, classifiers.Classifier, "what ds.train or ds.load gives")
     model, teacher = classifier.model, classifier.variables
@@ -239,7 +245,7 @@ def _fit(
     fit: Callable[[loop.State], Iterator[loop.Progress]],
     on_progress: OnProgress | None,
 ) -> loop.State:
-    """Runs a training to its end, with metrics and saved states if it has a folder.
+    """Runs a training to its end, with metrics and saved states if it has a folder; returns the last state.
 
     Args:
       run: states in the folder; None for a training that is not saved.
@@ -247,13 +253,6 @@ def _fit(
       initial: state before the first update.
       fit: state -> progress after each of the remaining updates.
       on_progress: called after every update.
-
-    Returns:
-      The state after the last update.
-
-    Raises:
-      ValueError: there is a state, but the training is not to be resumed; the folder has another run; or the
-        training diverged.
     """
     if run is None:
         return _follow(initial, fit, None, on_progress)

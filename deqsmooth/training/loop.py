@@ -81,9 +81,10 @@ class Progress(NamedTuple):
     """Progress of a training after an update.
 
     Attributes:
-      state: state after the update.
-      metrics: metrics of the update.
-      evaluation: evaluation after the update, every `evaluation_interval` epochs and at the end; otherwise None.
+      state: state after the update; `state.update` is the number of finished updates.
+      metrics: metrics of the update, a NamedTuple of scalars such as `loss`.
+      evaluation: evaluation after the update, every `evaluation_interval` epochs and at the end, a NamedTuple of
+        scalars; otherwise None.
       waited: seconds that the update waited for its images.
       total: number of updates of the whole training.
     """
