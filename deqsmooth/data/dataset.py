@@ -42,6 +42,7 @@ class Dataset:
       augment: (list of stored images, `numpy.random.Generator`) -> float32 in [0, 1] [num, height, width,
         channels], for training.
       labels: all labels, in the order of the images, where they are in memory; else None.
+      class_names: name of each class; None if classes have only numbers.
 
     Example:
       >>> import deqsmooth as ds
@@ -67,6 +68,7 @@ class Dataset:
     prepare: Callable[[np.ndarray], np.ndarray]
     augment: Augment
     labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.source)

@@ -188,7 +188,9 @@ def _dataset(name: str, split: str, root: epath.Path, folder: epath.Path) -> dat
     elif len(source) * height * width * channels <= _LARGEST_IN_MEMORY:
         pairs = _Cached(pairs)
     augment = _AUGMENTATIONS.get(info.name, augment)
-    return dataset.Dataset(pairs, num_classes, f"{info.full_name}/{split}", prepare, augment)
+    names = tuple(info.features[label].names)
+    identity = f"{info.full_name}/{split}"
+    return dataset.Dataset(pairs, num_classes, identity, prepare, augment, class_names=names)
 
 
 class _UnfitError(ValueError):

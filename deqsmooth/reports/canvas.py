@@ -31,12 +31,23 @@ PAPER = "#fefefe"
 """Colour of an area that hides what lies below it."""
 _DASHES = ("-", "--", ":", "-.")
 # What a dark page shows instead of a colour.
-_ON_DARK = {TEXT: "#e6e6e6", FAINT: "#444444", PAPER: "#161616", "#0072b2": "#4aa8e0", "#882255": "#d1709b"}
+_ON_DARK = {
+    TEXT: "#e6e6e6",
+    FAINT: "#444444",
+    PAPER: "#161616",
+    "#0072b2": "#4aa8e0",
+    "#882255": "#d1709b",
+    "#56b4e9": "#bfe6ff",
+}
 _MOST_INSIDE = 10
 _LONGEST_NAME = 60
+PAGE = (9.2, 3.5)
+"""Width and height in inches of a drawing that is as wide as a page."""
 # Inches.
 _WIDE, _NARROW = (8.0, 3.8), (5.0, 3.6)
-_LINE = 0.22
+_LINE, _LETTER, _HANDLE = 0.2, 0.068, 0.6
+# Points, and the largest share of the width of a narrow drawing that a legend inside the axes takes.
+_SMALL, _INSIDE = 8.5, 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Figure:
       name: stem of its files.
       caption: one or more sentences on what it shows.
       draw: function that draws the figure on matplotlib axes.
+      size: width and height of the wide drawing in inches.
 
     Raises:
       ValueError: matplotlib is not installed.
@@ -55,6 +67,7 @@ class Figure:
     name: str
     caption: str
     draw: Callable[[Axes], None]
+    size: tuple[float, float] = _WIDE
 
     def __post_init__(self) -> None:
         check()
@@ -62,7 +75,7 @@ class Figure:
     @functools.cached_property
     def wide(self) -> str:
         """SVG for a page of 600 pixels or more, with a transparent background; it follows light and dark pages."""
-        return self._render(_WIDE, "svg").decode()
+        return self._render(self.size, "svg").decode()
 
     @functools.cached_property
     def narrow(self) -> str:
@@ -72,7 +85,7 @@ class Figure:
     @functools.cached_property
     def png(self) -> bytes:
         """PNG with a white background."""
-        return self._render(_WIDE, "png")
+        return self._render(self.size, "png")
 
     def _render(self, size: tuple[float, float], kind: Literal["svg", "png"]) -> bytes:
         with _canvas(size) as canvas, warnings.catch_warnings():
@@ -114,14 +127,19 @@ def line_styles() -> Iterator[dict[str, Any]]:
 
 
 def _make_room(canvas: Canvas, axes: Axes) -> None:
-    """Puts a legend of many entries below the axes, and makes the figure higher by it."""
+    """Puts a legend of many entries, or of long ones in a narrow drawing, below the axes; the figure grows."""
     legend = axes.get_legend()
-    if legend is None or len(legend.get_texts()) <= _MOST_INSIDE:
+    if legend is None:
+        return
+    handles, labels = axes.get_legend_handles_labels()
+    width = _LETTER * max(map(len, labels)) + _HANDLE
+    is_narrow = width > _INSIDE * canvas.get_figwidth() and canvas.get_figwidth() <= _NARROW[0]
+    if len(labels) <= _MOST_INSIDE and not is_narrow:
         return
     legend.remove()
-    handles, labels = axes.get_legend_handles_labels()
-    canvas.set_figheight(canvas.get_figheight() + _LINE * (len(labels) + 1))
-    canvas.legend(handles, labels, loc="outside lower left")
+    columns = max(1, int(canvas.get_figwidth() / width))
+    canvas.set_figheight(canvas.get_figheight() + _LINE * (-(-len(labels) // columns) + 1))
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=_SMALL)
 
 
 def _adaptive(svg: bytes) -> bytes:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _POINTS = 1000
 _MOST_BANDS = 5
+# Inches.
+_SQUARE = (5.4, 5.0)
 
 
 def certified_accuracy(
@@ -58,7 +60,7 @@ def certified_accuracy(
         )
     if attacked:
         caption += " Crosses: the share of the attacked images whose class the attacks could not change."
-    return Figure("certified-accuracy", caption, draw)
+    return Figure("certified-accuracy", caption, draw, canvas.PAGE)
 
 
 def cost(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure:
@@ -130,13 +132,13 @@ def scatter(
         names = [canvas.entry(f"radius, {run[0]}") for run in (first, second)]
         axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
 
-    caption = f"Certified radii of {len(pairs)} images."
+    caption = f"Certified radii of {len(pairs)} images. Above the line, {second[0]} certifies more."
     if change:
         caption += (
             f" Relative difference where {first[0]} certifies: median {np.median(change):+.1f} %, "
             f"from {min(change):+.1f} to {max(change):+.1f} %."
         )
-    return Figure(name, caption, draw)
+    return Figure(name, caption, draw, _SQUARE)
 
 
 def possible_radii(

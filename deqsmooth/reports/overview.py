@@ -1,40 +1,142 @@
-"""Tables of a report: the settings, certified accuracy and averages of runs, and their comparisons."""
+"""Tables of a report on each run: certified accuracy, averages, settings and files."""
 
 from __future__ import annotations
 
 import dataclasses
+import decimal
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from deqsmooth.certificates import record, rounding, statements
-from deqsmooth.reports import summary, tables
+from deqsmooth.reports import names, summary, tables
 from deqsmooth.reports.runs import Run
 
 ALPHA = 0.05
 """Largest probability that an interval over images misses."""
 LEVEL = f"{100 * (1 - ALPHA):g} %"
 """Confidence level of these intervals, as text."""
-_WORST = 10
+_OVER_IMAGES = f"{LEVEL} intervals for the images that these were drawn from"
+_MOST_COLUMNS = 8
+_DIGITS = 12
 
 
-def overview(runs: Sequence[Run]) -> Iterator[tables.Table]:
-    """Yields tables of settings, certified accuracy and averages, and two for each run compared to the first."""
-    yield tables.Table(
-        "the runs",
-        ("", "images", "classifier", "sigma", "samples", "alpha", "sampler", "bound"),
-        tuple((run.label, str(len(run.found)), *_settings(run)) for run in runs),
+def overview(runs: Sequence[Run]) -> tables.Table:
+    """The table that a report begins with: certified accuracy at a few radii, ACR and cost of each run."""
+    num_images, few, columns = {len(run.found) for run in runs}, few_radii(runs), _columns(runs)
+    rows = []
+    for run in runs:
+        shares = [rounding.percent(statements.certified_accuracy(run.found, radius)) for radius in few]
+        cells = {
+            "images": f"{len(run.found):,}",
+            "ACR": rounding.radius(statements.average_certified_radius(run.found)),
+            "evaluations": "" if run.checked is None else mean_cost(run.checked.found)[0],
+            "s/image": rounding.seconds(float(np.mean([line.seconds for line in run.found]))),
+        }
+        rows.append((run.label, *shares, *(cells[column] for column in columns)))
+    num = max(num_images)
+    images = f"{num:,} image{'s' * (num > 1)}" if len(num_images) == 1 else "the images of each run"
+    title = (
+        f"Certified accuracy of {images} in % at L2 radius r{_statistics(runs)}; average certified radius (ACR); "
+        f"{'network evaluations and ' if 'evaluations' in columns else ''}seconds of an image"
     )
-    radii = _radii(runs)
-    yield _certified_accuracy(runs, radii)
-    headings = ("", "ACR", "mean radius", "abstentions", "evaluations", "s/image", "mismatches")
-    title = f"averages over images ({LEVEL} intervals for the images that these were drawn from)"
-    averages = tables.Table(title, headings, tuple(_averages(run) for run in runs))
-    yield tables.without_empty_end(averages)
-    for run in runs[1:]:
-        yield _comparison(runs[0], run, radii)
-        yield _disagreements(runs[0], run)
+    return tables.Table(title, ("", *(f"r = {radius:g}" for radius in few), *columns), tuple(rows))
+
+
+def intervals(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
+    """Certified accuracy of each run with intervals, and with the radii that hold for all images together."""
+    rows = []
+    for run in runs:
+        rows.append((run.label, *map(_percent, statements.accuracies(run.found, radii, ALPHA))))
+        if run.is_certified:
+            found = _simultaneous(run)
+            shares = (rounding.percent(statements.certified_accuracy(found, r)) for r in radii)
+            rows.append((f"{run.label}, all at once", *shares))
+    title = f"Certified accuracy in % ({_OVER_IMAGES}, at each radius by itself)"
+    return tables.Table(title, ("", *(f"r = {radius:g}" for radius in radii)), tuple(rows))
+
+
+def averages(runs: Sequence[Run]) -> tables.Table:
+    """Mean radii with intervals, abstentions, expected false certificates and mismatches of each run."""
+    headings = ("", "ACR", "mean radius", "abstentions", "wrong", "false, expected", "mismatches")
+    title = (
+        f"Averages ({_OVER_IMAGES}). The mean radius includes wrong predictions, which count 0 in ACR. "
+        "Wrong: images with a certificate of another class than the label. False, expected: at most so many "
+        "certificates are false in expectation."
+    )
+    return tables.without_empty_end(tables.Table(title, headings, tuple(map(_averages, runs))))
+
+
+def settings(runs: Sequence[Run]) -> Iterator[tables.Table]:
+    """Yields a table of the settings that all runs have in common, and one of those that differ."""
+    found = [_settings(run) for run in runs]
+    described = [one for one in found if one]
+    entries = list(dict.fromkeys(name for one in described for name in one))
+    common = [name for name in entries if len({one.get(name, "") for one in described}) == 1]
+    if common:
+        rows = tuple((name, described[0][name]) for name in common if described[0][name])
+        whose = "" if len(runs) == 1 else " that all runs have in common"
+        yield tables.Table(f"Settings{whose}", ("", ""), rows, is_text=True)
+    others = [name for name in entries if name not in common]
+    if others:
+        lines = tuple(
+            (run.label, *(one.get(name, "") for name in others)) for run, one in zip(runs, found, strict=True)
+        )
+        yield tables.Table("Settings that differ", ("", *others), lines, is_text=True)
+
+
+def files(runs: Sequence[Run]) -> tables.Table:
+    """Which file each run is, with the digests that identify what it says."""
+    rows = []
+    for run in runs:
+        cells: tuple[str, ...] = ("published", "", "", "")
+        if run.checked is not None:
+            header, lines = run.checked.header, run.checked.file.lines
+            versions = header.get("versions")
+            version = versions.get("deqsmooth", "") if isinstance(versions, dict) else ""
+            chain = str(lines[-1].chain or "")[:_DIGITS] if lines else ""
+            made = f"{version}, schema {header.get('schema')}"
+            cells = (str(header.get("sha256"))[:_DIGITS], chain, str(header.get("device", "")), made)
+        rows.append((run.label, names.readable(str(run.path)), *cells))
+    title = f"Files: first {_DIGITS} digits of the digests of the header and of the chain of all lines"
+    return tables.Table(title, ("", "file", "header", "chain", "device", "version"), tuple(rows), is_text=True)
+
+
+def radii(runs: Sequence[Run]) -> list[float]:
+    """Radii of the tables, up to the largest of any run, of runs that verify if there are any."""
+    sigma = min((run.checked.settings.sigma for run in runs if run.checked is not None), default=1.0)
+    certified = [run for run in runs if run.is_sound] or runs
+    return statements.radii(sigma, max(line.radius for run in certified for line in run.found))
+
+
+def few_radii(runs: Sequence[Run]) -> list[float]:
+    """Of the radii of the tables, as many as fit into the first, evenly spaced; at least two."""
+    every = radii(runs)
+    return every[:: math.ceil(len(every) / (_MOST_COLUMNS - len(_columns(runs))))]
+
+
+def alphas(run: Run) -> list[float]:
+    """Largest probability that each certificate of a run is false; empty if it has none."""
+    found = run.checked.found if run.checked is not None and run.is_certified else []
+    return [c.alpha for c in found if c.prediction is not None]
+
+
+def rounded_up(value: float) -> str:
+    """A number with two digits, rounded up; what lies within the rounding of a sum of it is that number."""
+    with decimal.localcontext(prec=2, rounding=decimal.ROUND_CEILING):
+        return f"{+decimal.Decimal(f'{value:.9g}'):g}"
+
+
+def acr(run: Run) -> str:
+    """Average certified radius, with its interval in words if the run verifies."""
+    if run.checked is None or not run.is_sound:
+        return mean_radii(run.found)[0]
+    whole = summary.summary(run.checked.found, alpha=ALPHA).acr
+    assert whole is not None
+    ends = f"{rounding.radius(whole.lower)} to {rounding.radius(whole.upper, up=True)}"
+    return f"{rounding.radius(whole.value)}, with a {LEVEL} interval over images from {ends}"
 
 
 def mean_cost(found: Sequence[record.Certificate]) -> tuple[str, str, str]:
@@ -55,98 +157,79 @@ def mean_radii(found: Sequence[statements.Image]) -> tuple[str, str]:
     )
 
 
-def _certified_accuracy(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
-    """Certified accuracy of each run, and with the radii that hold for all images simultaneously."""
-    rows = []
-    for run in runs:
-        rows.append((run.label, *map(_percent, statements.accuracies(run.found, radii, ALPHA))))
-        if run.is_certified:
-            found = _simultaneous(run)
-            shares = (rounding.percent(statements.certified_accuracy(found, r)) for r in radii)
-            rows.append((f"{run.label}, all at once", *shares))
-    title = f"certified accuracy, % ({LEVEL} intervals for the images that these were drawn from)"
-    return tables.Table(title, ("radius", *(f"{radius:g}" for radius in radii)), tuple(rows))
+def _statistics(runs: Sequence[Run]) -> str:
+    """The number of samples and alpha in brackets, if they are the same for all runs."""
+    given = [run.checked.settings for run in runs if run.checked is not None]
+    found = {(one.num_estimation, one.alpha) for one in given}
+    if len(given) < len(runs) or len(found) > 1:
+        return ""
+    num, alpha = found.pop()
+    return f" ({num:,} samples of an image, alpha {alpha:g})"
 
 
-def _settings(run: Run) -> tuple[str, ...]:
-    if run.checked is None:
-        return ("published, counts unknown", "", "", "", "", "")
-    settings = run.checked.settings
-    try:
-        classifier = _classifier(run.checked.header["reference"])
-    except (KeyError, TypeError, ValueError):
-        # Verification says that the header was changed.
-        classifier = "unknown"
-    return (
-        classifier,
-        f"{settings.sigma:g}",
-        f"{settings.num_estimation:,}",
-        f"{settings.alpha:g}",
-        str(settings.sampler),
-        run.checked.found[0].bound,
-    )
+def _columns(runs: Sequence[Run]) -> list[str]:
+    """Columns of the first table after those of radii."""
+    found = ["ACR", "evaluations", "s/image"]
+    if all(run.checked is None for run in runs):
+        found.remove("evaluations")
+    return found if len({len(run.found) for run in runs}) == 1 else ["images", *found]
 
 
-def _classifier(reference: dict[str, Any]) -> str:
-    """What is certified, in a few words."""
-    text = "explicit"
-    if reference["solver"] is not None:
-        stop = "" if reference["tolerance"] is None else f" to {reference['tolerance']:g}"
-        text = f"{reference['solver']} {reference['budget']}{stop} from {reference['start']}"
-    return f"{text} of {reference['checkpoint'][:8]}" if reference["checkpoint"] else text
+def _mean_radii(run: Run) -> tuple[str, str]:
+    if run.checked is None or not run.is_sound:
+        # The interval needs to know the largest possible radius, which settings that do not hold do not tell.
+        return mean_radii(run.found)
+    whole = summary.summary(run.checked.found, alpha=ALPHA)
+    return str(whole.acr), str(whole.mean_radius)
 
 
 def _averages(run: Run) -> tuple[str, ...]:
-    radii, cost = mean_radii(run.found), ("", "", "")
-    if run.checked is not None:
-        cost = mean_cost(run.checked.found)
-        if run.is_sound:
-            # The interval needs to know the largest possible radius, which settings that do not hold do not tell.
-            whole = summary.summary(run.checked.found, alpha=ALPHA)
-            radii = (str(whole.acr), str(whole.mean_radius))
     abstentions = sum(line.prediction is None for line in run.found)
-    return (run.label, *radii, str(abstentions), *cost)
+    wrong = sum(line.prediction is not None and not line.correct for line in run.found)
+    expected = rounded_up(sum(alphas(run))) if run.is_certified else ""
+    mismatches = "" if run.checked is None else mean_cost(run.checked.found)[2]
+    return (run.label, *_mean_radii(run), str(abstentions), str(wrong), expected, mismatches)
 
 
-def _comparison(first: Run, second: Run, radii: Sequence[float]) -> tables.Table:
-    found = [statements.compare(first.found, second.found, radius, ALPHA) for radius in radii]
-    rows = tuple(
-        (f"{x.radius:g}", str(x.only_first), str(x.only_second), _points(x), f"{x.p_value:.2g}") for x in found
-    )
-    return tables.Table(
-        f"{second.label} against {first.label}, {found[0].num_images} images (p: McNemar's exact test)",
-        ("radius", "only the first", "only the second", "second less first, points", "p"),
-        rows,
-    )
+def _settings(run: Run) -> dict[str, str]:
+    """What was certified and how, in words; empty for a published result, of which it is not known."""
+    if run.checked is None:
+        return {}
+    header, given = run.checked.header, run.checked.settings
+    selection = run.checked.selection
+    reference = header["reference"]
+    looks = "" if given.looks is None else f", read at {', '.join(f'{look:,}' for look in given.looks)}"
+    found = {
+        "data": names.readable(str(header.get("data") or f"{selection.dataset}/{selection.split}")),
+        "images": f"indices {selection.start_index}, {selection.start_index + selection.step}, ...",
+        "base classifier": _classifier(reference),
+        "model": str(reference.get("checkpoint") or header.get("classifier") or "")[:_DIGITS],
+        "precision": given.dtype,
+        "sigma": f"{given.sigma:g}",
+        "sampler": str(given.sampler),
+        "selection samples (N0)": f"{given.num_selection:,}",
+        "estimation samples (N)": f"{given.num_estimation:,}{looks}",
+        "alpha": f"{given.alpha:g}",
+        "bound": run.checked.found[0].bound,
+        "seed": str(given.seed),
+        "soundness check": str(header.get("soundness_check", "not stated")),
+    }
+    if given.sampler == "serial":
+        found["votes"] = f"{given.budget} {given.solver} evaluations from the {given.start} state"
+        found["audited votes (K)"] = f"{given.num_audit:,}"
+    return found
 
 
-def _points(found: statements.Comparison) -> str:
-    interval = f"{rounding.percent(found.lower)} to {rounding.percent(found.upper, up=True)}"
-    return f"{100 * found.difference:+.1f} ({interval})"
-
-
-def _disagreements(first: Run, second: Run) -> tables.Table:
-    pairs = statements.paired(first.found, second.found)
-    worst = sorted(pairs, key=lambda pair: -abs(_signed(pair[0]) - _signed(pair[1])))[:_WORST]
-    rows = tuple((str(a.index), str(a.label), *_outcome(a), *_outcome(b)) for a, b in worst)
-    headings = ("image", "label", "first says", "radius", "second says", "radius")
-    return tables.Table(f"images on which {second.label} and {first.label} differ most", headings, rows)
-
-
-def _signed(line: statements.Image) -> float:
-    """The radius, negative if the prediction is wrong."""
-    return line.radius if line.correct else -line.radius
-
-
-def _outcome(line: statements.Image) -> tuple[str, str]:
-    return "abstains" if line.prediction is None else str(line.prediction), rounding.radius(line.radius)
-
-
-def _radii(runs: Sequence[Run]) -> list[float]:
-    """Radii of the tables, up to the largest of any run, of runs that verify if there are any."""
-    sigma = min((run.checked.settings.sigma for run in runs if run.checked is not None), default=1.0)
-    certified = [run for run in runs if run.is_sound] or runs
-    return statements.radii(sigma, max(line.radius for run in certified for line in run.found))
+def _classifier(reference: dict[str, Any]) -> str:
+    """The base classifier, in a few words."""
+    if reference["solver"] is None:
+        return "explicit network"
+    try:
+        stop = "" if reference["tolerance"] is None else f" to {reference['tolerance']:g}"
+        return f"{reference['budget']} {reference['solver']} evaluations{stop} from {reference['start']}"
+    except (KeyError, TypeError, ValueError):
+        # Verification says that the header was changed.
+        return "unknown"
 
 
 def _percent(accuracy: statements.Accuracy) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from deqsmooth.certificates import attempts, bound, cohen, jsonl, predictions, rounding, statements, verification
 from deqsmooth.certificates.attempts import Attempt
+from deqsmooth.reports import names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,18 +17,22 @@ class Run:
     """A file of a report.
 
     Attributes:
-      name: short name of the file, unique in the report.
+      name: what the run is, unique in the report; see `names.names`.
+      stem: short name of the file, unique in the report; files of the report are named after it.
       path: path of the file.
       found: results of the images.
       checked: result of the verification; None for a published result, which has no counts to verify.
+      letter: by which the report calls the run for short; empty if there is no other run.
       attempts: attacks on the images.
       false_attempts: values of the files of attacks that do not follow from the rest, a sentence each.
     """
 
     name: str
+    stem: str
     path: pathlib.Path
     found: Sequence[statements.Image]
     checked: verification.Checked | None
+    letter: str = ""
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     false_attempts: list[str] = dataclasses.field(default_factory=list)
 
@@ -47,14 +52,40 @@ class Run:
         return [attempt for attempt in self.attempts if attempt.refutes]
 
     @property
-    def label(self) -> str:
-        """The name, with a mark if its numbers are no certificates; for every place that shows its numbers."""
+    def is_checked(self) -> bool:
+        """Whether the soundness check of the classifier was not skipped, as far as the file says."""
+        return self.checked is None or self.checked.header.get("soundness_check") != "skipped"
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether a reader must know something before any number: see `verdict`."""
+        if self.checked is None:
+            return not self.is_sound
+        return not (self.is_certified and self.is_checked) or self.checked.incomplete is not None
+
+    @property
+    def mark(self) -> str:
+        """Why the numbers are no certificates, or not of all images, in brackets; empty if all is well."""
         if not self.is_sound:
-            return f"{self.name} [{'NOT VERIFIED' if self._differences else 'REFUTED'}]"
+            return f"[{'NOT VERIFIED' if self._differences else 'REFUTED'}]"
         if self.checked is None or self.is_certified:
-            is_whole = self.checked is None or self.checked.incomplete is None
-            return self.name if is_whole else f"{self.name} [incomplete]"
-        return f"{self.name} [{bound.NOT_VALID}]"
+            return "" if self.checked is None or self.checked.incomplete is None else "[incomplete]"
+        return f"[{bound.NOT_VALID}]"
+
+    @property
+    def title(self) -> str:
+        """Letter and name."""
+        return f"{self.letter}: {self.name}" if self.letter else self.name
+
+    @property
+    def label(self) -> str:
+        """Letter and name, with the mark; for every place that shows numbers of the run."""
+        return f"{self.title} {self.mark}".rstrip()
+
+    @property
+    def short(self) -> str:
+        """The letter with the mark; the label if there is no letter."""
+        return f"{self.letter} {self.mark}".rstrip() if self.letter else self.label
 
     def verdict(self) -> str:
         """Returns the outcome of verification and attacks as a sentence without a full stop."""
@@ -78,7 +109,7 @@ class Run:
         text = "every bound and radius was computed again from its votes, without a difference"
         if self.attempts:
             text += f"; {len(self.attempts)} attacks refute none"
-        if self.checked.header.get("soundness_check") == "skipped":
+        if not self.is_checked:
             text += "; that the classifier is a function of one image was NOT CHECKED"
         return text if self.checked.incomplete is None else f"{text}; INCOMPLETE: {self.checked.incomplete}"
 
@@ -139,8 +170,8 @@ def read(paths: Sequence[jsonl.Path]) -> Runs:
                 files.append(_file(path, text))
         except _LeftOutError as reason:
             left_out.append(f"{path} is left out: {reason}")
-    names = _names([file.path for file in files])
-    runs = [Run(name, *file) for name, file in zip(names, files, strict=True)]
+    runs = _named(files)
+    _check_data(runs)
     for run in runs[1:]:
         _check_pair(runs[0], run)
     for path, file in attacks:
@@ -149,6 +180,13 @@ def read(paths: Sequence[jsonl.Path]) -> Runs:
     if not runs:
         raise ValueError("there is no run to report: " + "; ".join(left_out))
     return Runs(runs, left_out)
+
+
+def _named(files: Sequence[_File]) -> list[Run]:
+    stems = names.stems([file.path for file in files])
+    found = names.names([(stem, file.checked) for stem, file in zip(stems, files, strict=True)])
+    everything = zip(found, stems, files, names.letters(len(files)), strict=True)
+    return [Run(name, stem, *file, letter) for name, stem, file, letter in everything]
 
 
 def _attempts(path: pathlib.Path, text: str) -> attempts.File:
@@ -199,13 +237,18 @@ def _check_kind(path: pathlib.Path, text: str) -> None:
         raise _LeftOutError("it holds neither certificates nor attacks")
 
 
+def _check_data(runs: Sequence[Run]) -> None:
+    """Raises `ValueError` unless all runs are of the same data; published results do not say of which they are."""
+    described = [(run.path, _data(run.checked)) for run in runs if run.checked is not None]
+    for path, data in described[1:]:
+        if data != described[0][1]:
+            raise ValueError(
+                f"{described[0][0]} is of {described[0][1]}, {path} of {data}; a report compares the same images"
+            )
+
+
 def _check_pair(first: Run, second: Run) -> None:
-    """Raises `ValueError` unless two runs are of the same data and have an image in common."""
-    sets = [_data(run.checked) for run in (first, second) if run.checked is not None]
-    if len(sets) == 2 and sets[0] != sets[1]:
-        raise ValueError(
-            f"{first.path} is of {sets[0]}, {second.path} of {sets[1]}; a report compares the same images"
-        )
+    """Raises `ValueError` unless two runs have an image in common, and the same labels."""
     try:
         statements.paired(first.found, second.found)
     except ValueError as error:
@@ -227,30 +270,3 @@ def _attach(runs: Sequence[Run], path: pathlib.Path, file: attempts.File) -> boo
         run.attempts.extend(file.attempts)
         run.false_attempts.extend(f"{path}, {one}" for one in attempts.differences(file, certificates))
     return bool(attacked)
-
-
-def _names(paths: list[pathlib.Path]) -> list[str]:
-    """Returns the stems of paths, each preceded by the fewest folders that make all of them different.
-
-    Files are named after them, with a hyphen for each slash, and these names differ, too.
-
-    Raises:
-      ValueError: a path is given twice.
-    """
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"{twice} is given twice")
-    for is_stem in (True, False):
-        for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
-            names = ["/".join(path.parts[-depth:]) for path in paths]
-            if is_stem:
-                whole = [name.removesuffix(".gz") for name in names]
-                names = [name.rpartition(".")[0] or name for name in whole]
-            if len({name.replace("/", "-") for name in names}) == len(names):
-                return [readable(name) for name in names]
-    return [f"{number} {readable(path.name)}" for number, path in enumerate(paths, 1)]
-
-
-def readable(text: str) -> str:
-    """A text with the letters of the names of files in it, also where the locale does not decode their bytes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

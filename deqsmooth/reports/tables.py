@@ -20,18 +20,20 @@ class Table(NamedTuple):
       title: text above the table.
       headings: headings of the columns; the first column names the rows.
       rows: cells of each row.
+      is_text: whether the cells are words rather than numbers, and so are aligned to the left.
     """
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_text: bool = False
 
 
 def without_empty_end(table: Table) -> Table:
     """Returns the table without its last column if no cell of that column has text."""
     if any(row[-1] for row in table.rows):
         return table
-    return Table(table.title, table.headings[:-1], tuple(row[:-1] for row in table.rows))
+    return table._replace(headings=table.headings[:-1], rows=tuple(row[:-1] for row in table.rows))
 
 
 def to_html(table: Table) -> str:
@@ -45,7 +47,7 @@ def to_html(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """Returns the table in GitHub's Markdown, below its title."""
-    rule = "|---" + "|---:" * (len(table.headings) - 1) + "|"
+    rule = "|---" + ("|---" if table.is_text else "|---:") * (len(table.headings) - 1) + "|"
     lines = [f"{table.title}\n", _markdown_row(table.headings), rule, *map(_markdown_row, table.rows)]
     return "\n".join(lines) + "\n"
 
@@ -61,21 +63,24 @@ def _parts(table: Table) -> Iterator[Table]:
         columns = slice(start, start + _MOST_COLUMNS)
         title = f"{table.title}, continued" if start > 1 else table.title
         rows = tuple((row[0], *row[columns]) for row in table.rows)
-        yield Table(title, (table.headings[0], *table.headings[columns]), rows)
+        yield Table(title, (table.headings[0], *table.headings[columns]), rows, table.is_text)
 
 
 def _html_part(table: Table) -> str:
     body = "\n".join(_html_row(row, "td") for row in table.rows)
+    head = f"<thead>{_html_row(table.headings, 'th')}</thead>\n" if any(table.headings) else ""
+    kind = "wide text" if table.is_text else "wide"
     return (
-        f'<div class="wide"><table><caption>{html.escape(table.title)}</caption>\n'
-        f"<thead>{_html_row(table.headings, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f'<div class="{kind}"><table><caption>{html.escape(table.title)}</caption>\n'
+        f"{head}<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
 def _rich_part(table: Table) -> rich.table.Table:
     shown = rich.table.Table(title=rich.text.Text(table.title), show_header=any(table.headings))
     for place, heading in enumerate(table.headings):
-        shown.add_column(rich.text.Text(heading), justify="right" if place else "left")
+        is_number = place and not table.is_text
+        shown.add_column(rich.text.Text(heading), justify="right" if is_number else "left")
     for row in table.rows:
         shown.add_row(*map(rich.text.Text, row))
     return shown

@@ -96,7 +96,7 @@ def test_refuted_certificate_raises_alarm(folder, tmp_path, monkeypatch, capsys)
     assert call(monkeypatch, report.main, *arguments) == 1
     assert "REFUTED by 1 of 6 attacks" in capsys.readouterr().err
     text = (tmp_path / "report" / "index.html").read_text()
-    assert 'class="alarm"' in text and "certificates [REFUTED]" in text
+    assert 'class="alarm"' in text and "<td>1 evaluation from the learned start [REFUTED]</td>" in text
 
 
 def test_killed_attack_run_resumes(folder, tmp_path, monkeypatch):

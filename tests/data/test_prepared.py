@@ -34,7 +34,7 @@ def test_shape_and_classes_come_from_description(tmp_path, name, images, num_cla
     dataset = data.load(name, data_dir=str(tmp_path))
     found, labels = dataset.take(range(4))
     np.testing.assert_array_equal(found, images.astype(np.float32) / 255)
-    assert labels.tolist() == [1, 0, 1, 0] and dataset.num_classes == num_classes
+    assert labels.tolist() == [1, 0, 1, 0] and dataset.num_classes == num_classes == len(dataset.class_names)
     assert dataset.identity == f"{name}/3.0.1/test"
     # Only colour images of CIFAR are augmented.
     shown, _ = next(data.batches(dataset, 4, seed=0))

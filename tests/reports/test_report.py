@@ -15,7 +15,7 @@ from support import rewritten
 import deqsmooth as ds
 from deqsmooth.certificates import cohen, verification
 from deqsmooth.commands import report
-from deqsmooth.reports import canvas
+from deqsmooth.reports import canvas, overview
 
 COMMAND = "from deqsmooth.commands import report\nraise SystemExit(report.main())"
 
@@ -86,21 +86,30 @@ def test_difference_is_said_first(run, tmp_path, monkeypatch, capsys, unrendered
 def test_unverified_numbers_are_marked(run, tmp_path, monkeypatch, unrendered):
     """In every table, legend and caption; there is no guarantee, no `all at once`, and no file of results."""
     changed = rewritten(run, tmp_path / "changed.jsonl", enlarge)
-    found = ds.report([changed, run])
+    found = ds.report([changed, run], ds.load_dataset("digits"))
     assert not found.is_sound
     page = found.save(tmp_path / "report")
+    marked = f"A: {found.runs[0].name} [NOT VERIFIED]"
     for table in found.tables:
         named = [row[0] for row in table.rows if "changed" in row[0]] + [table.title] * ("changed" in table.title)
-        assert all("changed [NOT VERIFIED]" in name and "all at once" not in name for name in named)
-        assert named
+        assert all(marked in name and "all at once" not in name for name in named)
+        assert named or table.title == "Settings that all runs have in common"
+    for row in (*found.album.extremes, *found.album.differing):
+        assert marked in row.title
+    (picture,) = found.album.differing[0].pictures
+    assert any(line.startswith("A [NOT VERIFIED]: ") for line in picture.lines)
     labels, entry = [], canvas.entry
     monkeypatch.setattr(canvas, "entry", lambda name: labels.append(name) or entry(name))
     for figure in found.figures:
         figure.draw(Figure().add_subplot())
-    assert all("changed [NOT VERIFIED]" in label for label in labels if "changed" in label)
+    assert all(marked in label for label in labels if "changed" in label)
     assert len([label for label in labels if "changed" in label]) >= len(found.figures)
     text = page.read_text()
-    assert "they are no result" in text and "changed: each certificate" not in text
+    assert "they are no result" in text and f"does not hold for {marked}" in text
+    # The guarantee is that of the other run.
+    num = len(overview.alphas(found.runs[1]))
+    assert text.count("is false with probability") == (num > 0)
+    assert num == 0 or f"Of the {num} certificate{'s' * (num > 1)} of {found.runs[1].label}" in text
     assert not (page.parent / "changed.tsv").exists() and (page.parent / "run.tsv").exists()
 
 
@@ -136,7 +145,9 @@ def test_names_survive_the_plain_locale(run, tmp_path):
     )
     assert process.returncode == 0, process.stderr.decode()
     text = (out / "index.html").read_text("utf-8")
-    shown = [f"<td>{html.escape(name.rpartition('.')[0])}</td>" for name in names]
+    # Published results have the names of their files.
+    shown = [f"<td>{letter}: {html.escape(name[:-4])}</td>" for letter, name in zip("BC", names[1:], strict=True)]
+    shown += [html.escape(str(tmp_path / name)) for name in names]
     assert [name for name in shown if name not in text] == []
     written = {path.name for path in out.iterdir()}
     assert {"é.tsv", "radii-a&b <i> $x$.svg", "radii-_日本.svg"} <= written
@@ -150,7 +161,7 @@ def test_report_spares_its_own_files(run, tmp_path, unrendered):
     before = published.read_bytes()
     found = ds.report([run, published])
     with pytest.raises(ValueError, match=r"would write over .*run\.tsv"):
-        dataclasses.replace(found, runs=[dataclasses.replace(one, name="run") for one in found.runs]).save(
+        dataclasses.replace(found, runs=[dataclasses.replace(one, stem="run") for one in found.runs]).save(
             tmp_path
         )
     assert published.read_bytes() == before

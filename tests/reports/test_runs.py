@@ -1,7 +1,6 @@
 """Runs to report: which files are read, which are left out and said so, and which are refused in a sentence."""
 
 import json
-import pathlib
 import sys
 import tarfile
 
@@ -158,21 +157,22 @@ def test_unusual_runs_are_reported(run, tmp_path, call):
     (tmp_path / "twin.jsonl").write_bytes(run.read_bytes())
     cohen.write(tmp_path / "twin.tsv", found)
     read, left_out = runs.read([tmp_path / "twin.jsonl", tmp_path / "twin.tsv"])
-    assert [one.name for one in read] == ["twin.jsonl", "twin.tsv"] and left_out == []
+    assert [one.stem for one in read] == ["twin.jsonl", "twin.tsv"] and left_out == []
+    assert read[1].label == "B: twin.tsv" and read[0].label.startswith("A: ")
 
 
-def test_names_are_shortest_unique_ones():
-    paths = [pathlib.Path("a/x/run.jsonl"), pathlib.Path("b/x/run.jsonl"), pathlib.Path("b/y/other.tsv")]
-    assert runs._names(paths) == ["a/x/run", "b/x/run", "b/y/other"]
-    assert runs._names(paths[1:]) == ["run", "other"]
-    # Files are named after them, with hyphens for slashes.
-    names = runs._names([pathlib.Path("c/a/b-c.jsonl"), pathlib.Path("d/a-b/c.jsonl"), pathlib.Path("e/c.jsonl")])
-    assert len({name.replace("/", "-") for name in names}) == 3
+def test_all_runs_have_the_same_data(run, tmp_path):
+    """Also if the first file is a published result, which does not say of which data it is."""
+    tsv = tmp_path / "first.tsv"
+    cohen.write(tsv, verification.verify(run).found)
+    other = rewritten(run, tmp_path / "other.jsonl", lambda header, records: header.update(data="other/3.0"))
+    with pytest.raises(ValueError, match="a report compares the same images"):
+        runs.read([tsv, run, other])
 
 
 def test_incomplete_files_are_said(run, tmp_path):
     cut = tmp_path / "cut.jsonl"
     cut.write_bytes(run.read_bytes()[:-40])
     (found,), _ = runs.read([cut])
-    assert found.is_sound and found.label == "cut [incomplete]"
+    assert found.is_sound and found.is_alarming and found.label == f"{found.name} [incomplete]"
     assert "INCOMPLETE: 9 of 9 images; the run has not ended" in found.verdict()
