@@ -40,10 +40,12 @@ class Drawing(NamedTuple):
     Attributes:
       data: the numbers that it shows, as JSON values.
       draw: (data, axes) -> None.
+      size: width and height in inches; legible at half the width of a page.
     """
 
     data: Any
     draw: Callable[[Any, Axes], None]
+    size: tuple[float, float] = (5.0, 3.6)
 
     @property
     def digest(self) -> str:
@@ -52,7 +54,7 @@ class Drawing(NamedTuple):
 
     def svg(self, name: str) -> str:
         """The drawing, with the digest in a comment at its end."""
-        drawn = canvas.Figure(name, "", functools.partial(self.draw, self.data)).narrow
+        drawn = canvas.Figure(name, "", functools.partial(self.draw, self.data), self.size).wide
         head, end, _ = drawn.rpartition("</svg>")
         return f"{head}<!-- data: {self.digest} -->\n{end}\n"
 
@@ -204,7 +206,7 @@ def way_of_a_sample() -> Drawing:
         "p_lower": certificate.p_lower,
         "radius": certificate.radius,
     }
-    return Drawing(data, _draw_way)
+    return Drawing(data, _draw_way, size=(5.5, 3.6))
 
 
 def _copies(index: int, seed: int, sigma: float, budget: int | None) -> tuple[Any, Any, list[int]]:
@@ -232,7 +234,6 @@ def _copies(index: int, seed: int, sigma: float, budget: int | None) -> tuple[An
 def _draw_way(data: Any, axes: Axes) -> None:
     """Draws in inches: from an image at the top left to labels at the right, and back below to a radius."""
     width, height = 5.4, 3.5
-    axes.figure.set_size_inches(width + 0.1, height + 0.1)
     chosen, other = COLOURS["zero"], _OTHER
 
     def write(x: float, y: float, text: str, colour: str = canvas.TEXT, size: float = 11, **how: Any) -> None:
