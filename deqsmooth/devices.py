@@ -81,8 +81,10 @@ def connect() -> None:
     process must have JAX_COORDINATOR_ADDRESS (HOST:PORT of the first process), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID.
 
+    JAX ends the process with status 134 if the others do not appear within five minutes.
+
     Raises:
-      ValueError: if the environment does not identify this process, or the others cannot be reached.
+      ValueError: if the environment does not identify this process, or the first process cannot be reached.
     """
     address, num, number = (os.environ.get(name) for name in _ENVIRONMENT)
     try:
