@@ -126,7 +126,9 @@ def traced(fn: Callable[[Any, Any], Any], variables: Any, images: types.Images |
     """Traces a function (variables, images) -> any, anew each time."""
     # JAX does not trace the same function twice.
     found = jax.make_jaxpr(lambda variables, images: fn(variables, images))(variables, images)
-    return Program(_ADDRESS.sub("", str(found.jaxpr)), [x for x in found.consts if hasattr(x, "dtype")])
+    # By default JAX colours the text in IPython.
+    text = found.jaxpr.pretty_print(use_color=False)
+    return Program(_ADDRESS.sub("", text), [x for x in found.consts if hasattr(x, "dtype")])
 
 
 def data_of(array: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import types
-from deqsmooth.config import architecture
+from deqsmooth.config import architecture, checks
 from deqsmooth.models import layers
 
 _NUM_GROUPS = 8
@@ -58,6 +58,9 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     Args:
       size: size of the network.
       model: the model.
+
+    Raises:
+      ValueError: an array of the state, or the first of the injection, has other axes.
     """
 
     def injection(key: types.RandomKey) -> types.Injection:
@@ -67,6 +70,9 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     u = jax.eval_shape(injection, jax.random.key(0))
     state = jax.eval_shape(model.initial_state, u)
     features = jax.tree.leaves(u)[0]
+    for name, x in (("the injection", features), *(("the state", x) for x in jax.tree.leaves(state))):
+        rule = "[lanes, height, width, channels] for a learned start"
+        checks.holds(x.ndim == 4, f"shape of {name} of one image", x.shape, rule)
     network = _Network(size.width, tuple(x.shape[1:] for x in jax.tree.leaves(state)))
 
     def init(key: types.RandomKey) -> types.Parameters:

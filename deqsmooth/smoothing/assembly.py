@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from deqsmooth import config, models, solvers, types
 from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, starts
+from deqsmooth.models import parts as model_parts
 from deqsmooth.smoothing import continuous_batching, contract, kernels
 from deqsmooth.solvers import loop
 
@@ -60,7 +61,7 @@ def assemble(classifier: classifiers.Classifier, settings: Resolved, image_shape
       image_shape: [H, W, C] of its images.
 
     Raises:
-      ValueError: see `contract.num_classes`.
+      ValueError: see `contract.num_classes` and `models.parts.check`.
     """
     variables = jax.tree.map(jnp.asarray, classifier.variables)
     if not isinstance(classifier.model, types.Model):
@@ -74,11 +75,13 @@ def assemble(classifier: classifiers.Classifier, settings: Resolved, image_shape
                 functools.partial(apply, variables), images
             ),
         )
+    # The models of this package are right, and have the shapes of their sizes.
+    if classifier.size is None:
+        model_parts.check(classifier.model, variables)
     if isinstance(settings, config.Serial):
         parts = _serial(classifier.model, variables, settings)
     else:
         parts = _independent(classifier, classifier.model, variables, settings)
-    # The models of this package have the shapes of their sizes.
     if classifier.size is None:
         classes, stated = contract.num_classes(parts.logits, variables, image_shape), parts.num_classes
         checks.holds(classes == stated, "num_classes of the model", stated, f"{classes}, its logits")

@@ -14,7 +14,7 @@ import jax
 
 from deqsmooth import arithmetic, config, data, devices, models, types
 from deqsmooth.config import architecture, checks
-from deqsmooth.models import checkpoints, classifiers
+from deqsmooth.models import checkpoints, classifiers, parts
 from deqsmooth.training import loop, metrics, model_training, splits, start_training, states
 
 _LOG = logging.getLogger(__name__)
@@ -87,11 +87,11 @@ def train(
         if isinstance(model, types.Explicit):
             settings.check_explicit()
             settings = dataclasses.replace(settings, pretraining_epochs=0.0)
+        else:
+            parts.check_trainable(model)
     else:
-        raise ValueError(
-            f"model is {type(model).__name__}; ds.train takes a size such as ds.ConvModel(), a ds.Model, or a "
-            "ds.Explicit"
-        )
+        kind = type(model).__name__
+        raise ValueError(f"model is {kind}; ds.train takes a size such as ds.ConvModel(), a ds.Model, ds.Explicit")
     settings = settings.resolved()
     _check(dataset, test, settings, built.image_shape, built.num_classes, len(training))
     pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)

@@ -2,7 +2,8 @@
 
 Blocks of `python` run in one namespace, and their examples (`>>>`) are compared to what they give. Blocks of
 `bash` run in a shell. A block of `text` below `<!-- output -->` is compared with what the block before it printed,
-and `...` stands for anything. A block below `<!-- not run: REASON -->` is left out.
+and `...` stands for anything. A block below `<!-- not run: REASON -->` is left out, and one below
+`<!-- file: NAME -->` is saved under that name.
 """
 
 import contextlib
@@ -33,6 +34,11 @@ class Block(NamedTuple):
         """Why the block is not run; None if it is."""
         return self.note.removeprefix("not run: ") if self.note.startswith("not run: ") else None
 
+    @property
+    def file(self):
+        """The name under which the reader saves the block; None if the block is run."""
+        return self.note.removeprefix("file: ") if self.note.startswith("file: ") else None
+
 
 def blocks(text):
     """The fenced blocks of a page."""
@@ -48,6 +54,8 @@ def run(page):
       Exception: what a block raises, with the line of the page, or an output that differs.
     """
     namespace, printed = {"__name__": "__main__"}, ""
+    # As in a session of Python, modules are found in the folder of the reader.
+    sys.path.insert(0, "")
     for block in blocks(page.read_text()):
         print(f"{page.name}:{block.line}: {block.language}", file=sys.stderr, flush=True)
         if block.note == "output":
@@ -55,6 +63,8 @@ def run(page):
                 raise AssertionError(
                     f"{page}:{block.line}: the page shows\n{block.code}\nand what is printed is\n{printed}"
                 )
+        elif block.file is not None:
+            pathlib.Path(block.file).write_text(block.code)
         elif block.reason is None and block.language in ("python", "bash"):
             printed = _python(page, block, namespace) if block.language == "python" else _bash(page, block)
 

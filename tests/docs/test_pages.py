@@ -16,7 +16,8 @@ from deqsmooth.commands import main as commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW: set[str] = set()
+# The code of `your_own_deq.md` also runs as a notebook, with smaller numbers.
+SLOW = {"your_own_deq.md"}
 CODE = [page for page in PAGES if any(block.language in ("python", "bash") for block in blocks(page.read_text()))]
 # What a reader's folder holds who starts in the checkout.
 CHECKOUT = ("certify.py", "train.py", "examples", "results")
@@ -39,13 +40,20 @@ def commands_of(page):
 @pytest.mark.parametrize(
     "page", [pytest.param(p, id=name(p), marks=pytest.mark.slow if p.name in SLOW else ()) for p in CODE]
 )
-def test_code_of_page_runs(page, tmp_path):
+def test_code_of_page_runs(page, cache, tmp_path):
     for file in CHECKOUT:
         (tmp_path / file).symlink_to(ROOT / file)
     path = os.pathsep.join((str(pathlib.Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "docs" / "run_page.py", page],
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        env={
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "120",
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
