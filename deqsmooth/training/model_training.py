@@ -22,7 +22,7 @@ from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.models import starts
 from deqsmooth.smoothing import ascent
 from deqsmooth.solvers import gradients, jacobian
-from deqsmooth.training import backward_residual, evaluation, loop, losses, schedules
+from deqsmooth.training import backward_residual, chance, evaluation, loop, losses, schedules
 
 _KEY = 0
 _RowKeys = Key[Array, "rows"]
@@ -300,20 +300,17 @@ def fit(
       The progress after every update.
 
     Warns:
-      UserWarning: once, after the first update whose `Metrics.backward_residual` exceeds
-        `backward_residual.LARGEST`.
+      UserWarning: see `backward_residual.warned` and `chance.warned`.
     """
     state = init(model, settings, len(train)) if state is None else state
     if isinstance(model, types.Model):
         model = models.with_cell_dtype(model, settings.dtype)
-    yield from backward_residual.warned(
-        loop.run(
-            state,
-            settings,
-            train,
-            functools.partial(gradient_fn, model=model, settings=settings),
-            schedules.tasks(settings, len(train), int(state.update)),
-            evaluation.evaluator(model, settings, test, devices.mesh()),
-        ),
+    run = loop.run(
+        state,
         settings,
+        train,
+        functools.partial(gradient_fn, model=model, settings=settings),
+        schedules.tasks(settings, len(train), int(state.update)),
+        evaluation.evaluator(model, settings, test, devices.mesh()),
     )
+    yield from chance.warned(backward_residual.warned(run, settings), settings, model.num_classes)
