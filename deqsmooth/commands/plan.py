@@ -93,7 +93,7 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     bests = (best if best in own else planning.choose([own], settings.slack) for own in found)
     console.print(plans([plan for plan in bests if plan is not None], best, settings, solves))
     where = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "split", "checkpoint")}
-    console.print(f"\npython certify.py {as_flags(where, best.settings)}")
+    console.print(f"\ndeqsmooth-certify {as_flags(where, best.settings)}")
     return 0
 
 
@@ -121,7 +121,7 @@ def plans(
       solves: whether the classifier has an equilibrium to solve for.
     """
     shown = rich.table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
-    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
+    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified % ± standard error"):
         shown.add_column(heading, justify="right" if heading else "left")
     for plan in found:
         smoothing = plan.settings
@@ -131,7 +131,7 @@ def plans(
             f"{smoothing.num_audit}" if smoothing.num_audit else "",
             rounding.evaluations(plan.evaluations),
             rounding.seconds(plan.seconds),
-            rounding.percent(plan.certified),
+            f"{rounding.percent(plan.certified)} ± {rounding.percent(plan.standard_error, up=True)}",
             style="bold" if plan == best else None,
         )
     return shown

@@ -252,6 +252,9 @@ class Smoothing:
     @property
     def cap(self) -> float:
         """Radius of unanimous votes without a mismatch. No certificate can be larger."""
+        if self.sampler is None:
+            # The recommended looks take a part of alpha, whatever the start is.
+            return self.recommended(has_start=False).cap
         votes = self.num_estimation
         audit = None if self.num_audit is None else self.audit(self.num_audit, 0)
         return bounds.radius(bounds.lower_bound(votes, votes, self.look_alphas[votes], audit=audit), self.sigma)

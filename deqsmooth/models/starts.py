@@ -45,7 +45,8 @@ def check_trained(name: str | None, training: config.StartTraining | None) -> No
     """Raises `ValueError` if a start has to be trained and the settings of its training are None."""
     if name in TRAINED and training is None:
         raise ValueError(
-            f"start is {name!r}; the checkpoint has no trained start: train.py --phase start makes one"
+            f"start is {name!r}; the classifier has no trained start: ds.train_start or deqsmooth-train --phase "
+            "start makes one"
         )
 
 

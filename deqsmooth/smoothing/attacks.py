@@ -109,6 +109,7 @@ def attack(
     """
     inputs.given(dataset, settings)
     checkpoint = classifiers.classifier(checkpoint)
+    settings = certification.recommended(checkpoint, settings)
     checks.kind("how", how, config.Attack, "settings of an attack, made by ds.Attack")
     radii = np.atleast_1d(np.asarray(radii)).tolist()
     if not radii or not all(isinstance(radius, int | float) and 0 <= radius < math.inf for radius in radii):

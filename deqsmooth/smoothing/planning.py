@@ -77,6 +77,11 @@ class Plan:
         """Expected certified accuracy at the wanted radius."""
         return float(np.mean(self.reached))
 
+    @property
+    def standard_error(self) -> float:
+        """Standard error of `certified`, since the images of the pilot are few."""
+        return float(np.std(self.reached) / np.sqrt(len(self.reached)))
+
 
 def candidates(classifier: classifiers.Classifier, settings: config.Planning) -> list[config.Smoothing]:
     """Settings of the pilot for every sampler, start, solver and budget that a plan can use."""

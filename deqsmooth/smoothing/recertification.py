@@ -51,6 +51,11 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
       (8, 0.5, 500, 0.0001)
     """
     checks.kind("before", before, config.Smoothing, "settings of certificates, made by ds.Smoothing")
+    if before.sampler is None:
+        raise ValueError(
+            "before has no sampler; give the settings that were certified, settings.recommended(has_start), where "
+            "has_start says whether the classifier has a trained start"
+        )
     if before.sampler != "independent" or before.bound is not None:
         raise ValueError(
             f"the certificates are of sampler {before.sampler!r} and bound {before.bound!r}; "

@@ -205,9 +205,9 @@ def test_plan_prints_command_or_reason(tmp_path, cache):
     status, output, errors = plan("--radius", "0.1", *quick)
     assert (status, errors) == (0, "")
     words = output.strip().splitlines()[-1].split()
-    assert words[:2] == ["python", "certify.py"]
+    assert words[0] == "deqsmooth-certify"
     status, output, errors = run_script(
-        "certify.py", *words[2:], "--max-images", "2", "--out", str(tmp_path / "planned.jsonl"),
+        "certify.py", *words[1:], "--max-images", "2", "--out", str(tmp_path / "planned.jsonl"),
         cwd=tmp_path, cache=cache,
     )  # fmt: skip
     assert (status, errors) == (0, "")

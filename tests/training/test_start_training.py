@@ -98,7 +98,7 @@ def test_missing_start_raises(small, started):
     images, _ = data.load("digits", "test").take([0])
     settings = config.Smoothing(sampler="independent", start="learned")
     assert len(inputs.images(started, images, settings)) == 1
-    with pytest.raises(ValueError, match="start is 'learned'; the checkpoint has no trained start"):
+    with pytest.raises(ValueError, match="start is 'learned'; the classifier has no trained start"):
         inputs.images(small, images, settings)
     with pytest.raises(ValueError, match="start is 'learned'; it must be one of"):
         config.Smoothing(sampler="serial", start="learned")
