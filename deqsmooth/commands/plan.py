@@ -120,8 +120,10 @@ def plans(
       settings: settings of the plans.
       solves: whether the classifier has an equilibrium to solve for.
     """
-    shown = rich.table.Table(title=f"expected for radius {settings.radius:g}, from {settings.pilot_images} images")
-    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified % ± standard error"):
+    shown = rich.table.Table(
+        title=f"expected for radius {settings.radius:g}, ± its standard error over {settings.pilot_images} images"
+    )
+    for heading in ("", "looks", "audited", "evaluations", "s/image", "certified %"):
         shown.add_column(heading, justify="right" if heading else "left")
     for plan in found:
         smoothing = plan.settings

@@ -241,8 +241,9 @@ def _own(
     name = encoded["name"]
     if model is None:
         raise ValueError(
-            f"it has the variables of {name}, a model of your own, whose code must be given: ds.load(path, model) in "
-            "Python, --model module:function to deqsmooth-verify; other commands take only models of this package"
+            f"it has the variables of {name}, a model of your own, whose code must be given: ds.load(path, model) "
+            "in Python, --model module:function to deqsmooth-verify; other commands take only models of this "
+            "package"
         )
     if isinstance(model, types.Model | types.Explicit):
         model = classifiers.Classifier(model, jax.eval_shape(model.init, jax.random.key(0)), "", name)

@@ -72,8 +72,8 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     features = jax.tree.leaves(u)[0]
     for name, x in (("the injection", features), *(("the state", x) for x in jax.tree.leaves(state))):
         rule = (
-            "[lanes, height, width, channels] for a learned start (tokens can be given as such a grid, and reshaped "
-            "in the cell); without one the model is certified from zero"
+            "[lanes, height, width, channels] for a learned start (tokens can be given as such a grid, and "
+            "reshaped in the cell); without one the model is certified from zero"
         )
         checks.holds(x.ndim == 4, f"shape of {name} of one image", x.shape, rule)
     network = _Network(size.width, tuple(x.shape[1:] for x in jax.tree.leaves(state)))

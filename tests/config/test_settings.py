@@ -57,6 +57,12 @@ def test_sampler_fills_in_its_defaults_only():
     assert dataclasses.replace(serial, budget=1).budget == 1
 
 
+def test_cap_without_a_sampler_counts_the_looks():
+    settings = config.Smoothing()
+    caps = [settings.recommended(has_start).cap for has_start in (False, True)]
+    assert settings.cap == caps[0] == caps[1] < config.Smoothing(sampler="independent").cap
+
+
 def test_serial_cap_is_below_independent_cap():
     serial = config.Smoothing(num_audit=400)
     assert serial.cap == pytest.approx(0.995, abs=0.003)

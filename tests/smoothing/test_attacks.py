@@ -141,6 +141,15 @@ def test_a_false_certificate_is_refuted(small, found):
     assert refuted and all(x.prediction not in (None, x.certified) and x.distance < 5.0 for x in refuted)
 
 
+def test_attack_takes_the_settings_that_certify_took(small, found):
+    """Without a sampler they are the recommended ones, there as here."""
+    settings = config.Smoothing(sigma=SETTINGS.sigma, num_selection=20, num_estimation=200, budget=2, lanes=20)
+    digits = data.load("digits")
+    certificates = list(certification.certify_dataset(small, digits, [found[0].index], settings))
+    (attempt,) = attacks.attack(small, certificates, settings, digits, [0.02], HOW)
+    assert attempt.index == found[0].index and not attempt.refutes
+
+
 def test_what_cannot_be_attacked_is_refused(small, found):
     digits = data.load("digits")
     serial = config.Smoothing(num_estimation=300, num_audit=100)

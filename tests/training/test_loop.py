@@ -13,6 +13,12 @@ from deqsmooth.training import loop
 SETTINGS = config.Training(epochs=4, pretraining_epochs=1.0)
 
 
+class _Metrics(NamedTuple):
+    loss: jax.Array
+    penalty: float
+    absent: None
+
+
 def test_num_updates_is_rounded_up():
     # 30.72 epochs of 50,000 images are 16,000 updates of 96 images, and slightly more in floating point.
     settings = dataclasses.replace(SETTINGS, epochs=120, batch_size=96)
@@ -78,3 +84,11 @@ def test_shortest_schedules_move(total, warmup):
         step, state = transformation.update(jax.numpy.ones(1), state, params)
         steps.append(float(step[0]))
     assert np.isfinite(steps).all() and min(steps) < -0.4
+
+
+def test_progress_is_shown_in_a_line():
+    """Without the arrays of the state."""
+    metrics = _Metrics(jax.numpy.float32(0.5), 0.0, None)
+    state = loop.State({"w": np.zeros(1000)}, None, None, 3)
+    assert repr(loop.Progress(state, metrics, None, 0.0, 9)) == "update 3 of 9: loss 0.5, penalty 0"
+    assert str(loop.Progress(state, metrics, (1, 2), 0.0, 9)).endswith("penalty 0; (1, 2)")
