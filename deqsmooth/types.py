@@ -76,9 +76,8 @@ class Model(NamedTuple):
       ...     cell=lambda params, z, u: jnp.tanh(z @ params + u),
       ...     readout=readout,
       ... )
-      >>> classifier = ds.classifier(model, model.init(jax.random.key(0)))
-      >>> classifier.solves, classifier.image_shape
-      (True, (8, 8, 1))
+      >>> ds.classifier(model, model.init(jax.random.key(0)), name="layer of 32")  # doctest: +ELLIPSIS
+      Classifier(layer of 32, 3,392 parameters, images 8x8x1, 10 classes, start zero, sha256 ...)
     """
 
     image_shape: tuple[int, int, int]

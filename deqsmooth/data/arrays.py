@@ -15,6 +15,7 @@ from deqsmooth.config import checks
 from deqsmooth.data import contents, dataset, transforms
 
 _LARGEST = 2**34
+_BLOCK = 1024
 _NEEDED = "a .npz file with the arrays 'images' and 'labels'"
 
 
@@ -25,6 +26,9 @@ def of(
 
     Type and shape are checked at once. An image with a pixel that breaks the rule is refused when it is read, so
     that the others can be used. The images are not copied.
+
+    Records know the data set by its `identity`: a digest of the images as float32 in [0, 1], the labels and the
+    indices. It does not depend on the type in which the images are stored.
 
     Args:
       images: uint8 (divided by 255 when read), or floating point in [0, 1] [num, height, width, channels]. Grey
@@ -55,19 +59,29 @@ def of(
     contents.check_form(images)
     places = np.arange(len(images)) if indices is None else contents.check_indices(indices, len(images))
     classes = None if labels is None else contents.check_labels(labels, len(images))
-    digest = hashlib.sha256()
-    for array in (images, classes, places if indices is not None else None):
-        if array is not None:
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
     return dataset.Dataset(
         _Arrays(images, classes, places.tolist()),
         1 if classes is None else int(classes.max()) + 1,
-        f"sha256:{digest.hexdigest()}",
+        f"sha256:{_digest(images, classes, places if indices is not None else None)}",
         contents.to_float,
         transforms.stack,
         classes,
     )
+
+
+def _digest(images: np.ndarray, *others: np.ndarray | None) -> str:
+    """The SHA-256 of images as a classifier sees them, float32 in [0, 1], and of other arrays, hexadecimal.
+
+    The same pixels have the same digest as uint8, float32 and float64.
+    """
+    digest = hashlib.sha256(f"float32 {images.shape}".encode())
+    for start in range(0, len(images), _BLOCK):
+        digest.update(np.ascontiguousarray(contents.converted(images[start : start + _BLOCK])).data)
+    for array in others:
+        if array is not None:
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 class _Arrays:

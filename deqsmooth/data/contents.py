@@ -129,11 +129,17 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: floating point pixels are further from [0, 1] than one rounding of float32, or not finite.
     """
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / 255
     if unusable(pixels[None] if pixels.ndim == 3 else pixels).any():
         raise ValueError(_fault(pixels))
-    return np.clip(pixels.astype(np.float32), 0, 1)
+    return converted(pixels)
+
+
+def converted(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as float32 as `to_float` gives them; those that it refuses are moved into [0, 1] or stay NaN."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 255
+    with np.errstate(over="ignore"):
+        return np.clip(pixels.astype(np.float32), 0, 1)
 
 
 def _fault(pixels: np.ndarray) -> str:

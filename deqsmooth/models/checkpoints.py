@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from deqsmooth import arithmetic, config, devices, types
+from deqsmooth import arithmetic, config, devices, models, types
 from deqsmooth.config import checks, serialization
 from deqsmooth.models import classifiers
 
@@ -99,11 +99,13 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
     Args:
       path: the folder.
       model: for a model of the caller's own, what was given to `ds.classifier` in its place: the function, the
-        module or the `ds.Model`. Variables that are no nested dictionaries need a classifier whose variables have
-        their structure. None for a model of this package.
+        module or the `ds.Model`, also if the checkpoint has a start that `ds.train_start` trained. Variables that
+        are no nested dictionaries need a classifier whose variables have their structure. None for a model of
+        this package.
 
     Returns:
-      The classifier, with the settings of its training.
+      The classifier, with the settings of its training. It has the `sha256` of the one that was saved, so that
+      records of either are verified with the other.
 
     Raises:
       ValueError: there is no checkpoint of this project, its variables do not fit the model, or `model` is missing
@@ -121,7 +123,7 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
             training = encoded["training"] and serialization.from_json(config.Training, encoded["training"])
             # Checkpoints of version 0.1 have no entry for the start.
             start = encoded.get("start") and serialization.from_json(config.StartTraining, encoded["start"])
-            shapes = _stored(folder) if size is None else classifiers.shapes(size, start)
+            shapes = _stored(folder) if size is None else classifiers.shapes(models.build(size), start)
             _check_size(shapes)
             template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
             arguments = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
@@ -132,7 +134,9 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
         raise ValueError(f"{path} has a model of this package, which needs no `model`")
     try:
         if size is not None:
-            return classifiers.of_size(size, variables, training, start)
+            made = classifiers.of_size(size, variables, training, start)
+            # Checkpoints of version 0.1 have no name.
+            return made._replace(name=encoded.get("name") or made.name)
         return _own(encoded, model, variables, training, start)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -245,16 +249,21 @@ def _own(
             "in Python, --model module:function to deqsmooth-verify; other commands take only models of this "
             "package"
         )
+    template = None
     if isinstance(model, types.Model | types.Explicit):
-        model = classifiers.Classifier(model, jax.eval_shape(model.init, jax.random.key(0)), "", name)
-    elif isinstance(model, nnx.Module):
-        model = classifiers.classifier(model)
-    if isinstance(model, classifiers.Classifier):
-        expected, leaves = jax.tree.leaves(model.variables), jax.tree.leaves(variables)
+        template = classifiers.shapes(model, start)
+    elif isinstance(model, classifiers.Classifier | nnx.Module):
+        given = classifiers.classifier(model)
+        model, template = given.model, given.variables
+        if start is not None and given.start_training is None and isinstance(model, types.Model):
+            template = {**template, "start": classifiers.shapes(model, start)["start"]}
+    if template is None:
+        made = classifiers.classifier(model, variables, name=name)
+    else:
+        expected, leaves = jax.tree.leaves(template), jax.tree.leaves(variables)
         if [x.shape for x in expected] != [x.shape for x in leaves]:
             raise ValueError("its variables have other shapes than those of the given model")
-        variables, model = jax.tree.unflatten(jax.tree.structure(model.variables), leaves), model.model
-    made = classifiers.classifier(model, variables, name=name)
+        made = classifiers.of_functions(model, jax.tree.unflatten(jax.tree.structure(template), leaves), name)
     if made.sha256 != encoded["sha256"]:
         raise ValueError("its variables have another structure than those of the given model")
     return made._replace(training=training, start_training=start)

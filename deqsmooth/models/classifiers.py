@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +48,20 @@ class Classifier(NamedTuple):
         """(height, width, channels) of the images that the model takes; None if they are not known."""
         return None if isinstance(self.model, types.Function) else self.model.image_shape
 
+    def __repr__(self) -> str:
+        """One line: the name, numbers that describe the model, its start, and the first digits of the digest."""
+        variables = self.variables
+        is_collections = isinstance(variables, Mapping) and "params" in variables
+        parameters = jax.tree.leaves(variables["params"] if is_collections else variables)
+        num = sum(np.size(x) for x in parameters)
+        parts = [self.name, f"{num:,} parameter{'s' if num != 1 else ''}"]
+        if not isinstance(self.model, types.Function):
+            height, width, channels = self.model.image_shape
+            parts += [f"images {height}x{width}x{channels}", f"{self.model.num_classes} classes"]
+        if self.solves:
+            parts.append("start zero" if self.start_training is None else "start learned")
+        return f"Classifier({', '.join(parts)}, sha256 {self.sha256[:8]})"
+
     @property
     def solves(self) -> bool:
         """Whether the classifier has an equilibrium to solve for."""
@@ -77,23 +91,25 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
       Standardise images inside it, so that noise and radii are in units of pixels.
     - a Linen module, whose `variables` are given (all collections). It is called in evaluation mode if that is an
       argument named `train`, `training`, `is_training`, `deterministic` or `use_running_average`.
-    - an nnx module, which holds its own variables. It is called in evaluation mode (`nnx.view`).
+    - an nnx module, which holds its own variables. They are copied: training the module afterwards does not change
+      the classifier. It is called in evaluation mode (`nnx.view`).
     - a `ds.Model` (a deep equilibrium model as functions) or `ds.Explicit`, with `variables`.
     - a size, such as `ds.ConvModel`, with `variables`: a model of this package.
-    - a classifier, which is returned, with `name` if it is given.
+    - a classifier, which is returned, with `name` if it is given. Settings of its training are kept.
 
     Args:
       model: see above.
       variables: pytree of arrays. Parameters that a function captures instead are folded into the compiled program
         as constants, which is slow for large ones.
-      name: that records give the classifier; by default the function's or the class's.
+      name: that records give the classifier; by default that of the function or class, and of a `ds.Model` that of
+        its `readout`. It is part of `sha256`, except for a model of this package.
 
     Returns:
       The classifier. Whether it is a function of one image is checked before it is certified.
 
     Raises:
-      ValueError: it is none of these, or `variables` are missing, not needed, no arrays or not finite; says what
-        to call instead.
+      ValueError: it is none of these, or `variables` are missing, not needed, no arrays or not finite, or have a
+        trained start, whose settings only `ds.train_start` and `ds.load` know; says what to call instead.
 
     Example:
       >>> import deqsmooth as ds
@@ -114,21 +130,29 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
       >>> variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
       >>> ds.classifier(module, variables).variables["params"]["layers_1"]["kernel"].shape
       (64, 10)
+
+      Another name, which keeps everything else:
+
+      >>> own = ds.classifier(own, name="threshold at 0.4")
+      >>> own  # doctest: +ELLIPSIS
+      Classifier(threshold at 0.4, 1 parameter, sha256 ...)
     """
     if isinstance(model, Classifier):
         if variables is not None:
             raise ValueError(
                 "a Classifier has its variables; variables can only be given with a model or function"
             )
-        return model if name is None else _made(model.model, model.variables, name)
+        return model if name is None else _renamed(model, name)
+    if isinstance(model, architecture.Model | types.Model):
+        _check_no_start(variables)
     if isinstance(model, architecture.ConvModel | architecture.MdeqModel | architecture.ResnetModel):
         return of_size(model, functions.given(variables, "a size", "models.build(size).init(key)"))
     if isinstance(model, types.Model | types.Explicit | types.Function):
         kind = type(model).__name__
         given = functions.given(variables, f"a {kind}", "model.init(key), or those of its training")
-        return _made(model, given, name or f"{kind} of {functions.name_of(model[-1])}")
+        return of_functions(model, given, name or f"{kind} of {functions.name_of(model[-1])}")
     apply, given, own_name = functions.of(model, variables)
-    return _made(types.Function(apply), given, name or own_name)
+    return of_functions(types.Function(apply), given, name or own_name)
 
 
 def of_size(
@@ -148,17 +172,41 @@ def of_size(
     Raises:
       ValueError: the variables do not have the shapes of the size, or are not finite.
     """
-    _check_shapes(variables, shapes(size, start_training))
+    _check_shapes(variables, shapes(models.build(size), start_training))
     name = next(name for name, kind in architecture.MODELS.items() if type(size) is kind)
     variables = _to_numpy(variables)
     sha256 = _digest(serialization.digest(serialization.to_json(size)), variables)
     return Classifier(models.build(size), variables, sha256, name, size, training, start_training)
 
 
+def of_functions(
+    model: types.Model | types.Explicit | types.Function,
+    variables: Any,
+    name: str,
+    training: config.Training | None = None,
+    start_training: config.StartTraining | None = None,
+) -> Classifier:
+    """The classifier of a model of the caller's own.
+
+    Args:
+      model: its functions.
+      variables: of the model, and of its start if it has one.
+      name: that records give the classifier.
+      training: settings of its training, if they are known.
+      start_training: settings of the training of its start, if it has one.
+
+    Raises:
+      ValueError: the variables are no arrays of numbers, or are not finite.
+    """
+    checks.kind("name", name, str, "a string")
+    variables = _to_numpy(variables)
+    return Classifier(model, variables, _digest(name, variables), name, None, training, start_training)
+
+
 @arithmetic.standard()
-def shapes(size: architecture.Model, start_training: config.StartTraining | None) -> types.Variables:
-    """Shapes and dtypes of all variables of a model of this package, and of its start if it has one."""
-    key, model = jax.random.key(0), models.build(size)
+def shapes(model: types.Model | types.Explicit, start_training: config.StartTraining | None) -> types.Variables:
+    """Shapes and dtypes of all variables of a model, and of its start if it has one."""
+    key = jax.random.key(0)
     variables = jax.eval_shape(model.init, key)
     if start_training is None or isinstance(model, types.Explicit):
         return variables
@@ -205,10 +253,22 @@ def _logits(given: Classifier, variables: Any, images: types.Images) -> Any:
     return model.readout(variables, z, False)[0]
 
 
-def _made(model: types.Model | types.Explicit | types.Function, variables: Any, name: str) -> Classifier:
+def _renamed(given: Classifier, name: str) -> Classifier:
+    if given.size is None:
+        return of_functions(given.model, given.variables, name, given.training, given.start_training)
     checks.kind("name", name, str, "a string")
-    variables = _to_numpy(variables)
-    return Classifier(model, variables, _digest(name, variables), name)
+    return given._replace(name=name)
+
+
+def _check_no_start(variables: Any) -> None:
+    """Raises `ValueError` if variables have a trained start, which is of no use without its settings."""
+    start = variables.get("start") if isinstance(variables, Mapping) else None
+    if isinstance(start, Mapping) and set(start) == {"network", "mean"}:
+        raise ValueError(
+            "variables have the entry 'start', a trained start, but not the settings of its training, so that the "
+            "model would be certified from zero: give the classifier that ds.train_start or ds.load returned "
+            "itself, or leave the entry out"
+        )
 
 
 def _check_shapes(variables: types.Variables, template: types.Variables) -> None:

@@ -12,6 +12,7 @@ from deqsmooth import devices, types
 from deqsmooth.config import checks
 
 _LANES = 2
+_START = "['start']"
 
 
 def check(model: types.Model, variables: types.Variables) -> None:
@@ -81,13 +82,30 @@ def _call(name: str, fn: Callable[..., Any], *arguments: Any) -> Any:
         raise ValueError(f"{name} of the model fails: {type(error).__name__}: {reason}") from error
 
 
-def _pair(name: str, what: str, fn: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+def _pair(
+    name: str, what: str, fn: Callable[..., Any], variables: types.Variables, *arguments: Any
+) -> tuple[Any, Any]:
     """The shapes of the two values that a function gives, of which the second is the variables."""
-    found = _call(name, fn, *arguments)
+    found, rule = _call(name, fn, variables, *arguments), f"it must give a pair, ({what}, variables)"
     if not isinstance(found, tuple) or len(found) != 2:
         kind = "an array" if hasattr(found, "shape") else f"a {type(found).__name__}"
-        raise ValueError(f"{name} of the model gives {kind}; it must give a pair, ({what}, variables)")
+        raise ValueError(f"{name} of the model gives {kind}; {rule}")
+    if _names(found[1]) != _names(variables):
+        if isinstance(found[1], Mapping):
+            raise ValueError(f"{name} of the model gives variables of another structure than init does; {rule}")
+        several = (
+            ", where several arrays are one value, ((fine, coarse), variables)" if what == "injection" else ""
+        )
+        raise ValueError(
+            f"{name} of the model gives {_shown(found[1])} in the place of the variables; {rule}{several}"
+        )
     return found
+
+
+def _names(variables: Any) -> set[str]:
+    """The names of the arrays of variables, without those of a trained start, which only a start takes."""
+    names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(variables)}
+    return {name for name in names if not name.startswith(_START)}
 
 
 def _shown(tree: Any) -> str:

@@ -53,14 +53,15 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
 
     Its input is the first leaf of the injection, features of the image [lanes, height, width, channels]. The
     leaves of the state must be ordered from fine to coarse. Their resolutions must be that of the input, divided
-    by powers of 2.
+    by powers of 2 and rounded up.
 
     Args:
       size: size of the network.
       model: the model.
 
     Raises:
-      ValueError: an array of the state, or the first of the injection, has other axes.
+      ValueError: an array of the state, or the first of the injection, has other axes; or the resolutions of the
+        state are not those of the input, divided by powers of 2, from fine to coarse.
     """
 
     def injection(key: types.RandomKey) -> types.Injection:
@@ -76,7 +77,9 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
             "reshaped in the cell); without one the model is certified from zero"
         )
         checks.holds(x.ndim == 4, f"shape of {name} of one image", x.shape, rule)
-    network = _Network(size.width, tuple(x.shape[1:] for x in jax.tree.leaves(state)))
+    shapes = tuple(x.shape[1:] for x in jax.tree.leaves(state))
+    _check_resolutions(features.shape[1:], shapes)
+    network = _Network(size.width, shapes)
 
     def init(key: types.RandomKey) -> types.Parameters:
         return network.init(key, jnp.zeros(features.shape))["params"]
@@ -86,3 +89,19 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
         return jax.tree.unflatten(jax.tree.structure(state), network.apply({"params": params}, features))
 
     return types.StartNetwork(jax.jit(init), apply, state)
+
+
+def _check_resolutions(features: tuple[int, ...], shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Raises `ValueError` unless the network reaches the resolution of every array of the state by halving."""
+    resolution = features[:2]
+    for shape in shapes:
+        while resolution[0] > max(shape[0], 1):
+            resolution = tuple(-(-side // 2) for side in resolution)
+        if resolution != shape[:2]:
+            found = ", ".join(map(str, shapes))
+            raise ValueError(
+                f"the arrays of the state of one image, in the order of jax.tree.leaves, have shapes {found}, and "
+                f"the first array of the injection has {features}; for a learned start height and width of each "
+                "array of the state must be those of the injection's first array, divided by powers of two, from "
+                "fine to coarse; without one the model is certified from zero"
+            )

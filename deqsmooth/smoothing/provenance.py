@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from deqsmooth import arithmetic, config, data
-from deqsmooth.certificates import bound, record
+from deqsmooth.certificates import bound, headers, record
 from deqsmooth.config import serialization
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import layout
@@ -77,9 +77,7 @@ def header(
             **solve,
             "dtype": settings.dtype,
         },
-        "model": classifier.size and serialization.to_json(classifier.size),
-        "training": classifier.training and serialization.to_json(classifier.training),
-        "start_training": classifier.start_training and serialization.to_json(classifier.start_training),
+        **_settings_of(classifier),
     }
     if before is not None:
         entries["before"] = {name: before[name] for name in ("sha256", "versions", "device", "reference")}
@@ -92,14 +90,36 @@ def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: d
     """Raises `ValueError` unless classifier and data are those of a header, and its settings still exist."""
     serialization.check_retired(config.Smoothing, header["smoothing"])
     identity = classifiers.identity(classifier, header.get("image_shape") or classifier.image_shape or ())
-    for name, stated, given in (
-        ("the model", header["reference"].get("checkpoint"), identity.sha256),
-        ("the data set", header.get("data"), dataset.identity),
+    of_classifier = {"classifier": classifier.name, **_settings_of(classifier)}
+    for name, stated, given, entries in (
+        ("the model", header["reference"].get("checkpoint"), identity.sha256, of_classifier),
+        ("the data set", header.get("data"), dataset.identity, {"num_images": len(dataset)}),
     ):
         if stated != given:
             about = stated or "one that they do not name"
-            raise ValueError(f"{name} is {given}; the certificates are about {about}: give the one of the run")
+            words = _different(header, entries)
+            raise ValueError(
+                f"{name} is {given}; the certificates are about {about}{words}: give the one of the run"
+            )
     # Another version traces the same code to another program.
     program = header["reference"].get("program", identity.program)
     if header["versions"] == versions() and program != identity.program:
         raise ValueError(f"the code of {classifier.name} is not the code that the certificates are about")
+
+
+def _settings_of(classifier: classifiers.Classifier) -> dict[str, Any]:
+    """The entries of a header that hold the size of a classifier and the settings of its trainings."""
+    return {
+        "model": classifier.size and serialization.to_json(classifier.size),
+        "training": classifier.training and serialization.to_json(classifier.training),
+        "start_training": classifier.start_training and serialization.to_json(classifier.start_training),
+    }
+
+
+def _different(header: dict[str, Any], entries: dict[str, Any]) -> str:
+    """Which entries of a header are not these, for a message; of settings that one lacks, only that it does."""
+    pairs = {name: (header[name], value) for name, value in entries.items() if name in header}
+    lacking = {name: tuple("given" if x else None for x in pair) for name, pair in pairs.items() if None in pair}
+    stated, given = ({name: pair[i] for name, pair in {**pairs, **lacking}.items()} for i in range(2))
+    words = headers.differences(stated, given, "in the file", "of the one given")
+    return f" ({words})" if words else ""

@@ -1,9 +1,12 @@
-"""Replay: certificates are sampled again; the same noise through the same model must give the same votes."""
+"""Replay: certificates are sampled again; the same noise through the same model must give the same votes.
+
+Labels, which no vote depends on, are compared with those of the data set.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,19 @@ TOLERANCE = 0.001
 
 
 def verify(
-    path: jsonl.Path, classifier: Any = None, dataset: data.Dataset | None = None, *, num: int = 3, seed: int = 0
+    path: jsonl.Path,
+    classifier: Any = None,
+    dataset: data.Dataset | None = None,
+    *,
+    num: int = 3,
+    seed: int | None = None,
 ) -> verification.Checked:
     """Checks a file of certificates: every value that follows from its votes, and with a classifier also votes.
 
     Without a classifier, the settings, the chain of lines, every bound, radius and prediction are computed again
-    from the file. With one, votes of `num` certificates are drawn again from their seeds. On a machine and with
-    code that promise the same bits all counts must be equal. Elsewhere at most a thousandth of an image's votes
-    may differ.
+    from the file. With one, every label is compared with that of the data set, for which the images are read, and
+    the votes of `num` certificates are drawn again from their seeds. On a machine and with code that promise the
+    same bits all counts must be equal. Elsewhere at most a thousandth of an image's votes may differ.
 
     Args:
       path: the file, which may be compressed (`.gz`).
@@ -37,14 +45,14 @@ def verify(
       dataset: the images; by default the data set that the file names, in TFDS's default folder. Those of arrays
         must be given: see `ds.arrays`.
       num: number of certificates, chosen at random, whose samples are drawn and classified again.
-      seed: of the choice.
+      seed: of the choice; by default it is another one at each call, so that who made the file cannot know it.
 
     Returns:
       The content of the file and its differences; `differences` is empty if all holds.
 
     Raises:
       ValueError: it cannot be read, is no file of certificates, or is about another classifier or other images;
-        `num` is below 1; or votes of recertified certificates are to be drawn again.
+        `num` is below 1; an image cannot be read; or votes of recertified certificates are to be drawn again.
 
     Example:
       >>> import tempfile
@@ -61,7 +69,8 @@ def verify(
       []
     """
     checks.holds(isinstance(num, int) and num >= 1, "num", num, "an integer, at least 1")
-    checks.holds(isinstance(seed, int) and seed >= 0, "seed", seed, "an integer from 0")
+    is_seed = seed is None or (isinstance(seed, int) and seed >= 0)
+    checks.holds(is_seed, "seed", seed, "an integer from 0, or None")
     checked = verification.verify(path)
     if classifier is None or not checked.found:
         return checked
@@ -88,11 +97,10 @@ def replay(
     num: int,
     rng: np.random.Generator,
 ) -> list[tuple[int, str]]:
-    """Draws the votes of randomly chosen certificates of a file again, and compares them.
+    """Compares the labels of a file with those of the data set, and votes of some certificates with new draws.
 
     On a machine and with code that promise the same bits, see `arithmetic.is_same`, all counts must be equal.
-    Elsewhere a certificate passes if its label is the same and at most a thousandth of its estimation votes are
-    for another class.
+    Elsewhere a certificate passes if at most a thousandth of its estimation votes are for another class.
 
     Args:
       header: of the file.
@@ -100,33 +108,52 @@ def replay(
       settings: of the header.
       checkpoint: the model that the header names.
       dataset: the images that it names.
-      num: number of certificates; all if there are fewer.
+      num: number of certificates, chosen at random, whose votes are drawn again; all if there are fewer.
       rng: of the choice.
 
     Returns:
       Every difference, with the index of its image.
 
     Raises:
-      ValueError: model or data are not those of the header, or the certificates are paired.
+      ValueError: model or data are not those of the header, the certificates are paired, or an image cannot be
+        read.
     """
     provenance.agree(header, checkpoint, dataset)
     chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
     if settings.bound == bounds.PAIRED:
         raise ValueError("the certificates were made from others; only those can be sampled again")
+    labels = list(_mislabelled(found, dataset))
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
     exact = arithmetic.is_same(header, {**arithmetic.description(), "versions": provenance.versions()})
-    return [(one.index, message) for one in chosen for message in _differences(one, again[one.index], exact)]
+    votes = [(one.index, message) for one in chosen for message in _differences(one, again[one.index], exact)]
+    return [*labels, *votes]
+
+
+def _mislabelled(found: Sequence[record.Certificate], dataset: data.Dataset) -> Iterator[tuple[int, str]]:
+    """The certificates whose label is not that of the data set, as index and message."""
+    for one in found:
+        if one.index >= len(dataset):
+            raise ValueError(f"image {one.index} is not in the data set, which has {len(dataset)} images")
+        try:
+            _, label = dataset.stored(one.index)
+        except ValueError as error:
+            raise ValueError(f"image {one.index}: {error}") from None
+        if label != one.label:
+            yield one.index, f"image {one.index}: label is {_shown(one.label)}; the data set has {_shown(label)}"
+
+
+def _shown(label: int | None) -> str:
+    return "none" if label is None else str(label)
 
 
 def _differences(one: record.Certificate, other: record.Certificate, exact: bool) -> list[str]:
-    compared: tuple[str, ...] = ("label", *_COMPARED)
     if not exact and len(one.counts) == len(other.counts) and one.num_estimation == other.num_estimation:
         moved = np.abs(np.subtract(one.counts, other.counts)).sum() / 2
         if moved <= TOLERANCE * one.num_estimation:
-            compared = ("label",)
+            return []
     return [
         f"image {one.index}: {name} is {getattr(one, name)}; drawn again it is {getattr(other, name)}"
-        for name in compared
+        for name in _COMPARED
         if getattr(one, name) != getattr(other, name)
     ]

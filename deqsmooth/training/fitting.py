@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +41,7 @@ def train(
     workdir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
+    name: str | None = None,
 ) -> classifiers.Classifier:
     """Trains a model under Gaussian noise (Cohen et al. 2019; Bai et al. 2020).
 
@@ -58,6 +59,8 @@ def train(
       on_progress: called with a `deqsmooth.training.loop.Progress` after every update. An exception that it raises
         ends the training; the state is saved before. With several processes all must raise it after the same
         update.
+      name: that records give the classifier; by default see `ds.classifier`. `ds.save` and `ds.train_start` keep
+        it.
 
     Returns:
       The trained classifier, ready to certify.
@@ -76,6 +79,7 @@ def train(
       ((8, 8, 1), 10)
     """
     checks.kind("settings", settings, config.Training, "settings of a training, made by ds.Training")
+    checks.kind("name", "" if name is None else name, str, "a string")
     _check_arguments(dataset, test, workdir, resume, on_progress)
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
@@ -106,8 +110,10 @@ def train(
     variables = jax.device_get(state.variables)
     settings = dataclasses.replace(settings, data_dir=None)
     if size is None:
-        return _saved(classifiers.classifier(model, variables)._replace(training=settings), workdir)
-    return _saved(classifiers.of_size(size, variables, settings), workdir)
+        made = classifiers.classifier(model, variables)._replace(training=settings)
+    else:
+        made = classifiers.of_size(size, variables, settings)
+    return _saved(classifiers.classifier(made, name=name), workdir)
 
 
 @_arithmetic()
@@ -151,6 +157,10 @@ def train_start(
     if not isinstance(model, types.Model):
         raise ValueError(f"{classifier.name} is a classifier without an equilibrium, which has no start")
     checks.kind("settings", settings, config.StartTraining, "settings of a start's training: ds.StartTraining")
+    rule = "a dictionary, to which the start is added"
+    checks.holds(isinstance(teacher, Mapping), "the variables", f"of type {type(teacher).__name__}", rule)
+    if classifier.size is None:
+        parts.check(model, teacher)
     if settings.fine_tune is not None:
         _check_start(settings, classifier.start_training)
     _check_arguments(dataset, test, workdir, resume, on_progress)
@@ -171,9 +181,10 @@ def train_start(
     variables = {**variables, "start": {"network": params["network"], "mean": mean}}
     settings = dataclasses.replace(settings, data_dir=None)
     if classifier.size is not None:
-        return _saved(classifiers.of_size(classifier.size, variables, classifier.training, settings), workdir)
-    made = classifiers.classifier(model, variables, name=classifier.name)
-    return _saved(made._replace(training=classifier.training, start_training=settings), workdir)
+        made = classifiers.of_size(classifier.size, variables, classifier.training, settings)
+        return _saved(made._replace(name=classifier.name), workdir)
+    made = classifiers.of_functions(model, variables, classifier.name, classifier.training, settings)
+    return _saved(made, workdir)
 
 
 def _check_start(settings: config.StartTraining, start: config.StartTraining | None) -> None:

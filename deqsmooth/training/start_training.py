@@ -85,7 +85,7 @@ def init(
 
 def trained(teacher: types.Variables, params: types.Parameters) -> types.Variables:
     """Returns the variables of the model: those of the teacher, with the parameters that were fine-tuned."""
-    return {**teacher, "params": params.get("model", teacher["params"])}
+    return {**teacher, "params": params["model"]} if "model" in params else teacher
 
 
 def loss_fn(

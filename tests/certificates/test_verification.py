@@ -243,11 +243,17 @@ def test_replay_finds_made_up_votes(run, small, tmp_path):
     # Elsewhere a thousandth may differ, no more.
     elsewhere = {**checked.header, "device": "abacus"}
     assert len(replay.replay(elsewhere, made_up, checked.settings, small, dataset, 20, rng)) == 1
-    # A label does not depend on rounding.
-    mislabelled = [dataclasses.replace(checked.found[0], label=checked.found[0].label + 1)]
-    ((_, message),) = replay.replay(elsewhere, mislabelled, checked.settings, small, dataset, 1, rng)
-    assert "label is" in message
+    # Every label is compared, whatever is drawn again, and does not depend on rounding.
+    mislabelled = [dataclasses.replace(one, label=one.label + 1) for one in checked.found]
+    found = replay.replay(elsewhere, mislabelled, checked.settings, small, dataset, 1, rng)
+    assert [message for _, message in found] == [
+        f"image {one.index}: label is {one.label + 1}; the data set has {one.label}" for one in checked.found
+    ]
     with pytest.raises(ValueError, match="num is 0; it must be an integer, at least 1"):
         replay.verify(run, small, dataset, num=0)
-    with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about \w{64}"):
+    with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about \w{64}: give the one"):
         replayed(checked, small._replace(sha256="1" * 64))
+    other = small._replace(sha256="1" * 64, training=dataclasses.replace(small.training, epochs=3.0))
+    message = r"\(training.epochs is [0-9.]+ in the file and 3.0 of the one given\): give the one"
+    with pytest.raises(ValueError, match=message):
+        replayed(checked, other)

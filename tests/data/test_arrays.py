@@ -32,6 +32,32 @@ def test_file_and_program_give_one_result(load):
         assert dataset.num_classes == 3 and dataset.identity.startswith("sha256:")
 
 
+def test_identity_is_that_of_prepared_pixels():
+    stored = (255 * OK).astype(np.uint8)
+    forms = (stored, stored / 255, (stored / 255).astype(np.float32), np.asfortranarray(stored))
+    assert len({data.of_arrays(form, LABELS).identity for form in forms}) == 1
+    changed = stored.copy()
+    changed[5, 3, 3, 2] ^= 1
+    others = [
+        data.of_arrays(changed, LABELS),
+        data.of_arrays(stored[::-1], LABELS),
+        data.of_arrays(stored.reshape(6, 3, 4, 4), LABELS),
+        data.of_arrays(stored, LABELS[::-1]),
+        data.of_arrays(stored),
+        data.of_arrays(stored, LABELS, range(1, 7)),
+        data.of_arrays(OK, LABELS),
+    ]
+    assert len({dataset.identity for dataset in (data.of_arrays(stored, LABELS), *others)}) == 8
+
+
+def test_identity_of_many_images():
+    """More than one block."""
+    images = np.zeros((1500, 1, 1, 1), np.float32)
+    first = data.of_arrays(images).identity
+    images[1499] = 1
+    assert data.of_arrays(images).identity != first == data.of_arrays(np.zeros((1500, 1, 1, 1))).identity
+
+
 def test_one_bad_pixel_spoils_one_image(load):
     images = OK.copy()
     images[3, 1, 2, 0] = np.nan

@@ -28,6 +28,13 @@ def test_saved_checkpoint_is_loaded(tmp_path, variables):
         assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in jax.tree.leaves(found.variables))
 
 
+def test_name_is_saved(tmp_path, variables):
+    made = classifiers.classifier(classifiers.of_size(SMALL, variables), name="ours")
+    checkpoints.save(tmp_path / "model", made)
+    found = checkpoints.load(tmp_path / "model")
+    assert (found.name, found.sha256, found.size) == ("ours", made.sha256, SMALL)
+
+
 def test_data_directory_is_not_saved(tmp_path, variables):
     checkpoints.save(
         tmp_path / "model",

@@ -10,9 +10,10 @@ import pytest
 import toy
 from flax import nnx
 
-from deqsmooth import config, models, types
+from deqsmooth import config, data, models, types
 from deqsmooth.config import architecture
 from deqsmooth.models import checkpoints, classifiers
+from deqsmooth.smoothing import certification, replay
 
 IMAGES = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1))
 
@@ -111,12 +112,42 @@ def test_sizes_and_models_are_taken():
     assert made.sha256 == classifiers.of_size(size, made.variables).sha256
 
 
+def test_renaming_keeps_settings():
+    size, settings = architecture.ConvModel(channels=8, num_groups=4), config.Training(sigma=0.25)
+    of_package = classifiers.of_size(size, models.build(size).init(jax.random.key(0)), settings)
+    own = classifiers.classifier(linear, weights(0))._replace(training=settings)
+    for made in (of_package, own):
+        renamed = classifiers.classifier(made, name="another")
+        assert (renamed.name, renamed.training, renamed.size) == ("another", settings, made.size)
+        assert (renamed.sha256 == made.sha256) == (made is of_package)
+
+
+def test_module_is_copied():
+    net = NnxNet(nnx.Rngs(0))
+    made = classifiers.classifier(net)
+    before = np.asarray(made.apply(made.variables, IMAGES))
+    net.head.kernel[...] = 0 * net.head.kernel[...]
+    assert made.sha256 != classifiers.classifier(net).sha256
+    np.testing.assert_array_equal(made.apply(made.variables, IMAGES), before)
+
+
+def test_repr_is_one_short_line():
+    equilibrium = classifiers.classifier(toy.build(), toy.build().init(jax.random.key(0)), name="toy")
+    assert repr(equilibrium) == (
+        f"Classifier(toy, 64 parameters, images 8x8x1, 10 classes, start zero, sha256 {equilibrium.sha256[:8]})"
+    )
+    assert "start learned" in repr(equilibrium._replace(start_training=config.StartTraining()))
+    function = classifiers.classifier(linear, weights(0))
+    assert repr(function) == f"Classifier({__name__}.linear, 192 parameters, sha256 {function.sha256[:8]})"
+
+
 class NeedsMore(nn.Module):
     @nn.compact
     def __call__(self, images, temperature):
         return nn.Dense(3)(images.reshape(len(images), -1)) / temperature
 
 
+START = {"start": {"network": {}, "mean": np.zeros((1, 8, 8, 4))}}
 REFUSED = {
     "path": (("runs/model",), "is a path; ds.load"),
     "pathlike": ((pathlib.Path("runs"),), "is a path; ds.load"),
@@ -133,6 +164,8 @@ REFUSED = {
     "other arguments": ((NeedsMore(), {"w": 1.0}), "NeedsMore also takes temperature; give a function that sets"),
     "text": ((linear, {"w": "weights.npz"}), r"variables\['w'\] is str; variables must be arrays of numbers"),
     "not finite": ((linear, {"w": np.array([1.0, np.nan])}), r"variables\['w'\] has numbers that are not finite"),
+    "start": ((toy.build(), {"params": {}, **START}), "give the classifier that ds.train_start or ds.load"),
+    "start of size": ((architecture.ConvModel(), {"params": {}, **START}), "give the classifier that ds.train"),
     "other variables": ((architecture.ConvModel(), {"w": np.ones(3)}), "by the size of the model it must have"),
 }  # fmt: skip
 
@@ -166,11 +199,45 @@ def test_saved_classifier_is_loaded_again(tmp_path, kind):
         ),
     }[kind]
     checkpoints.save(tmp_path / "own", made)
-    with pytest.raises(ValueError, match="a model of your own; give it"):
+    with pytest.raises(ValueError, match="a model of your own, whose code must be given"):
         checkpoints.load(tmp_path / "own")
     loaded = checkpoints.load(tmp_path / "own", given)
     assert (loaded.sha256, loaded.name) == (made.sha256, made.name)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, made.variables)
+
+
+@pytest.mark.parametrize("is_tuple", [False, True])
+def test_trained_start_is_saved_and_loaded(tmp_path, is_tuple):
+    """Variables with a tuple are saved as a list of leaves."""
+    tuples = toy.build()
+    arrays = tuples._replace(
+        initial_state=lambda u: tuples.initial_state(u)[0],
+        cell=lambda params, z, u: tuples.cell(params, (z, z[:, ::2, ::2]), u)[0],
+        readout=lambda variables, z, train: tuples.readout(variables, (z, z), train),
+    )
+    model, start = tuples if is_tuple else arrays, config.StartTraining(network=architecture.StartModel(width=8))
+    network = models.build_start(start.network, model)
+    without = classifiers.classifier(model, model.init(jax.random.key(0)), name="own")
+    mean = jax.tree.map(lambda x: np.full(x.shape, 0.5, x.dtype), network.state)
+    of_start = {"network": network.init(jax.random.key(1)), "mean": mean}
+    made = classifiers.of_functions(model, {**without.variables, "start": of_start}, "own", None, start)
+    checkpoints.save(tmp_path / "own", made)
+    settings = config.Smoothing(
+        sampler="independent", start="learned", solver="plain", budget=1, num_selection=10, num_estimation=50,
+        alpha=0.1, lanes=10, block=10,
+    )  # fmt: skip
+    dataset = data.of_arrays(np.asarray(IMAGES), [0, 1, 2])
+    path = tmp_path / "run.jsonl"
+    expected = list(certification.certify_dataset(made, dataset, range(2), settings, out=path))
+    for given in (model, without, made):
+        loaded = checkpoints.load(tmp_path / "own", given)
+        assert (loaded.sha256, loaded.start_training) == (made.sha256, start)
+        assert jax.tree.structure(loaded.variables) == jax.tree.structure(made.variables)
+    found = list(certification.certify_dataset(loaded, dataset, range(2), settings))
+    assert [c.counts for c in found] == [c.counts for c in expected]
+    assert replay.verify(path, loaded, dataset, num=2).differences == []
+    with pytest.raises(ValueError, match=r'start_training is "given" in the file and null of the one given'):
+        replay.verify(path, without, dataset)
 
 
 def test_loading_with_another_model_raises(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from flax import linen as nn
 
 import deqsmooth as ds
-from deqsmooth import devices
+from deqsmooth import devices, models
+from deqsmooth.config import architecture
 from deqsmooth.models import parts
 
 
@@ -41,6 +42,15 @@ IN_BOTH = {
     "three values": (
         {"inject": lambda v, x, keys: (*inject(v, x, keys), 0)},
         "inject of the model gives a tuple; it must give a pair",
+    ),
+    "two arrays": (
+        {"inject": lambda v, x, keys: (inject(v, x, keys)[0], inject(v, x, keys)[0][:, :4])},
+        "inject of the model gives float32[2, 4] in the place of the variables; it must give a pair, (injection, "
+        "variables), where several arrays are one value, ((fine, coarse), variables)",
+    ),
+    "two logits": (
+        {"readout": lambda v, z, train: (readout(v, z, train)[0], z)},
+        "readout of the model gives (float32[2, 8], float32[2, 8]) in the place of the variables",
     ),
     "arguments": ({"readout": lambda v, z: readout(v, z, False)}, "readout of the model fails: TypeError: "),
     "bind": ({"bind": lambda v: v["weights"]}, "bind of the model fails: KeyError: 'weights'"),
@@ -80,6 +90,14 @@ def test_right_models_are_taken():
     parts.check(MODEL, init(jax.random.key(0)))
 
 
+def test_trained_start_is_no_variable_of_functions():
+    def rebuilt(variables, images, keys):
+        u, _ = inject(variables, images, keys)
+        return u, {"params": variables["params"]}
+
+    parts.check(MODEL._replace(inject=rebuilt), {**init(jax.random.key(0)), "start": {"mean": jnp.zeros((1, 8))}})
+
+
 def test_statistics_over_devices_are_taken():
     norm = nn.BatchNorm(use_running_average=False, axis_name=devices.AXIS)
 
@@ -107,6 +125,37 @@ def test_untrainable_variables_are_named(case):
     changes, message = IN_TRAINING[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         parts.check_trainable(MODEL._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "is_right"),
+    [
+        ([(8, 8), (4, 4), (2, 2)], True),
+        ([(8, 8), (8, 8)], True),
+        ([(4, 4)], True),
+        ([(4, 4), (8, 8)], False),
+        ([(8, 4)], False),
+        ([(16, 16)], False),
+        ([(3, 3)], False),
+    ],
+)
+def test_resolutions_of_states_are_checked(shapes, is_right):
+    model = MODEL._replace(
+        image_shape=(8, 8, 1),
+        init=lambda key: {"params": {}},
+        inject=lambda v, x, keys: (x, v),
+        initial_state=lambda u: [jnp.zeros((len(u), *shape, 3)) for shape in shapes],
+    )
+    if is_right:
+        network = models.build_start(architecture.StartModel(width=8), model)
+        found = network.apply(network.init(jax.random.key(0)), jnp.zeros((2, 8, 8, 1)))
+        assert [x.shape[1:3] for x in found] == shapes
+        return
+    with pytest.raises(
+        ValueError, match=r"the first array of the injection has \(8, 8, 1\).* divided by powers"
+    ) as e:
+        models.build_start(architecture.StartModel(width=8), model)
+    assert all(str((*shape, 3)) in str(e.value) for shape in shapes)
 
 
 def test_flat_states_have_no_learned_start():
