@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from flax import nnx
 
 import deqsmooth as ds
 from deqsmooth.commands import report, verify
+from deqsmooth.config import architecture
+from deqsmooth.smoothing import certification
 
 SETTINGS = ds.Smoothing(sigma=0.25, num_selection=10, num_estimation=100, alpha=0.05, lanes=10, block=20)
 
@@ -162,6 +165,61 @@ def test_command_replays_own_model(digits, tmp_path, monkeypatch, capsys):
         assert status == 2 and message in output.err
     monkeypatch.setattr(sys, "argv", ["deqsmooth-report", "own.jsonl"])
     assert report.main() == 0 and (tmp_path / "report" / "index.html").exists()
+
+
+STARTED = """
+import toy
+import deqsmooth as ds
+
+def started():
+    return ds.load("own_start", toy.build())
+"""
+
+
+def test_command_replays_learned_start(digits, tmp_path, monkeypatch, capsys):
+    """Of a state of two arrays; the record is that of the classifier before it was saved."""
+    images, labels = digits
+    dataset = ds.arrays(np.tile(images, (5, 1, 1, 1)), np.tile(labels, 5))
+    own = ds.classifier(toy.build(), toy.build().init(jax.random.key(0)))
+    training = ds.StartTraining(
+        sigma=0.25, epochs=1, batch_size=8, reference_budget=2, network=architecture.StartModel(width=8)
+    )
+    with_start = ds.train_start(own, dataset, training)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_started.py").write_text(STARTED)
+    np.savez(tmp_path / "images.npz", images=images.astype(np.float64), labels=labels)
+    ds.save("own_start", with_start)
+    (one, *_) = ds.certify(with_start, images, SETTINGS, labels=labels, out="own.jsonl")
+    assert one.budget == 2
+    words = "deqsmooth-verify own.jsonl --replay 2 --model own_started:started --data-dir images.npz"
+    monkeypatch.setattr(sys, "argv", words.split())
+    status = verify.main()
+    assert status == 0, capsys.readouterr()
+
+
+def test_replayed_images_are_chosen_at_random(digits, tmp_path, monkeypatch):
+    images, labels = digits
+    path, classifier, dataset = tmp_path / "own.jsonl", MADE["function"](), ds.arrays(images, labels)
+    list(ds.certify(classifier, images, SETTINGS, labels=labels, out=path))
+    chosen = []
+    certify = certification.certify_dataset
+
+    def noting(classifier, dataset, indices, settings):
+        chosen.append(tuple(indices))
+        return certify(classifier, dataset, indices, settings)
+
+    monkeypatch.setattr(certification, "certify_dataset", noting)
+    for _ in range(10):
+        assert ds.verify(path, classifier, dataset, num=2).differences == []
+    # Six pairs: all ten calls agree with probability 6 ** -9.
+    assert len(set(chosen)) > 1
+    chosen.clear()
+    for _ in range(3):
+        ds.verify(path, classifier, dataset, num=2, seed=5)
+    assert len(set(chosen)) == 1
+    with pytest.raises(ValueError, match="seed is -1; it must be an integer from 0, or None"):
+        ds.verify(path, classifier, dataset, seed=-1)
 
 
 def test_classifier_goes_everywhere(digits, tmp_path):
@@ -377,8 +435,6 @@ def test_changed_code_is_another_classifier(digits, tmp_path):
 
 
 def test_programs_of_others_are_refused(digits):
-    from deqsmooth.smoothing import certification
-
     classifier, other = MADE["function"](), MADE["linen"]()
     settings = SETTINGS.recommended(False)
     programs = certification.prepare(classifier, settings, (8, 8, 1), 4)

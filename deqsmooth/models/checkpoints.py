@@ -99,13 +99,11 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
     Args:
       path: the folder.
       model: for a model of the caller's own, what was given to `ds.classifier` in its place: the function, the
-        module or the `ds.Model`, also if the checkpoint has a start that `ds.train_start` trained. Variables that
-        are no nested dictionaries need a classifier whose variables have their structure. None for a model of
-        this package.
+        module or the `ds.Model`, with a trained start too. Variables that are no nested dictionaries need a
+        classifier whose variables have their structure. None for a model of this package.
 
     Returns:
-      The classifier, with the settings of its training. It has the `sha256` of the one that was saved, so that
-      records of either are verified with the other.
+      The classifier, with the settings of its training and the `sha256` of the one that was saved.
 
     Raises:
       ValueError: there is no checkpoint of this project, its variables do not fit the model, or `model` is missing

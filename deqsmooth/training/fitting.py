@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -157,12 +157,7 @@ def train_start(
     if not isinstance(model, types.Model):
         raise ValueError(f"{classifier.name} is a classifier without an equilibrium, which has no start")
     checks.kind("settings", settings, config.StartTraining, "settings of a start's training: ds.StartTraining")
-    rule = "a dictionary, to which the start is added"
-    checks.holds(isinstance(teacher, Mapping), "the variables", f"of type {type(teacher).__name__}", rule)
-    if classifier.size is None:
-        parts.check(model, teacher)
-    if settings.fine_tune is not None:
-        _check_start(settings, classifier.start_training)
+    start_training.check(classifier, settings)
     _check_arguments(dataset, test, workdir, resume, on_progress)
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
@@ -185,15 +180,6 @@ def train_start(
         return _saved(made._replace(name=classifier.name), workdir)
     made = classifiers.of_functions(model, variables, classifier.name, classifier.training, settings)
     return _saved(made, workdir)
-
-
-def _check_start(settings: config.StartTraining, start: config.StartTraining | None) -> None:
-    """Raises ValueError unless the checkpoint has a start that can be fine-tuned."""
-    if start is None or start.network != settings.network:
-        raise ValueError(
-            f"fine_tune is {settings.fine_tune}; it needs a trained start of {settings.network}, and the "
-            f"checkpoint has {'none' if start is None else f'one of {start.network}'}"
-        )
 
 
 def _check_arguments(dataset: Any, test: Any, workdir: Any, resume: bool, on_progress: Any) -> None:

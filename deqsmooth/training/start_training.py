@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,8 @@ from jax import lax
 from jax.sharding import Mesh
 
 from deqsmooth import config, data, devices, models, solvers, types
-from deqsmooth.models import base_classifier, starts
+from deqsmooth.config import checks
+from deqsmooth.models import base_classifier, classifiers, parts, starts
 from deqsmooth.smoothing import noise
 from deqsmooth.solvers import per_lane
 from deqsmooth.training import evaluation, loop
@@ -58,6 +59,35 @@ class Evaluation(NamedTuple):
     agreement: float
     accuracy: float
     reference_accuracy: float
+
+
+def check(classifier: classifiers.Classifier, settings: config.StartTraining) -> None:
+    """Checks that a start can be trained for a classifier with an equilibrium, before anything is computed.
+
+    Args:
+      classifier: the classifier.
+      settings: settings of the training.
+
+    Raises:
+      ValueError: its variables are no dictionary, or its functions do not fit together; no start network gives the
+        shapes of its state, see `models.start_network.start`; or with `fine_tune` it has no start of this network,
+        or no parameters.
+    """
+    model, variables, start = classifier.model, classifier.variables, classifier.start_training
+    assert isinstance(model, types.Model)
+    rule = "a dictionary, to which the start is added"
+    checks.holds(isinstance(variables, Mapping), "the variables", f"of type {type(variables).__name__}", rule)
+    if classifier.size is None:
+        parts.check(model, variables)
+    models.build_start(settings.network, model)
+    if settings.fine_tune is not None and (start is None or start.network != settings.network):
+        raise ValueError(
+            f"fine_tune is {settings.fine_tune}; it needs a trained start of {settings.network}, and the "
+            f"checkpoint has {'none' if start is None else f'one of {start.network}'}"
+        )
+    has_params = settings.fine_tune is None or "params" in variables
+    rule = "a dictionary with the entry 'params', which is fine-tuned"
+    checks.holds(has_params, "the variables", list(variables), rule)
 
 
 def init(

@@ -253,7 +253,7 @@ def test_replay_finds_made_up_votes(run, small, tmp_path):
         replay.verify(run, small, dataset, num=0)
     with pytest.raises(ValueError, match=r"the model is 1+; the certificates are about \w{64}: give the one"):
         replayed(checked, small._replace(sha256="1" * 64))
-    other = small._replace(sha256="1" * 64, training=dataclasses.replace(small.training, epochs=3.0))
-    message = r"\(training.epochs is [0-9.]+ in the file and 3.0 of the one given\): give the one"
+    other = small._replace(sha256="1" * 64, training=dataclasses.replace(small.training, epochs=3))
+    message = r"\(training.epochs is [0-9.]+ in the file and 3 of the one given\): give the one"
     with pytest.raises(ValueError, match=message):
         replayed(checked, other)

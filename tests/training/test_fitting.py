@@ -15,6 +15,9 @@ from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.smoothing import certification
 from deqsmooth.training import fitting, loop
 
+# A few updates of a batch of eight: such a model may be no better than guessing.
+pytestmark = pytest.mark.filterwarnings("ignore:the model is right about")
+
 QUICK = {"sigma": 0.25, "epochs": 4, "batch_size": 8, "evaluation_interval": 1, "learning_rate": 1e-2}
 LINEAR_SETTINGS = config.Training(**QUICK, jacobian_weight=0.0)
 SETTINGS = config.Training(
@@ -90,11 +93,15 @@ def test_size_is_taken_from_images(tmp_path, monkeypatch):
 def test_own_equilibrium_model_gets_a_start(tmp_path):
     model, dataset = toy.build(), data.load("digits", "train")
     dataset = dataclasses.replace(dataset, source=dataset.source[:40])
-    found = fitting.train(model, dataset, dataclasses.replace(SETTINGS, epochs=1), workdir=tmp_path / "model-run")
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    found = fitting.train(model, dataset, settings, workdir=tmp_path / "model-run", name="ours")
     assert found.size is None and found.training.model is None and found.training.dataset == "digits"
     loaded = checkpoints.load(tmp_path / "model-run", model)
     assert loaded.sha256 == found.sha256 and loaded.training == found.training
-    started = fitting.train_start(found, dataset, START, test=dataset)
+    started = fitting.train_start(found, dataset, START, test=dataset, workdir=tmp_path / "start-run")
+    again = checkpoints.load(tmp_path / "start-run", model)
+    assert (again.sha256, again.start_training) == (started.sha256, started.start_training)
+    assert {classifier.name for classifier in (found, loaded, started, again)} == {"ours"}
     settings = dataclasses.replace(CERTIFYING, start="learned", budget=1)
     images, _ = dataset.take(range(2))
     assert len(list(certification.certify(started, images, settings))) == 2
@@ -257,6 +264,35 @@ def test_arguments_of_wrong_kinds_are_refused(change, message):
     given = {"dataset": data.load("digits"), "test": None, "workdir": None, "resume": False, "on_progress": None}
     with pytest.raises(ValueError, match=message):
         fitting._check_arguments(**{**given, **change})
+
+
+def test_variables_without_params_get_a_start():
+    """Only what is trained with the start needs them."""
+    model = toy.build()
+    keys, dataset = ("params", "batch_stats"), made(shape=(8, 8, 1))
+
+    def renamed(function):
+        def called(variables, *more):
+            found, variables = function(dict(zip(keys, variables["weights"], strict=True)), *more)
+            return found, {"weights": [variables[key] for key in keys]}
+
+        return called
+
+    own = model._replace(
+        init=lambda key: {"weights": [model.init(key)[name] for name in keys]},
+        bind=lambda variables: model.bind(dict(zip(keys, variables["weights"], strict=True))),
+        inject=renamed(model.inject),
+        readout=renamed(model.readout),
+    )
+    classifier = classifiers.classifier(own, own.init(jax.random.key(0)))
+    started = fitting.train_start(classifier, dataset, START)
+    assert sorted(started.variables) == ["start", "weights"]
+    tuned = dataclasses.replace(START, fine_tune=1.0)
+    with pytest.raises(ValueError, match="the entry 'params', which is fine-tuned"):
+        fitting.train_start(started, dataset, tuned)
+    listed = classifier._replace(variables=[])
+    with pytest.raises(ValueError, match="the variables is of type list; it must be a dictionary, to which"):
+        fitting.train_start(listed, dataset, START)
 
 
 def test_explicit_classifier_has_no_start():
