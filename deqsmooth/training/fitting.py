@@ -72,7 +72,7 @@ def train(
     Example:
       >>> import deqsmooth as ds
       >>> size = ds.ConvModel(channels=8, num_groups=4)
-      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=512, budget=1,
+      >>> settings = ds.Training(sigma=0.25, epochs=1, batch_size=64, budget=1,
       ...     gradient="one-step", jacobian_weight=0, pretraining_epochs=0, reference_budget=1)
       >>> classifier = ds.train(size, ds.load_dataset("digits", "train"), settings)
       >>> classifier.size.image_shape, classifier.training.held_out
