@@ -97,10 +97,8 @@ class Progress(NamedTuple):
 
     def __repr__(self) -> str:
         """The update with its metrics, without the arrays of the state."""
-        found = {name: float(x) for name, x in self.metrics._asdict().items() if x is not None}
-        shown = ", ".join(f"{name} {x:.3g}" for name, x in found.items())
-        evaluated = "" if self.evaluation is None else f"; {self.evaluation}"
-        return f"update {int(self.state.update)} of {self.total}: {shown}{evaluated}"
+        found = ", ".join(f"{name} {float(x):.3g}" for name, x in self.metrics._asdict().items() if x is not None)
+        return f"update {int(self.state.update)} of {self.total}: {found}; evaluation {self.evaluation}"
 
 
 def num_updates(settings: config.Descent, num_images: int, epochs: int | float | None = None) -> int:

@@ -90,5 +90,7 @@ def test_progress_is_shown_in_a_line():
     """Without the arrays of the state."""
     metrics = _Metrics(jax.numpy.float32(0.5), 0.0, None)
     state = loop.State({"w": np.zeros(1000)}, None, 3)
-    assert repr(loop.Progress(state, metrics, None, 0.0, 9)) == "update 3 of 9: loss 0.5, penalty 0"
-    assert str(loop.Progress(state, metrics, (1, 2), 0.0, 9)).endswith("penalty 0; (1, 2)")
+    assert (
+        repr(loop.Progress(state, metrics, None, 0.0, 9)) == "update 3 of 9: loss 0.5, penalty 0; evaluation None"
+    )
+    assert str(loop.Progress(state, metrics, (1, 2), 0.0, 9)).endswith("evaluation (1, 2)")
