@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import decimal
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -123,12 +122,6 @@ def alphas(run: Run) -> list[float]:
     return [c.alpha for c in found if c.prediction is not None]
 
 
-def rounded_up(value: float) -> str:
-    """A number with two digits, rounded up; what lies within the rounding of a sum of it is that number."""
-    with decimal.localcontext(prec=2, rounding=decimal.ROUND_CEILING):
-        return f"{+decimal.Decimal(f'{value:.9g}'):g}"
-
-
 def acr(run: Run) -> str:
     """Average certified radius, with its interval in words if the run verifies."""
     if run.checked is None or not run.is_sound:
@@ -186,7 +179,7 @@ def _mean_radii(run: Run) -> tuple[str, str]:
 def _averages(run: Run) -> tuple[str, ...]:
     abstentions = sum(line.prediction is None for line in run.found)
     wrong = sum(line.prediction is not None and not line.correct for line in run.found)
-    expected = rounded_up(sum(alphas(run))) if run.is_certified else ""
+    expected = rounding.at_most(sum(alphas(run))) if run.is_certified else ""
     mismatches = "" if run.checked is None else mean_cost(run.checked.found)[2]
     return (run.label, *_mean_radii(run), str(abstentions), str(wrong), expected, mismatches)
 

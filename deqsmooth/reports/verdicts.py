@@ -72,7 +72,7 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
         whose = " of a run"
     yield (
         f"A certificate is false with probability at most {largest:g}, by chance of the noise. Of the "
-        f"{num}{whose}, at most {overview.rounded_up(max(totals))} are false in expectation, and with probability "
+        f"{num}{whose}, at most {rounding.at_most(max(totals))} are false in expectation, and with probability "
         f"at least {rounding.percent(max(0.0, 1 - max(totals)))} % none is. Rows 'all at once' under Intervals "
         "have smaller radii, which hold for all images of a run together with probability at least "
         f"{1 - largest:g}."

@@ -26,7 +26,21 @@ def test_written_run_verifies(run, tmp_path):
     assert (checked.header, checked.found) == jsonl.read(run)
     assert found_in(rewritten(run, tmp_path / "same.jsonl", lambda header, records: None)) == []
     certified = sum(c.prediction is not None for c in checked.found)
-    assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
+    assert verification.summary(checked) == (
+        f"9 certificates, {certified} with a prediction, 0 differences; "
+        f"expected number of false certificates: at most {0.01 * certified:.2g}"
+    )
+
+
+def test_verdict_counts_every_difference(run):
+    """Those of the file and of what else was found; nothing is then said of the alphas."""
+    checked = verification.verify(run)
+    once = checked.with_differences([(checked.found[2].index, "the votes differ")])
+    assert str(once.differences[0]) == f"{run}, line 5: the votes differ" and checked.differences == []
+    assert verification.summary(once).startswith("NOT VERIFIED: 1 difference; 9 certificates, ")
+    twice = once.with_differences([(checked.found[0].index, "and these")])
+    assert verification.summary(twice).startswith("NOT VERIFIED: 2 differences; 9 certificates, ")
+    assert "expected" not in verification.summary(twice)
 
 
 def test_old_file_with_looks_verifies(small, tmp_path):
@@ -134,7 +148,8 @@ def test_file_that_was_cut_off_is_incomplete(run, tmp_path, cut):
     checked = verification.verify(path)
     assert checked.differences == [] and checked.found == verification.verify(run).found[: len(checked.found)]
     lines = content.count("\n")
-    assert f"{lines - 2} of 9 images; " in checked.incomplete
+    held = f"{lines - 2} of 9 images; " if lines < 11 else "all 9 images are there, but the end line is missing; "
+    assert checked.incomplete.startswith(held)
     assert f"; line {lines + 1} was cut off; a kill or a full disk does that" in checked.incomplete
 
 
@@ -146,7 +161,7 @@ def test_a_changed_header_is_found(run, tmp_path, name):
             header["smoothing"]["looks"] = [60, 299]
 
     found = found_in(rewritten(run, tmp_path / "header.jsonl", change))
-    assert ", line 1: sha256 is" in found[0] and len(found) > 1
+    assert ", line 1: the header was changed, and every line is judged by" in found[0] and len(found) > 1
 
 
 def test_resumed_run_continues_its_chain(run, tmp_path):

@@ -111,13 +111,6 @@ def test_expected_false_certificates_are_stated(read):
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.05 + 0.001, "0.051"), (0.05301, "0.054"), (1.0, "1"), (0.0, "0"), (12.34, "13")]
-)
-def test_expected_number_is_rounded_up(value, text):
-    assert overview.rounded_up(value) == text
-
-
 def test_incomplete_runs_alarm(read):
     (run,) = read({})
     lines = run.path.read_text().splitlines(keepends=True)
