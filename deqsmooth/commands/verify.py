@@ -97,7 +97,7 @@ def _complain(error: ValueError) -> int:
 
 def _certificates(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of certificates; returns the exit status."""
-    from deqsmooth.certificates import verification
+    from deqsmooth.certificates import outcome, verification
 
     checked = verification.verify_text(name, text)
     if arguments.replay > 0 and checked.found:
@@ -106,33 +106,33 @@ def _certificates(name: str, text: str, arguments: Flags) -> int:
         print(difference)
     if checked.incomplete:
         print(f"{name}: incomplete: {checked.incomplete}")
-    print(f"{name}: {verification.summary(checked)}")
+    print(f"{name}: {outcome.summary(checked)}")
     return _status(len(checked.differences), is_complete=checked.incomplete is None)
 
 
 def _predictions(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of predictions; returns the exit status."""
-    from deqsmooth.certificates import predictions, rounding, verification
+    from deqsmooth.certificates import outcome, predictions, rounding
 
     file = predictions.parse(name, text)
     found = _print_differences(name, predictions.differences(file), len(file.predictions), is_whole=file.is_whole)
     abstained = sum(one.prediction is None for one in file.predictions)
     num = rounding.number(len(file.predictions), "prediction")
     text = f"{num}, {rounding.number(abstained, 'abstention')}"
-    print(f"{name}: {verification.verdict(text, len(found))}")
+    print(f"{name}: {outcome.verdict(text, len(found))}")
     return _status(len(found), is_complete=file.is_whole)
 
 
 def _attempts(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of attacks; returns the exit status: 1 also if a certificate is refuted."""
-    from deqsmooth.certificates import attempts, rounding, verification
+    from deqsmooth.certificates import attempts, outcome, rounding
 
     file = attempts.parse(name, text)
     found = _print_differences(name, attempts.differences(file), len(file.attempts), is_whole=file.is_whole)
     refuted = sum(attempt.refutes for attempt in file.attempts)
     num = rounding.number(len(file.attempts), "attack")
     text = f"{num}, {rounding.number(refuted, 'certificate')} refuted"
-    print(f"{name}: {verification.verdict(text, len(found))}")
+    print(f"{name}: {outcome.verdict(text, len(found))}")
     return _status(len(found) + refuted, is_complete=file.is_whole)
 
 
