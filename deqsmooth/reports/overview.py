@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deqsmooth.certificates import record, rounding, statements
+from deqsmooth.certificates import plan, record, rounding, statements, verification
 from deqsmooth.reports import names, summary, tables
 from deqsmooth.reports.runs import Run
 
@@ -20,6 +20,7 @@ LEVEL = f"{100 * (1 - ALPHA):g} %"
 _OVER_IMAGES = f"{LEVEL} intervals for the images that these were drawn from"
 _MOST_COLUMNS = 8
 _DIGITS = 12
+_RESIDUAL = "residual"
 
 
 def overview(runs: Sequence[Run]) -> tables.Table:
@@ -36,10 +37,10 @@ def overview(runs: Sequence[Run]) -> tables.Table:
         }
         rows.append((run.label, *shares, *(cells[column] for column in columns)))
     num = max(num_images)
-    images = f"{num:,} image{'s' * (num > 1)}" if len(num_images) == 1 else "the images of each run"
+    images = rounding.number(num, "image") if len(num_images) == 1 else "the images of each run"
     title = (
         f"Certified accuracy of {images} in % at L2 radius r{_statistics(runs)}; average certified radius (ACR); "
-        f"{'network evaluations and ' if 'evaluations' in columns else ''}seconds of an image"
+        f"{f'{evaluations(runs)} and ' if 'evaluations' in columns else ''}seconds of an image"
     )
     return tables.Table(title, ("", *(f"r = {radius:g}" for radius in few), *columns), tuple(rows))
 
@@ -58,14 +59,23 @@ def intervals(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
 
 
 def averages(runs: Sequence[Run]) -> tables.Table:
-    """Mean radii with intervals, abstentions, expected false certificates and mismatches of each run."""
-    headings = ("", "ACR", "mean radius", "abstentions", "wrong", "false, expected", "mismatches")
+    """Mean radii with intervals, abstentions, expected false certificates, costs and errors of each run."""
+    rows = [_averages(run) for run in runs]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
     title = (
         f"Averages ({_OVER_IMAGES}). The mean radius includes wrong predictions, which count 0 in ACR. "
         "Wrong: images with a certificate of another class than the label. False, expected: at most so many "
         "certificates are false in expectation."
     )
-    return tables.without_empty_end(tables.Table(title, headings, tuple(map(_averages, runs))))
+    if "evaluations" in columns:
+        title += f" Evaluations: {evaluations(runs)} of an image."
+    if _RESIDUAL in columns:
+        title += (
+            " Residual: the median relative residual of an image's solves, median over images; a large one means "
+            "that the votes are those of a short solve, not of the equilibrium."
+        )
+    cells = tuple((run.label, *(row[name] for name in columns)) for run, row in zip(runs, rows, strict=True))
+    return tables.Table(title, ("", *columns), cells)
 
 
 def settings(runs: Sequence[Run]) -> Iterator[tables.Table]:
@@ -122,6 +132,12 @@ def alphas(run: Run) -> list[float]:
     return [c.alpha for c in found if c.prediction is not None]
 
 
+def evaluations(runs: Sequence[Run]) -> str:
+    """What the evaluations of runs are of: the cell of a model that solves, or a whole network."""
+    solves = {run.checked.header["reference"]["solver"] is not None for run in runs if run.checked is not None}
+    return f"{' or '.join(('network', 'cell')[one] for one in sorted(solves, reverse=True))} evaluations"
+
+
 def acr(run: Run) -> str:
     """Average certified radius, with its interval in words if the run verifies."""
     if run.checked is None or not run.is_sound:
@@ -176,12 +192,24 @@ def _mean_radii(run: Run) -> tuple[str, str]:
     return str(whole.acr), str(whole.mean_radius)
 
 
-def _averages(run: Run) -> tuple[str, ...]:
-    abstentions = sum(line.prediction is None for line in run.found)
+def _averages(run: Run) -> dict[str, str]:
+    """The cells of a run by their headings."""
     wrong = sum(line.prediction is not None and not line.correct for line in run.found)
+    average, mean = _mean_radii(run)
+    checked = [] if run.checked is None else run.checked.found
+    residuals = [c.residuals[0] for c in checked if c.residuals]
+    cost, _, mismatches = mean_cost(checked) if checked else ("", "", "")
     expected = rounding.at_most(sum(alphas(run))) if run.is_certified else ""
-    mismatches = "" if run.checked is None else mean_cost(run.checked.found)[2]
-    return (run.label, *_mean_radii(run), str(abstentions), str(wrong), expected, mismatches)
+    return {
+        "ACR": average,
+        "mean radius": mean,
+        "abstentions": str(sum(line.prediction is None for line in run.found)),
+        "wrong": str(wrong),
+        "false, expected": expected,
+        "evaluations": cost,
+        _RESIDUAL: f"{np.median(residuals):.2g}" if residuals else "",
+        "mismatches": mismatches,
+    }
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -194,9 +222,11 @@ def _settings(run: Run) -> dict[str, str]:
     looks = "" if given.looks is None else f", read at {', '.join(f'{look:,}' for look in given.looks)}"
     found = {
         "data": names.readable(str(header.get("data") or f"{selection.dataset}/{selection.split}")),
-        "images": f"indices {selection.start_index}, {selection.start_index + selection.step}, ...",
+        "images": _images(run.checked),
         "base classifier": _classifier(reference),
-        "model": str(reference.get("checkpoint") or header.get("classifier") or "")[:_DIGITS],
+        "model": str(header.get("classifier") or ""),
+        "parameters (digest)": str(reference.get("checkpoint") or "")[:_DIGITS],
+        "code (digest)": str(reference.get("program") or "")[:_DIGITS],
         "precision": given.dtype,
         "sigma": f"{given.sigma:g}",
         "sampler": str(given.sampler),
@@ -211,6 +241,13 @@ def _settings(run: Run) -> dict[str, str]:
         found["votes"] = f"{given.budget} {given.solver} evaluations from the {given.start} state"
         found["audited votes (K)"] = f"{given.num_audit:,}"
     return found
+
+
+def _images(checked: verification.Checked) -> str:
+    """How many images of how many, and the first of their indices."""
+    indices, whole = sorted(one.index for one in checked.found), checked.header.get("num_images")
+    of = f" of {whole:,}" if isinstance(whole, int) else ""
+    return f"{len(indices):,}{of}: {'index' if len(indices) == 1 else 'indices'} {plan.first(indices, 3)}"
 
 
 def _classifier(reference: dict[str, Any]) -> str:
