@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,17 +30,18 @@ def convention(runs: Sequence[Run]) -> str:
     )
 
 
-def together(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
-    """Differences of certified accuracy of all runs to the first, at a few radii."""
+def together(runs: Sequence[Run], radii: Sequence[float]) -> Iterator[tables.Table]:
+    """Yields the differences of all runs to the first: certified accuracy at a few radii, and averages."""
     few = radii[:: -(-len(radii) // _MOST_RADII)]
     rows = []
     for run in runs[1:]:
         found = [statements.compare(runs[0].found, run.found, radius, overview.ALPHA) for radius in few]
-        others = (_acr(runs[0], run), _evaluations(runs[0], run))
-        rows.append((run.label, str(found[0].num_images), *map(_points, found), *others))
-    title = f"Certified accuracy, in points, and ACR minus those of {runs[0].label} ({overview.LEVEL} intervals)"
-    headings = ("", "images", *(f"r = {radius:g}" for radius in few), "ACR", "evaluations")
-    return tables.without_empty_end(tables.Table(title, headings, tuple(rows)))
+        rows.append((run.label, str(found[0].num_images), *map(_points, found)))
+    title = f"Certified accuracy minus that of {runs[0].label}, points ({overview.LEVEL} interval)"
+    yield tables.Table(title, ("", "images", *(f"r = {radius:g}" for radius in few)), tuple(rows))
+    averages = tuple((run.label, _acr(runs[0], run), _evaluations(runs[0], run)) for run in runs[1:])
+    title = f"ACR minus that of {runs[0].label} ({overview.LEVEL} interval), and evaluations against its own"
+    yield tables.without_empty_end(tables.Table(title, ("", "ACR", "evaluations"), averages))
 
 
 def averages(first: Run, second: Run) -> tables.Table:

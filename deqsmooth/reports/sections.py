@@ -89,7 +89,7 @@ def _comparisons(
     first, *others = runs
     convention = comparisons.convention(runs)
     if len(others) > 1:
-        yield Section("Comparisons", [convention, comparisons.together(runs, radii)])
+        yield Section("Comparisons", [convention, *comparisons.together(runs, radii)])
     for place, run in enumerate(others):
         parts: list[Part] = [comparisons.averages(first, run), comparisons.comparison(first, run, radii)]
         if drawn:
