@@ -40,7 +40,10 @@ def together(runs: Sequence[Run], radii: Sequence[float]) -> Iterator[tables.Tab
     title = f"Certified accuracy minus that of {runs[0].label}, points ({overview.LEVEL} interval)"
     yield tables.Table(title, ("", "images", *(f"r = {radius:g}" for radius in few)), tuple(rows))
     averages = tuple((run.label, _acr(runs[0], run), _evaluations(runs[0], run)) for run in runs[1:])
-    title = f"ACR minus that of {runs[0].label} ({overview.LEVEL} interval), and evaluations against its own"
+    title = (
+        f"ACR minus that of {runs[0].label} ({overview.LEVEL} interval); evaluations compared with those of "
+        f"{runs[0].short}"
+    )
     yield tables.without_empty_end(tables.Table(title, ("", "ACR", "evaluations"), averages))
 
 

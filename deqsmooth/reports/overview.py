@@ -20,7 +20,7 @@ LEVEL = f"{100 * (1 - ALPHA):g} %"
 _OVER_IMAGES = f"{LEVEL} intervals for the images that these were drawn from"
 _MOST_COLUMNS = 8
 _DIGITS = 12
-_RESIDUAL = "residual"
+_RESIDUAL, _MISMATCHES = "residual", "mismatches"
 
 
 def overview(runs: Sequence[Run]) -> tables.Table:
@@ -59,23 +59,33 @@ def intervals(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
 
 
 def averages(runs: Sequence[Run]) -> tables.Table:
-    """Mean radii with intervals, abstentions, expected false certificates, costs and errors of each run."""
-    rows = [_averages(run) for run in runs]
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    """Mean radii with intervals, abstentions and expected false certificates of each run."""
+    headings = ("", "ACR", "mean radius", "abstentions", "wrong", "false, expected")
     title = (
         f"Averages ({_OVER_IMAGES}). The mean radius includes wrong predictions, which count 0 in ACR. "
         "Wrong: images with a certificate of another class than the label. False, expected: at most so many "
         "certificates are false in expectation."
     )
-    if "evaluations" in columns:
-        title += f" Evaluations: {evaluations(runs)} of an image."
+    return tables.Table(title, headings, tuple(map(_averages, runs)))
+
+
+def costs(runs: Sequence[Run]) -> Iterator[tables.Table]:
+    """Yields a table of evaluations, residuals and mismatches of the runs that are no published results."""
+    found = [run for run in runs if run.checked is not None]
+    if not found:
+        return
+    cells = [_costs(run) for run in found]
+    columns = [name for name in cells[0] if any(one[name] for one in cells)]
+    title = f"Costs: mean {evaluations(found)} and seconds of an image."
     if _RESIDUAL in columns:
         title += (
             " Residual: the median relative residual of an image's solves, median over images; a large one means "
             "that the votes are those of a short solve, not of the equilibrium."
         )
-    cells = tuple((run.label, *(row[name] for name in columns)) for run, row in zip(runs, rows, strict=True))
-    return tables.Table(title, ("", *columns), cells)
+    if _MISMATCHES in columns:
+        title += " Mismatches: share of audited votes that are not those of the classifier that is certified."
+    rows = tuple((run.label, *(one[name] for name in columns)) for run, one in zip(found, cells, strict=True))
+    yield tables.Table(title, ("", *columns), rows)
 
 
 def settings(runs: Sequence[Run]) -> Iterator[tables.Table]:
@@ -192,23 +202,23 @@ def _mean_radii(run: Run) -> tuple[str, str]:
     return str(whole.acr), str(whole.mean_radius)
 
 
-def _averages(run: Run) -> dict[str, str]:
-    """The cells of a run by their headings."""
+def _averages(run: Run) -> tuple[str, ...]:
+    abstentions = sum(line.prediction is None for line in run.found)
     wrong = sum(line.prediction is not None and not line.correct for line in run.found)
-    average, mean = _mean_radii(run)
-    checked = [] if run.checked is None else run.checked.found
-    residuals = [c.residuals[0] for c in checked if c.residuals]
-    cost, _, mismatches = mean_cost(checked) if checked else ("", "", "")
     expected = rounding.at_most(sum(alphas(run))) if run.is_certified else ""
+    return (run.label, *_mean_radii(run), str(abstentions), str(wrong), expected)
+
+
+def _costs(run: Run) -> dict[str, str]:
+    """Cells of a run by their headings."""
+    found = [] if run.checked is None else run.checked.found
+    residuals = [c.residuals[0] for c in found if c.residuals]
+    cost, seconds, mismatches = mean_cost(found)
     return {
-        "ACR": average,
-        "mean radius": mean,
-        "abstentions": str(sum(line.prediction is None for line in run.found)),
-        "wrong": str(wrong),
-        "false, expected": expected,
         "evaluations": cost,
         _RESIDUAL: f"{np.median(residuals):.2g}" if residuals else "",
-        "mismatches": mismatches,
+        "s/image": seconds,
+        _MISMATCHES: mismatches,
     }
 
 

@@ -49,7 +49,7 @@ def sections(runs: Sequence[Run], album: pictures.Album | None) -> list[Section]
         Section("Probability of the class under noise", list(_votes(runs)) if drawn else []),
         *_comparisons(runs, radii, album, drawn),
         Section("Intervals", [overview.intervals(runs, radii), overview.averages(runs)], is_folded=True),
-        Section("Cost, residuals and audit", list(_behind(runs)) if drawn else [], is_folded=True),
+        Section("Cost, residuals and audit", [*overview.costs(runs), *_behind(runs, drawn)], is_folded=True),
         Section("Settings", list(overview.settings(runs)), is_folded=True),
         Section("Files", [overview.files(runs)], is_folded=True),
     ]
@@ -105,10 +105,10 @@ def _comparisons(
             yield Section(f"{run.short} minus {first.short}", parts, is_folded=True)
 
 
-def _behind(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
+def _behind(runs: Sequence[Run], drawn: bool) -> Iterator[canvas.Figure]:
     """Yields figures of cost, residuals and mismatches."""
     own = {_entry(run, runs): run.checked.found for run in runs if run.checked is not None}
-    if own:
+    if own and drawn:
         found = (figures.cost(own, overview.evaluations(runs)), figures.residuals(own), figures.mismatches(own))
         yield from (figure for figure in found if figure is not None)
 

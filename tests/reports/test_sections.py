@@ -103,12 +103,17 @@ def test_evaluations_are_of_cells(run, tmp_path):
 
 def test_residuals_stand_beside_evaluations(run):
     (found,) = runs.read([run]).runs
-    table = overview.averages([found])
+    (table,) = overview.costs([found])
     row = dict(zip(table.headings, table.rows[0], strict=True))
-    assert list(row)[-2 - ("mismatches" in row) :][:2] == ["evaluations", "residual"]
+    assert list(row)[1:3] == ["evaluations", "residual"]
     residuals = [c.residuals[0] for c in found.found]
     assert float(row["residual"]) == pytest.approx(np.median(residuals), rel=0.05)
-    assert "not of the equilibrium" in table.title
+    assert "not of the equilibrium" in table.title and "cell evaluations" in table.title
+    assert ("mismatches" in row) == (found.checked.settings.sampler == "serial")
+
+
+def test_published_radii_have_no_costs(pair):
+    assert list(overview.costs(pair)) == []
 
 
 def test_largest_differences_come_first(pair):
