@@ -46,6 +46,27 @@ def errors(num: int, of: int) -> str:
     return f"{100 * num / of:.2f} %"
 
 
+def number(value: int, noun: str) -> str:
+    """A number of things, with a noun whose plural ends in s.
+
+    Example:
+      >>> number(1, "image"), number(2000, "image")
+      ('1 image', '2,000 images')
+    """
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+def at_most(value: float) -> str:
+    """A number with two digits, rounded up; what lies within the rounding of a sum of it is that number.
+
+    Example:
+      >>> at_most(0.0421), at_most(0.3 - 0.1)
+      ('0.043', '0.2')
+    """
+    with decimal.localcontext(prec=2, rounding=decimal.ROUND_CEILING):
+        return f"{+decimal.Decimal(f'{value:.9g}'):g}"
+
+
 def seconds(value: float) -> str:
     """A time per image in seconds, rounded to the nearest: two decimals, or one significant digit if it is less.
 

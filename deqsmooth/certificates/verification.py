@@ -9,11 +9,11 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from deqsmooth import config
-from deqsmooth.certificates import bound, headers, jsonl, plan, record
+from deqsmooth.certificates import bound, headers, jsonl, plan, record, rounding
 from deqsmooth.certificates.plan import End, Plan
 from deqsmooth.certificates.record import Certificate, Unreadable
 from deqsmooth.statistics import looks
@@ -21,6 +21,7 @@ from deqsmooth.statistics import looks
 # Another version of scipy may compute bounds that differ by this.
 _RELATIVE = 1e-9
 _BROKEN = "the chain is broken: this line was changed, or one before it moved or taken out"
+_CHANGED_HEADER = "the header was changed, and every line is judged by the settings that it states now: {}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,24 +98,37 @@ class Checked:
         """
         if self.planned is not None and not self.file.plans:
             return "it holds no image and no plan: the run had not begun"
+        num = len(self.found) + len(self.unreadable) if self.planned is None else len(self.planned)
+        held = f"{len(self.found):,} of {rounding.number(num, 'image')}"
         reasons = []
         if self.unreadable:
             some = plan.first([one.index for one in self.unreadable])
             reasons.append(f"{len(self.unreadable)} could not be read ({some})")
         if self.missing:
-            reasons.append(f"{len(self.missing)} are missing ({plan.first(self.missing)}): the run has not ended")
+            verb = "is" if len(self.missing) == 1 else "are"
+            some = plan.first(self.missing)
+            reasons.append(f"{len(self.missing)} {verb} missing ({some}): the run has not ended")
         elif self.planned is not None and not isinstance(self._last, End):
-            reasons.append("the run has not ended, since its last line is no end line")
+            if not reasons:
+                held = "the image is there" if num == 1 else f"all {num:,} images are there"
+            reasons.append("the end line is missing")
         if not self.file.is_whole:
             reasons.append(f"line {len(self.file.lines) + 2} was cut off; {jsonl.CUT_OFF}")
         if not reasons:
             return None
-        num = len(self.found) + len(self.unreadable) if self.planned is None else len(self.planned)
-        return f"{len(self.found)} of {num} images; {'; '.join(reasons)}"
+        between = ", but " if held.endswith("there") else "; "
+        return f"{held}{between}{'; '.join(reasons)}"
 
     @property
     def _last(self) -> jsonl.Entry | None:
         return self.file.lines[-1].entry if self.file.lines else None
+
+    def with_differences(self, found: Iterable[tuple[int, str]]) -> Checked:
+        """Returns the same with differences that something else found, each given by its image and a message."""
+        numbered = enumerate(self.file.lines, 2)
+        lines = {x.entry.index: number for number, x in numbered if isinstance(x.entry, Certificate)}
+        others = [Difference(self.name, lines[index], message) for index, message in found]
+        return dataclasses.replace(self, differences=[*self.differences, *others])
 
     def must_hold(self, rule: str) -> Checked:
         """Returns the same if nothing differs; for whatever makes a statement from the certificates.
@@ -156,7 +170,8 @@ def verify_text(name: str, text: str) -> Checked:
     """
     file = jsonl.parse(name, text)
     terms = headers.terms(name, file.header)
-    differences = [Difference(name, 1, message) for message in headers.check_digest(file.header)]
+    changed = headers.check_digest(file.header)
+    differences = [Difference(name, 1, _CHANGED_HEADER.format(message)) for message in changed]
     chain = str(file.header.get("sha256"))
     before = _Before(terms)
     for number, (entry, values, stated) in enumerate(file.lines, 2):
@@ -170,23 +185,6 @@ def verify_text(name: str, text: str) -> Checked:
             messages += [*_check_votes(entry, terms), *_check_work(entry)]
         differences += [Difference(name, number, message) for message in messages]
     return Checked(name, file, terms.settings, terms.selection, differences)
-
-
-def summary(checked: Checked) -> str:
-    """The result of a verification in one sentence."""
-    certified = [c for c in checked.found if c.prediction is not None]
-    not_valid = sum(c.warning is not None for c in certified)
-    text = (
-        f"{len(checked.found)} certificates, {len(certified)} of them with a prediction, "
-        f"{len(checked.differences)} differences"
-    )
-    if checked.unreadable:
-        text += f", {len(checked.unreadable)} images without one because they could not be read"
-    if checked.header.get("soundness_check") == "skipped":
-        text += "; whether the classifier is a function of one image was not checked"
-    if not_valid:
-        return f"{text}; {not_valid} say: {bound.NOT_VALID}"
-    return f"{text}; of these, {sum(c.alpha for c in certified):.2g} are false in expectation, at most"
 
 
 class _Before:
@@ -226,7 +224,10 @@ class _Before:
                 yield f"{name} is {getattr(end, name)}; the lines before have {value}"
         missing = sorted(self._planned - self._certified.keys() - self._unreadable)
         if missing:
-            yield f"the run cannot have ended here: {len(missing)} images are missing ({plan.first(missing)})"
+            yield (
+                f"the run cannot have ended here: {rounding.number(len(missing), 'image')} "
+                f"{'is' if len(missing) == 1 else 'are'} missing ({plan.first(missing)})"
+            )
 
 
 def _check_votes(certificate: Certificate, terms: headers.Terms) -> Iterator[str]:

@@ -97,43 +97,43 @@ def _complain(error: ValueError) -> int:
 
 def _certificates(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of certificates; returns the exit status."""
-    from deqsmooth.certificates import verification
+    from deqsmooth.certificates import outcome, verification
 
     checked = verification.verify_text(name, text)
-    messages = [str(difference) for difference in checked.differences]
     if arguments.replay > 0 and checked.found:
-        again = _replay(checked, arguments)
-        num = min(arguments.replay, len(checked.found))
-        print(f"{name}: votes of {num} certificates drawn again, {len(again)} differences")
-        messages += [f"{name}: {message}" for message in again]
-    for message in messages:
-        print(message)
+        checked = _replay(checked, arguments)
+    for difference in checked.differences:
+        print(difference)
     if checked.incomplete:
         print(f"{name}: incomplete: {checked.incomplete}")
-    print(f"{name}: {verification.summary(checked)}")
-    return _status(messages, is_complete=checked.incomplete is None)
+    print(f"{name}: {outcome.summary(checked)}")
+    return _status(len(checked.differences), is_complete=checked.incomplete is None)
 
 
 def _predictions(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of predictions; returns the exit status."""
-    from deqsmooth.certificates import predictions
+    from deqsmooth.certificates import outcome, predictions, rounding
 
     file = predictions.parse(name, text)
     found = _print_differences(name, predictions.differences(file), len(file.predictions), is_whole=file.is_whole)
     abstained = sum(one.prediction is None for one in file.predictions)
-    print(f"{name}: {len(file.predictions)} predictions, {len(found)} differences, {abstained} abstentions")
-    return _status(found, is_complete=file.is_whole)
+    num = rounding.number(len(file.predictions), "prediction")
+    text = f"{num}, {rounding.number(abstained, 'abstention')}"
+    print(f"{name}: {outcome.verdict(text, len(found))}")
+    return _status(len(found), is_complete=file.is_whole)
 
 
 def _attempts(name: str, text: str, arguments: Flags) -> int:
     """Prints what is wrong with a file of attacks; returns the exit status: 1 also if a certificate is refuted."""
-    from deqsmooth.certificates import attempts
+    from deqsmooth.certificates import attempts, outcome, rounding
 
     file = attempts.parse(name, text)
     found = _print_differences(name, attempts.differences(file), len(file.attempts), is_whole=file.is_whole)
     refuted = sum(attempt.refutes for attempt in file.attempts)
-    print(f"{name}: {len(file.attempts)} attacks, {len(found)} differences, {refuted} certificates refuted")
-    return _status([*found, *["refuted"] * refuted], is_complete=file.is_whole)
+    num = rounding.number(len(file.attempts), "attack")
+    text = f"{num}, {rounding.number(refuted, 'certificate')} refuted"
+    print(f"{name}: {outcome.verdict(text, len(found))}")
+    return _status(len(found) + refuted, is_complete=file.is_whole)
 
 
 def _print_differences(name: str, found: list[str], num: int, *, is_whole: bool) -> list[str]:
@@ -146,15 +146,20 @@ def _print_differences(name: str, found: list[str], num: int, *, is_whole: bool)
     return found
 
 
-def _status(problems: list[str], *, is_complete: bool) -> int:
-    return _DIFFERENCES if problems else _OK if is_complete else _INCOMPLETE
+def _status(num_problems: int, *, is_complete: bool) -> int:
+    return _DIFFERENCES if num_problems else _OK if is_complete else _INCOMPLETE
 
 
-def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:
-    """Draws the samples of some certificates again, with JAX and the model; returns the differences."""
+def _replay(checked: verification.Checked, arguments: Flags) -> verification.Checked:
+    """Draws the samples of some certificates again, with JAX and the model, and says of which images.
+
+    Returns:
+      The file with the differences that were found.
+    """
     import numpy as np
 
     from deqsmooth import data, devices
+    from deqsmooth.certificates import rounding
     from deqsmooth.models import checkpoints, classifiers
     from deqsmooth.smoothing import replay
 
@@ -165,16 +170,19 @@ def _replay(checked: verification.Checked, arguments: Flags) -> list[str]:
         classifier = classifiers.classifier(_imported(arguments.model))
     else:
         classifier = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, checked.settings.sigma)
+    seed, num = np.random.SeedSequence().entropy, arguments.replay
+    chosen = replay.choice(checked.found, num, np.random.default_rng(seed))
     found = replay.replay(
-        checked.header,
-        checked.found,
-        checked.settings,
-        classifier,
-        dataset,
-        arguments.replay,
-        np.random.default_rng(),
+        checked.header, checked.found, checked.settings, classifier, dataset, num, np.random.default_rng(seed)
     )
-    return [message for _, message in found]
+    images = f"{rounding.number(len(chosen), 'image')} ({', '.join(str(one.index) for one in chosen)})"
+    if replay.is_exact(checked.header):
+        rule = "the votes had to be equal, because machine and code are like those of the record"
+    else:
+        share = f"1 in {1 / replay.TOLERANCE:,.0f} votes of an image"
+        rule = f"up to {share} could differ, because machine or code are not like those of the record"
+    print(f"{checked.name}: votes of {images} drawn again, {rounding.number(len(found), 'difference')}; {rule}")
+    return checked.with_differences(found)
 
 
 def _imported(name: str) -> Any:

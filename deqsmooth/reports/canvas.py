@@ -41,6 +41,8 @@ _ON_DARK = {
 }
 _MOST_INSIDE = 10
 _LONGEST_NAME = 60
+ABOVE_ALL = 102
+"""Upper end of an axis of percentages, so that a curve at 100 % is seen."""
 PAGE = (9.2, 3.5)
 """Width and height in inches of a drawing that is as wide as a page."""
 # Inches.

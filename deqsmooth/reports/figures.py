@@ -48,7 +48,7 @@ def certified_accuracy(
                 points = np.transpose(attacked[name]) * [[1], [100]]
                 legend = canvas.entry(f"{name}, attacked")
                 axes.plot(*points, "x--", drawstyle="steps-post", color=style["color"], label=legend)
-        axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, 100))
+        axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy, %", ylim=(0, canvas.ABOVE_ALL))
         axes.set_xlim(0, end)
         axes.legend()
 
@@ -63,14 +63,19 @@ def certified_accuracy(
     return Figure("certified-accuracy", caption, draw, canvas.PAGE)
 
 
-def cost(runs: Mapping[str, Sequence[record.Certificate]]) -> Figure:
-    """Cell evaluations against the certified radius, one point for each image."""
+def cost(runs: Mapping[str, Sequence[record.Certificate]], evaluations: str) -> Figure:
+    """Evaluations against the certified radius, one point for each image.
+
+    Args:
+      runs: certificates, by name of the run.
+      evaluations: what the evaluations are of, such as "cell evaluations".
+    """
 
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(runs.items(), canvas.line_styles(), strict=False):
             points = np.transpose([(c.radius, c.evaluations) for c in found])
             axes.plot(*points, "o", ms=4, alpha=0.6, color=style["color"], label=canvas.entry(name))
-        axes.set(xlabel="certified radius", ylabel="cell evaluations", yscale="log")
+        axes.set(xlabel="certified radius", ylabel=evaluations, yscale="log")
         axes.legend()
 
     return Figure(
@@ -212,6 +217,7 @@ def _histogram(
             if found:
                 axes.hist(found, bins.tolist(), histtype="step", label=canvas.entry(label), **style)
         axes.set(ylabel="images", **labels)
+        axes.locator_params(axis="y", integer=True)
         axes.legend()
 
     return Figure(name, caption, draw)

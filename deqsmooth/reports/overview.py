@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import decimal
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from deqsmooth.certificates import record, rounding, statements
+from deqsmooth.certificates import plan, record, rounding, statements, verification
 from deqsmooth.reports import names, summary, tables
 from deqsmooth.reports.runs import Run
 
@@ -21,6 +20,7 @@ LEVEL = f"{100 * (1 - ALPHA):g} %"
 _OVER_IMAGES = f"{LEVEL} intervals for the images that these were drawn from"
 _MOST_COLUMNS = 8
 _DIGITS = 12
+_RESIDUAL, _MISMATCHES = "residual", "mismatches"
 
 
 def overview(runs: Sequence[Run]) -> tables.Table:
@@ -37,10 +37,10 @@ def overview(runs: Sequence[Run]) -> tables.Table:
         }
         rows.append((run.label, *shares, *(cells[column] for column in columns)))
     num = max(num_images)
-    images = f"{num:,} image{'s' * (num > 1)}" if len(num_images) == 1 else "the images of each run"
+    images = rounding.number(num, "image") if len(num_images) == 1 else "the images of each run"
     title = (
         f"Certified accuracy of {images} in % at L2 radius r{_statistics(runs)}; average certified radius (ACR); "
-        f"{'network evaluations and ' if 'evaluations' in columns else ''}seconds of an image"
+        f"{f'{evaluations(runs)} and ' if 'evaluations' in columns else ''}seconds of an image"
     )
     return tables.Table(title, ("", *(f"r = {radius:g}" for radius in few), *columns), tuple(rows))
 
@@ -59,14 +59,33 @@ def intervals(runs: Sequence[Run], radii: Sequence[float]) -> tables.Table:
 
 
 def averages(runs: Sequence[Run]) -> tables.Table:
-    """Mean radii with intervals, abstentions, expected false certificates and mismatches of each run."""
-    headings = ("", "ACR", "mean radius", "abstentions", "wrong", "false, expected", "mismatches")
+    """Mean radii with intervals, abstentions and expected false certificates of each run."""
+    headings = ("", "ACR", "mean radius", "abstentions", "wrong", "false, expected")
     title = (
         f"Averages ({_OVER_IMAGES}). The mean radius includes wrong predictions, which count 0 in ACR. "
         "Wrong: images with a certificate of another class than the label. False, expected: at most so many "
         "certificates are false in expectation."
     )
-    return tables.without_empty_end(tables.Table(title, headings, tuple(map(_averages, runs))))
+    return tables.Table(title, headings, tuple(map(_averages, runs)))
+
+
+def costs(runs: Sequence[Run]) -> Iterator[tables.Table]:
+    """Yields a table of evaluations, residuals and mismatches of the runs that are no published results."""
+    found = [run for run in runs if run.checked is not None]
+    if not found:
+        return
+    cells = [_costs(run) for run in found]
+    columns = [name for name in cells[0] if any(one[name] for one in cells)]
+    title = f"Costs: mean {evaluations(found)} and seconds of an image."
+    if _RESIDUAL in columns:
+        title += (
+            " Residual: the median relative residual of an image's solves, median over images; a large one means "
+            "that the votes are those of a short solve, not of the equilibrium."
+        )
+    if _MISMATCHES in columns:
+        title += " Mismatches: share of audited votes that are not those of the classifier that is certified."
+    rows = tuple((run.label, *(one[name] for name in columns)) for run, one in zip(found, cells, strict=True))
+    yield tables.Table(title, ("", *columns), rows)
 
 
 def settings(runs: Sequence[Run]) -> Iterator[tables.Table]:
@@ -123,10 +142,10 @@ def alphas(run: Run) -> list[float]:
     return [c.alpha for c in found if c.prediction is not None]
 
 
-def rounded_up(value: float) -> str:
-    """A number with two digits, rounded up; what lies within the rounding of a sum of it is that number."""
-    with decimal.localcontext(prec=2, rounding=decimal.ROUND_CEILING):
-        return f"{+decimal.Decimal(f'{value:.9g}'):g}"
+def evaluations(runs: Sequence[Run]) -> str:
+    """What the evaluations of runs are of: the cell of a model that solves, or a whole network."""
+    solves = {run.checked.header["reference"]["solver"] is not None for run in runs if run.checked is not None}
+    return f"{' or '.join(('network', 'cell')[one] for one in sorted(solves, reverse=True))} evaluations"
 
 
 def acr(run: Run) -> str:
@@ -186,9 +205,21 @@ def _mean_radii(run: Run) -> tuple[str, str]:
 def _averages(run: Run) -> tuple[str, ...]:
     abstentions = sum(line.prediction is None for line in run.found)
     wrong = sum(line.prediction is not None and not line.correct for line in run.found)
-    expected = rounded_up(sum(alphas(run))) if run.is_certified else ""
-    mismatches = "" if run.checked is None else mean_cost(run.checked.found)[2]
-    return (run.label, *_mean_radii(run), str(abstentions), str(wrong), expected, mismatches)
+    expected = rounding.at_most(sum(alphas(run))) if run.is_certified else ""
+    return (run.label, *_mean_radii(run), str(abstentions), str(wrong), expected)
+
+
+def _costs(run: Run) -> dict[str, str]:
+    """Cells of a run by their headings."""
+    found = [] if run.checked is None else run.checked.found
+    residuals = [c.residuals[0] for c in found if c.residuals]
+    cost, seconds, mismatches = mean_cost(found)
+    return {
+        "evaluations": cost,
+        _RESIDUAL: f"{np.median(residuals):.2g}" if residuals else "",
+        "s/image": seconds,
+        _MISMATCHES: mismatches,
+    }
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -201,9 +232,11 @@ def _settings(run: Run) -> dict[str, str]:
     looks = "" if given.looks is None else f", read at {', '.join(f'{look:,}' for look in given.looks)}"
     found = {
         "data": names.readable(str(header.get("data") or f"{selection.dataset}/{selection.split}")),
-        "images": f"indices {selection.start_index}, {selection.start_index + selection.step}, ...",
+        "images": _images(run.checked),
         "base classifier": _classifier(reference),
-        "model": str(reference.get("checkpoint") or header.get("classifier") or "")[:_DIGITS],
+        "model": str(header.get("classifier") or ""),
+        "parameters (digest)": str(reference.get("checkpoint") or "")[:_DIGITS],
+        "code (digest)": str(reference.get("program") or "")[:_DIGITS],
         "precision": given.dtype,
         "sigma": f"{given.sigma:g}",
         "sampler": str(given.sampler),
@@ -218,6 +251,13 @@ def _settings(run: Run) -> dict[str, str]:
         found["votes"] = f"{given.budget} {given.solver} evaluations from the {given.start} state"
         found["audited votes (K)"] = f"{given.num_audit:,}"
     return found
+
+
+def _images(checked: verification.Checked) -> str:
+    """How many images of how many, and the first of their indices."""
+    indices, whole = sorted(one.index for one in checked.found), checked.header.get("num_images")
+    of = f" of {whole:,}" if isinstance(whole, int) else ""
+    return f"{len(indices):,}{of}: {'index' if len(indices) == 1 else 'indices'} {plan.first(indices, 3)}"
 
 
 def _classifier(reference: dict[str, Any]) -> str:

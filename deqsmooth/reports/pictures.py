@@ -101,7 +101,7 @@ def album(runs: Sequence[Run], dataset: Dataset) -> Album:
 
 def _differing(first: Run, second: Run, dataset: Dataset) -> Row:
     pairs = comparisons.differing(first, second, _NUM)
-    title = f"Images on which {second.label} and {first.label} differ most: prediction and radius of each"
+    title = f"Images on which {second.short} and {first.short} differ most: prediction and radius of each"
     letters = (f"{first.short}: ", f"{second.short}: ")
     return Row(title, tuple(_picture(dataset, list(zip(letters, pair, strict=True))) for pair in pairs))
 

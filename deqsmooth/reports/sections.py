@@ -43,15 +43,15 @@ def sections(runs: Sequence[Run], album: pictures.Album | None) -> list[Section]
     drawn = canvas.is_possible()
     found = [
         Section("", [*_accuracy(runs, drawn), overview.overview(runs)]),
-        Section("What this means", list(verdicts.meaning(runs))),
+        Section("What this means", [*verdicts.meaning(runs), *_checking(runs)]),
         Section("Pictures", list(album.extremes) if album else []),
         Section("Accuracy against evaluations", list(_trade(runs)) if drawn else []),
         Section("Probability of the class under noise", list(_votes(runs)) if drawn else []),
         *_comparisons(runs, radii, album, drawn),
         Section("Intervals", [overview.intervals(runs, radii), overview.averages(runs)], is_folded=True),
-        Section("Cost, residuals and audit", list(_behind(runs)) if drawn else [], is_folded=True),
+        Section("Cost, residuals and audit", [*overview.costs(runs), *_behind(runs, drawn)], is_folded=True),
         Section("Settings", list(overview.settings(runs)), is_folded=True),
-        Section("Files", [overview.files(runs), *_checking(runs)], is_folded=True),
+        Section("Files", [overview.files(runs)], is_folded=True),
     ]
     return [section for section in found if section.parts]
 
@@ -71,7 +71,7 @@ def _trade(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
             points.append(trade.Point(run.label, run.short, cost, radius))
     points = [point for point in points if point.evaluations > 0]
     if len(points) >= _LEAST_FOR_TRADE:
-        yield trade.trade(points)
+        yield trade.trade(points, overview.evaluations(runs))
 
 
 def _votes(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
@@ -89,28 +89,27 @@ def _comparisons(
     first, *others = runs
     convention = comparisons.convention(runs)
     if len(others) > 1:
-        yield Section("Comparisons", [convention, comparisons.together(runs, radii)])
+        yield Section("Comparisons", [convention, *comparisons.together(runs, radii)])
     for place, run in enumerate(others):
-        parts: list[Part] = [comparisons.comparison(first, run, radii)]
+        parts: list[Part] = [comparisons.averages(first, run), comparisons.comparison(first, run, radii)]
         if drawn:
             axes = (first.label, first.found), (run.label, run.found)
             parts.append(figures.scatter(f"radii-{run.stem}", *axes))
         if album and album.differing[place].pictures:
             parts.append(album.differing[place])
-        table = comparisons.disagreements(first, run)
-        if table.rows:
+        elif (table := comparisons.disagreements(first, run)).rows:
             parts.append(table)
         if len(others) == 1:
             yield Section("Comparison", [convention, *parts])
         else:
-            yield Section(f"{run.label} minus {first.short}", parts, is_folded=True)
+            yield Section(f"{run.short} minus {first.short}", parts, is_folded=True)
 
 
-def _behind(runs: Sequence[Run]) -> Iterator[canvas.Figure]:
+def _behind(runs: Sequence[Run], drawn: bool) -> Iterator[canvas.Figure]:
     """Yields figures of cost, residuals and mismatches."""
     own = {_entry(run, runs): run.checked.found for run in runs if run.checked is not None}
-    if own:
-        found = (figures.cost(own), figures.residuals(own), figures.mismatches(own))
+    if own and drawn:
+        found = (figures.cost(own, overview.evaluations(runs)), figures.residuals(own), figures.mismatches(own))
         yield from (figure for figure in found if figure is not None)
 
 
@@ -123,7 +122,7 @@ def _checking(runs: Sequence[Run]) -> Iterator[str]:
     """Yields how a reader checks the files."""
     if any(run.checked is not None for run in runs):
         yield (
-            "Anyone who has the files can check them: `deqsmooth-verify FILE` computes every bound and radius "
-            "again, without the model. With the model and the data, `deqsmooth-verify FILE --replay N` draws the "
-            "votes of N images again."
+            "For this page every bound and radius was computed again from the votes that the files state, as "
+            "`deqsmooth-verify FILE` does. The votes themselves were not drawn again: `deqsmooth-verify FILE "
+            "--replay N` does that for N images, with the model and the data."
         )

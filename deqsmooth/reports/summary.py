@@ -202,6 +202,28 @@ def summary(
     )
 
 
+def difference(first: Sequence[record.Certificate], second: Sequence[record.Certificate], alpha: float) -> Mean:
+    """The average certified radius of a run minus that of the first, on the images that both have.
+
+    A difference of an image lies between minus the largest radius that the settings of the first run allow, and
+    the largest that those of the second allow. The interval is that of Waudby-Smith & Ramdas (2024).
+
+    Args:
+      first: certificates of a run that verifies, with labels.
+      second: certificates of the other.
+      alpha: largest probability that the interval misses.
+
+    Raises:
+      ValueError: they have no image in common, or give one of them different labels.
+    """
+    pairs = sorted(statements.paired(first, second), key=lambda pair: pair[0].index)
+    counted = [np.array([x.radius if x.correct else 0.0 for x in run]) for run in zip(*pairs, strict=True)]
+    largest = [max(map(statements.largest_radius, run)) for run in (first, second)]
+    below, above = (np.minimum(radii, most) for radii, most in zip(counted, largest, strict=True))
+    lower, upper = means.interval(largest[0] - below + above, sum(largest), alpha)
+    return Mean(float(np.mean(counted[1] - counted[0])), lower - largest[0], upper - largest[0])
+
+
 def _checked(certificates: Iterable[record.Certificate]) -> list[record.Certificate]:
     """The certificates by index.
 

@@ -38,8 +38,13 @@ class Point(NamedTuple):
     radius: float
 
 
-def trade(points: Sequence[Point]) -> canvas.Figure:
-    """Average certified radius against the mean evaluations of an image, one point for each run."""
+def trade(points: Sequence[Point], evaluations: str) -> canvas.Figure:
+    """Average certified radius against the mean evaluations of an image, one point for each run.
+
+    Args:
+      points: the runs.
+      evaluations: what the evaluations are of, such as "cell evaluations".
+    """
     at_points = len(points) <= _MOST_AT_POINTS
 
     def draw(axes: Axes) -> None:
@@ -48,7 +53,7 @@ def trade(points: Sequence[Point]) -> canvas.Figure:
             marker = _MARKERS[place // len(canvas.COLOURS) % len(_MARKERS)]
             name = canvas.entry(point.name)
             axes.plot(point.evaluations, point.radius, marker, color=colour, ms=6, label=name)
-        axes.set(xlabel="evaluations per image", ylabel="average certified radius", xscale="log")
+        axes.set(xlabel=f"{evaluations} per image", ylabel="average certified radius", xscale="log")
         axes.margins(x=0.1, y=0.15)
         ticks = _ticks(*axes.get_xlim())
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -58,7 +63,7 @@ def trade(points: Sequence[Point]) -> canvas.Figure:
             axes.legend()
 
     caption = (
-        "What accuracy costs: the average certified radius of each run against the network evaluations that it "
+        f"What accuracy costs: the average certified radius of each run against the {evaluations} that it "
         "spent on an image. Up and to the left is better."
     )
     return canvas.Figure("trade", caption, draw, canvas.PAGE)

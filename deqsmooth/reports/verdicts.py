@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from deqsmooth.certificates import rounding, statements
@@ -52,6 +53,13 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
         "settings of the record. It does not speak of the network without noise, of other kinds of change, or of "
         "whether the answer is right."
     )
+    yield from _scale(runs)
+    if any(run.checked is not None and run.checked.settings.looks for run in runs):
+        yield (
+            "Looks are numbers of samples at which the votes of an image may be read. Sampling stops at a look "
+            "where more samples would add too little to the radius, by the rule of the settings. Alpha is divided "
+            "among the looks, so that a certificate holds at whichever look sampling stopped."
+        )
     unsound = [run.label for run in runs if not run.is_sound]
     if unsound:
         yield (
@@ -64,7 +72,7 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
     totals = [sum(overview.alphas(run)) for run in certified]
     counts = sorted({len(overview.alphas(run)) for run in certified})
     largest = max(max(overview.alphas(run)) for run in certified)
-    num = f"{' to '.join(map(str, (counts[0], *counts[1:][-1:])))} certificate{'s' * (counts[-1] > 1)}"
+    num = _number(counts, "certificate")
     whose = ""
     if len(certified) < len(runs):
         whose = f"{'' if len(certified) == 1 else ' each'} of {_several(certified)}"
@@ -72,10 +80,10 @@ def meaning(runs: Sequence[Run]) -> Iterator[str]:
         whose = " of a run"
     yield (
         f"A certificate is false with probability at most {largest:g}, by chance of the noise. Of the "
-        f"{num}{whose}, at most {overview.rounded_up(max(totals))} are false in expectation, and with probability "
-        f"at least {rounding.percent(max(0.0, 1 - max(totals)))} % none is. Rows 'all at once' under Intervals "
-        "have smaller radii, which hold for all images of a run together with probability at least "
-        f"{1 - largest:g}."
+        f"{num}{whose}, at most {rounding.at_most(max(totals))} are false in expectation (number times alpha), "
+        f"and with probability at least {rounding.percent(max(0.0, 1 - max(totals)))} % none is (1 minus number "
+        "times alpha). Rows 'all at once' under Intervals have smaller radii, which hold for all images of a run "
+        f"together with probability at least {1 - largest:g}."
     )
 
 
@@ -86,13 +94,11 @@ def _claim(runs: Sequence[Run], of: Sequence[Run]) -> str:
       runs: runs with certificates, or published results.
       of: all runs of the report.
     """
-    sigmas = [run.checked.settings.sigma for run in runs if run.checked is not None]
-    radii = overview.few_radii(of)[1:]
-    radius = min(radii, key=lambda one: abs(one - min(sigmas, default=radii[0])))
+    radius = _radius(runs, of)
     shares = [statements.certified_accuracy(run.found, radius) for run in runs]
     means = [statements.average_certified_radius(run.found) for run in runs]
     data, counts = _data(of), sorted({len(run.found) for run in runs})
-    images = f"{' to '.join(f'{num:,}' for num in (counts[0], *counts[1:][-1:]))} image{'s' * (counts[-1] > 1)}"
+    images = _number(counts, "image")
     whose = f"{images} of {data}" if data else images
     if len(of) == 1:
         whole, mean = f"{rounding.percent(shares[0])} %", overview.acr(runs[0])
@@ -106,19 +112,58 @@ def _claim(runs: Sequence[Run], of: Sequence[Run]) -> str:
     marked = f"{runs[0].label}: " if len(of) == 1 and runs[0].mark else ""
     return (
         f"{marked}{begin}, {whole} are {verb} every change of L2 length below {radius:g}, with pixels in [0, 1]. "
-        f"The average certified radius is {mean}."
+        f"The average certified radius is {mean.removesuffix(',')}."
     )
 
 
 def _ranged(runs: Sequence[Run], values: Sequence[float], texts: Sequence[str]) -> str:
-    """Numbers of one run or two; of more runs the least and the largest; each with the letter of its run."""
+    """Numbers of one run or two, each with the letter of its run; of more runs the first number and the range.
+
+    All runs that have an end of the range are named, or none if they are many. A range ends with a comma.
+    """
     if len(runs) <= 2 and len(set(texts)) == len(texts):
         return " and ".join(f"{text} ({run.short})" for run, text in zip(runs, texts, strict=True))
-    ordered = sorted(range(len(runs)), key=lambda place: values[place])
-    least, largest = ordered[0], ordered[-1]
-    if texts[least] == texts[largest]:
+    if len(set(texts)) == 1:
         return f"{texts[0]} ({'both' if len(runs) == 2 else f'all {len(runs)}'})"
-    return f"between {texts[least]} ({runs[least].short}) and {texts[largest]} ({runs[largest].short})"
+
+    def end(text: str) -> str:
+        same = [run.short for run, other in zip(runs, texts, strict=True) if other == text]
+        return f"{text} ({_listed(same)})" if len(same) <= _MOST_NAMES else text
+
+    least, largest = (texts[values.index(one)] for one in (min(values), max(values)))
+    return (
+        f"{texts[0]} ({runs[0].short}), with a range of the {len(runs)} runs from {end(least)} to {end(largest)},"
+    )
+
+
+def _radius(runs: Sequence[Run], of: Sequence[Run]) -> float:
+    """The radius of the first table that is nearest to sigma, except 0."""
+    sigmas = [run.checked.settings.sigma for run in runs if run.checked is not None]
+    radii = overview.few_radii(of)[1:]
+    return min(radii, key=lambda one: abs(one - min(sigmas, default=radii[0])))
+
+
+def _scale(runs: Sequence[Run]) -> Iterator[str]:
+    """Yields how large a change of the claimed radius is in each value of an image, if its shape is known."""
+    for checked in (run.checked for run in runs if run.checked is not None):
+        model = checked.header.get("model")
+        shape = checked.header.get("image_shape") or (
+            model.get("image_shape") if isinstance(model, dict) else None
+        )
+        if isinstance(shape, list) and len(shape) == 3 and all(isinstance(one, int) and one > 0 for one in shape):
+            radius, num = _radius(runs, runs), math.prod(shape)
+            yield (
+                f"For scale: a change of L2 length {radius:g} that is spread evenly over an image of this shape, "
+                f"{' x '.join(map(str, shape))}, is a change of {radius / math.sqrt(num):.2g} in each of {num:,} "
+                "values."
+            )
+            return
+
+
+def _number(counts: Sequence[int], noun: str) -> str:
+    """A number, or the range of several that increase, with a noun."""
+    begin = f"{counts[0]:,} to " if len(counts) > 1 else ""
+    return f"{begin}{rounding.number(counts[-1], noun)}"
 
 
 def _verdicts(runs: Sequence[Run], num: int) -> Iterator[str]:

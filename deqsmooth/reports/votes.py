@@ -44,7 +44,7 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
         axes.axvline(0, color=axes.xaxis.label.get_color(), linewidth=0.8)
         axes.set(xlabel="probability of the selected class under noise", ylabel="images, %")
         axes.set_xlim(low, high)
-        axes.set_ylim(0, 100)
+        axes.set_ylim(0, canvas.ABOVE_ALL)
         axes.set_xticks([_probit(share) for share in ticks], [f"{100 * share:g} %" for share in ticks])
         axes.legend()
 

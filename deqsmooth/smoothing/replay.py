@@ -23,6 +23,16 @@ TOLERANCE = 0.001
 """Largest share of an image's samples whose class may differ on another kind of device, by rounding."""
 
 
+def is_exact(header: dict[str, Any]) -> bool:
+    """Whether this machine and code promise the votes of a file bit for bit, see `arithmetic.is_same`."""
+    return arithmetic.is_same(header, {**arithmetic.description(), "versions": provenance.versions()})
+
+
+def choice(found: Sequence[record.Certificate], num: int, rng: np.random.Generator) -> list[record.Certificate]:
+    """The certificates, in the order of the file, that `replay` draws again with a generator in the same state."""
+    return [found[place] for place in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
+
+
 def verify(
     path: jsonl.Path,
     classifier: Any = None,
@@ -119,7 +129,7 @@ def replay(
         read.
     """
     provenance.agree(header, checkpoint, dataset)
-    chosen = [found[i] for i in sorted(rng.choice(len(found), min(num, len(found)), replace=False))]
+    chosen = choice(found, num, rng)
     if settings.bound == bounds.PAIRED:
         raise ValueError("the certificates were made from others; only those can be sampled again")
     labels = list(_mislabelled(found, dataset))

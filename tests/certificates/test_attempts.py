@@ -65,7 +65,7 @@ def test_inconsistent_attempts_are_named(folder, tmp_path, monkeypatch, capsys):
         return status, capsys.readouterr().out
 
     status, out = checked(folder / "attacks.jsonl")
-    assert status == 0 and out.endswith("6 attacks, 0 differences, 0 certificates refuted\n")
+    assert status == 0 and out.endswith("6 attacks, 0 certificates refuted, 0 differences\n")
     header, found, _ = attempts.parse("attacks.jsonl", (folder / "attacks.jsonl").read_text())
     changed = tmp_path / "changed.jsonl"
     one = dataclasses.replace(found[0], prediction=(found[0].certified + 1) % 10, distance=0.1, radius=0.2)
@@ -84,7 +84,7 @@ def test_inconsistent_attempts_are_named(folder, tmp_path, monkeypatch, capsys):
     # One that follows, and refutes.
     entries = header, dataclasses.asdict(one) | {"refutes": True}
     changed.write_text("\n".join(map(json.dumps, entries)) + "\n")
-    assert checked(changed) == (1, f"{changed}: 1 attacks, 0 differences, 1 certificates refuted\n")
+    assert checked(changed) == (1, f"{changed}: 1 attack, 1 certificate refuted, 0 differences\n")
 
 
 def test_refuted_certificate_raises_alarm(folder, tmp_path, monkeypatch, capsys):

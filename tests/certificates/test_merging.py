@@ -178,7 +178,7 @@ def test_old_shares_merge_without_plan(tmp_path, main):
     assert [c.index for c in verification.verify(out).found] == [0, 8]
     paths[1].write_text(paths[1].read_text() + '{"index": ')
     status, _, errors = main(*paths, "--out", tmp_path / "other.jsonl")
-    assert status == 2 and "b.jsonl is incomplete: 1 of 1 images; line 3 was cut off" in errors
+    assert status == 2 and "b.jsonl is incomplete: 1 of 1 image; line 3 was cut off" in errors
     assert main(*paths, "--partial", "--out", tmp_path / "other.jsonl")[0] == 0
 
 

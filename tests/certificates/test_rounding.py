@@ -46,3 +46,16 @@ def test_costs_keep_a_digit():
     ]  # fmt: skip
     assert rounding.evaluations(303_000.4) == "303,000" and rounding.errors(1, 300) == "0.33 %"
     assert [rounding.duration(x) for x in (119.4, 120, 7199, 9000)] == ["119 s", "2 min", "120 min", "2.5 h"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.05 + 0.001, "0.051"), (0.05301, "0.054"), (1.0, "1"), (0.0, "0"), (12.34, "13")]
+)
+def test_expected_number_is_rounded_up(value, text):
+    assert rounding.at_most(value) == text
+
+
+def test_one_thing_is_singular():
+    assert [rounding.number(value, "image") for value in (0, 1, 2, 1000)] == [
+        "0 images", "1 image", "2 images", "1,000 images",
+    ]  # fmt: skip

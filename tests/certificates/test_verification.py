@@ -25,8 +25,6 @@ def test_written_run_verifies(run, tmp_path):
     assert len(checked.found) == 9 and checked.differences == []
     assert (checked.header, checked.found) == jsonl.read(run)
     assert found_in(rewritten(run, tmp_path / "same.jsonl", lambda header, records: None)) == []
-    certified = sum(c.prediction is not None for c in checked.found)
-    assert f"{0.01 * certified:.2g} are false in expectation" in verification.summary(checked)
 
 
 def test_old_file_with_looks_verifies(small, tmp_path):
@@ -134,7 +132,8 @@ def test_file_that_was_cut_off_is_incomplete(run, tmp_path, cut):
     checked = verification.verify(path)
     assert checked.differences == [] and checked.found == verification.verify(run).found[: len(checked.found)]
     lines = content.count("\n")
-    assert f"{lines - 2} of 9 images; " in checked.incomplete
+    held = f"{lines - 2} of 9 images; " if lines < 11 else "all 9 images are there, but the end line is missing; "
+    assert checked.incomplete.startswith(held)
     assert f"; line {lines + 1} was cut off; a kill or a full disk does that" in checked.incomplete
 
 
@@ -146,7 +145,7 @@ def test_a_changed_header_is_found(run, tmp_path, name):
             header["smoothing"]["looks"] = [60, 299]
 
     found = found_in(rewritten(run, tmp_path / "header.jsonl", change))
-    assert ", line 1: sha256 is" in found[0] and len(found) > 1
+    assert ", line 1: the header was changed, and every line is judged by" in found[0] and len(found) > 1
 
 
 def test_resumed_run_continues_its_chain(run, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from support import ROOT, essence, run_script, start_script, wait_for_lines
 
 from deqsmooth import data, devices
-from deqsmooth.certificates import jsonl, merging, verification
+from deqsmooth.certificates import jsonl, merging, outcome, verification
 from deqsmooth.commands import certify
 
 QUICK = (
@@ -121,7 +121,7 @@ def test_unreadable_images_give_status_3(tmp_path, monkeypatch, capsys):
         assert checked.incomplete == "2 of 4 images; 2 could not be read (0, 2)"
         assert len(out.read_text().splitlines()) == 7
     assert merging.merge([out], tmp_path / "merged.jsonl") == merging.Merged(2, 4, [0, 2], [])
-    assert "2 images without one" in verification.summary(verification.verify(tmp_path / "merged.jsonl"))
+    assert "2 images without one" in outcome.summary(verification.verify(tmp_path / "merged.jsonl"))
 
 
 def test_replaced_checkpoint_is_refused(tmp_path, monkeypatch, capsys):

@@ -7,9 +7,11 @@ import random
 import sys
 import tarfile
 
+import numpy as np
 import pytest
 from support import header_of, relinked, signed, voted
 
+import deqsmooth as ds
 from deqsmooth.certificates import plan, predictions, writing
 from deqsmooth.commands import merge, verify
 
@@ -81,10 +83,10 @@ CHANGED = [
     (of(1, images="0:41:10"), 1, "line 2: the plan is wrong: index is 10, which the header does not select"),
     (of(-1, certificates=6), 1, "line 8: certificates is 6; the lines before have 5"),
     (of(-1, unreadable=1), 1, "line 8: unreadable is 1; the lines before have 0"),
-    (removed(4), 1, "line 7: the run cannot have ended here: 1 images are missing (16)"),
+    (removed(4), 1, "line 7: the run cannot have ended here: 1 image is missing (16)"),
     (removed(1), 1, "line 2: index is 0, which no plan before it has"),
     (removed(5, 6, 7), 3, "incomplete: 3 of 5 images; 2 are missing (24, 32): the run has not ended"),
-    (removed(7), 3, "incomplete: 5 of 5 images; the run has not ended"),
+    (removed(7), 3, "incomplete: all 5 images are there, but the end line is missing\n"),
     (removed(*range(1, 8)), 3, "incomplete: it holds no image and no plan"),
     (of(3, seconds=None), 2, "line 4, is no line of a certificate file: seconds is None; it must be float"),
     (of(3, extra=1), 2, "line 4, is no line of a certificate file: its entries are not those of a certificate"),
@@ -106,7 +108,7 @@ def test_changed_values_are_named(call, tmp_path, change, status, message):
     assert errors.count("\n") == (status == 2)
     found, output, errors = call(merge.main, path, "--out", "merged.jsonl")
     # A run that was killed before its end line lacks no image.
-    is_merged = "5 of 5 images" in message
+    is_merged = "all 5 images" in message
     assert (found, errors.count("\n")) == ((0, 0) if is_merged else (2, 1))
     assert (tmp_path / "merged.jsonl").exists() == is_merged
 
@@ -143,11 +145,15 @@ DAMAGED = [
     (
         lambda text: text[:-400],
         3,
-        "incomplete: 4 of 5 images; 1 are missing (32): the run has not ended; line 7 was",
+        "incomplete: 4 of 5 images; 1 is missing (32): the run has not ended; line 7 was",
     ),
     (lambda text: text + '{"index": 40', 3, "line 9 was cut off"),
     (lambda text: text.replace('"seconds": 0.5', '"seconds": 0.6', 1), 1, "line 3: the chain is broken"),
-    (lambda text: text.replace('"seed": 0', '"seed": 1', 1), 1, "line 1: sha256 is"),
+    (
+        lambda text: text.replace('"seed": 0', '"seed": 1', 1),
+        1,
+        "line 1: the header was changed, and every line is judged by",
+    ),
     (lambda text: text.replace('"seed": 0', '"seed": 1', 1)[:-40], 1, "was cut off"),
 ]
 
@@ -229,7 +235,7 @@ def test_predictions_are_verified(call, tmp_path):
         file.write(predictions.Prediction(0, 0, 0, (90, 10, 0)))
         file.write(predictions.Prediction(8, 0, None, (50, 50, 0)))
     status, output, errors = call(verify.main, path)
-    assert (status, errors) == (0, "") and "2 predictions, 0 differences, 1 abstentions" in output
+    assert (status, errors) == (0, "") and "2 predictions, 1 abstention, 0 differences\n" in output
     whole = path.read_text()
     for text, expected, message in (
         (whole.replace('"prediction": 0', '"prediction": 1'), 1, "line 2: prediction is 1; it should be 0"),
@@ -241,6 +247,48 @@ def test_predictions_are_verified(call, tmp_path):
         path.write_text(text)
         status, output, errors = call(verify.main, path)
         assert status == expected and message in output + errors
+
+
+BRIGHTNESS = """
+import jax.numpy as jnp
+
+def classifier(images):
+    score = images.mean((1, 2, 3)) - 0.3
+    return jnp.stack([score, -score], -1)
+"""
+
+
+def test_verdict_counts_replayed_differences(call, tmp_path, monkeypatch):
+    """The images that were drawn again are named, and so is the rule."""
+    (tmp_path / "brightness.py").write_text(BRIGHTNESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    import brightness
+
+    settings = ds.Smoothing(
+        sampler="independent", num_selection=10, num_estimation=100, alpha=0.05, lanes=10, block=20
+    )
+    images, labels = np.linspace(0.1, 0.9, 3)[:, None, None, None] * np.ones((3, 4, 4, 1)), [1, 0, 0]
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    list(ds.certify(brightness.classifier, images, settings, labels=labels, out=tmp_path / "own.jsonl"))
+    arguments = ("--model", "brightness:classifier", "--data-dir", "images.npz", "--replay")
+    status, output, _ = call(verify.main, "own.jsonl", *arguments, 5)
+    assert status == 0 and "own.jsonl: votes of 3 images (0, 1, 2) drawn again, 0 differences; the votes" in output
+    assert "had to be equal" in output and "\nown.jsonl: 3 certificates, " in output
+    lines = values_of(tmp_path / "own.jsonl")
+    for place in (2, 4):
+        lines[place]["evaluations"] += 1
+    relinked(tmp_path / "own.jsonl", lines)
+    assert call(verify.main, "own.jsonl")[0] == 0
+    status, output, _ = call(verify.main, "own.jsonl", *arguments, 3)
+    assert status == 1 and "drawn again, 2 differences" in output
+    assert "own.jsonl, line 3: image 0: evaluations is " in output
+    assert output.splitlines()[-1].startswith("own.jsonl: NOT VERIFIED: 2 differences; 3 certificates, ")
+    status, output, _ = call(verify.main, "own.jsonl", *arguments, 1)
+    assert "votes of 1 image (" in output
+    # Elsewhere a thousandth of the votes may differ, and the cost may, too.
+    relinked(tmp_path / "own.jsonl", [signed(lines[0] | {"device": "abacus"}), *lines[1:]])
+    status, output, _ = call(verify.main, "own.jsonl", *arguments, 3)
+    assert status == 0 and "up to 1 in 1,000 votes of an image could differ" in output
 
 
 def test_negative_replay_is_refused(call, tmp_path):

@@ -53,6 +53,22 @@ def test_accuracy_is_drawn_in_steps(most, monkeypatch):
         assert most == 40 or shares[place] == pytest.approx(truth)
 
 
+def test_curves_at_the_top_are_seen():
+    """Below the upper end of the axes, which still has its tick at 100 %."""
+    certified = [certificate(95, 0.9), certificate(90, 0.8)]
+    for figure in (figures.certified_accuracy({"a": FOUND[:1]}, {}), votes.votes({"a": certified})):
+        axes = drawn(figure)
+        assert max(max(one.get_ydata()) for one in axes.lines if len(one.get_ydata()) > 2) == 100
+        assert 101 < axes.get_ylim()[1] < 105
+
+
+def test_images_are_counted_in_integers():
+    for num in (1, 2, 3, 40):
+        axes = drawn(figures.slack("name", "caption", {"an audit": [1.0] * num}))
+        ticks = axes.get_yticks()
+        assert len(ticks) >= 2 and all(tick == round(tick) for tick in ticks)
+
+
 def test_attacked_accuracy_is_a_bound():
     """Within a radius that was not tried, attacks leave no more than within the one below."""
     lines = drawn(figures.certified_accuracy({"a": FOUND}, {"a": [(0.25, 0.6), (0.5, 0.4)]})).lines
@@ -121,7 +137,7 @@ def test_many_runs_show_no_estimates():
 def test_names_of_points_lie_apart(num):
     """Every point has its name, in full or short, and names do not lie on each other."""
     points = [trade.Point(f"name {i}", f"{i}", 100.0 + i % 5, 0.4 + 0.001 * (i % 3)) for i in range(num)]
-    axes = drawn(trade.trade(points))
+    axes = drawn(trade.trade(points, "evaluations"))
     assert [text.get_text() for text in axes.texts] == [p.name if num == 3 else p.short for p in points]
     assert (axes.get_legend() is not None) == (num == 7)
     # What is written does not widen the axes.

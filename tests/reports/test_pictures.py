@@ -169,5 +169,6 @@ def test_missing_data_are_no_error(run, tmp_path, monkeypatch, capsys):
     errors = capsys.readouterr().err
     # The header was changed, so that the file does not verify.
     assert status == 1 and "Pictures are left out: data set cifar10 is not prepared in" in errors
+    assert 'class="faint">Pictures are left out: ' in (tmp_path / "report" / "index.html").read_text()
     assert call(monkeypatch, run, "--data-dir", tmp_path) == 2
     assert "data_dir is" in capsys.readouterr().err

@@ -175,4 +175,4 @@ def test_incomplete_files_are_said(run, tmp_path):
     cut.write_bytes(run.read_bytes()[:-40])
     (found,), _ = runs.read([cut])
     assert found.is_sound and found.is_alarming and found.label == f"{found.name} [incomplete]"
-    assert "INCOMPLETE: 9 of 9 images; the run has not ended" in found.verdict()
+    assert "INCOMPLETE: all 9 images are there, but the end line is missing; line " in found.verdict()

@@ -11,6 +11,7 @@ from support import certificate
 
 import deqsmooth as ds
 from deqsmooth.certificates import rounding
+from deqsmooth.reports import summary
 from deqsmooth.statistics import bounds, means
 
 RADII = [0.75, 0.0, 0.5, 0.25, 0.0, 0.6]
@@ -45,6 +46,20 @@ def test_numbers_follow_from_certificates():
     assert [x.share for x in found.certified] == [4 / 6, 3 / 6, 1 / 6]
     assert tuple(found.certified_accuracy[2][2:]) == bounds.binomial_interval(1, 6, 0.1)
     assert (found.num_images, found.abstentions, found.evaluations, found.seconds) == (6, 2, 25.0, 1.25)
+
+
+def test_difference_is_of_paired_images():
+    """B minus A on the images of both, in any order; the interval is that of the differences, moved and back."""
+    others = [made(radius, True, index, sigma=1.0) for index, radius in enumerate([0.5, 0.5, 0.0, 0.7, 1.0], 1)]
+    found = summary.difference(FOUND, others, 0.1)
+    counted = np.array([0.5 - 0, 0.5 - 0.5, 0 - 0, 0.7 - 0, 1.0 - 0.6])
+    least, most = (bounds.radius(0.001 ** (1 / 1000), sigma) for sigma in (0.5, 1.0))
+    assert found.value == pytest.approx(counted.mean())
+    expected = np.array(means.interval(counted + least, least + most, 0.1)) - least
+    assert found[1:] == pytest.approx(expected) and found.lower < found.value < found.upper
+    assert summary.difference(FOUND[::-1], others[::-1], 0.1) == pytest.approx(found)
+    back = summary.difference(others, FOUND, 0.1)
+    assert back.value == pytest.approx(-found.value) and back.lower < -found.value < back.upper
 
 
 def test_order_of_certificates_is_free():

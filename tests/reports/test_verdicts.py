@@ -1,6 +1,8 @@
 """Sentences of a report: what was certified, each verdict once, alarms, and no claim for runs that have none."""
 
+import dataclasses
 import pathlib
+import re
 
 import pytest
 from support import header_of, voted
@@ -73,7 +75,19 @@ def test_several_runs_are_claimed_as_range(read, tmp_path):
         [*(run.path for run in found), write(tmp_path / "worse.jsonl", votes=[(60, 40, 0)] * 4)]
     ).runs
     (claim,) = verdicts.claims(worse)
-    assert claim.startswith("Of 4 images of digits (test), between 0.0 % (C) and ")
+    assert claim.startswith(
+        "Of 4 images of digits (test), 25.0 % (A), with a range of the 3 runs from 0.0 % (C) to "
+    )
+    # Both of the runs that are best are named.
+    assert " to 25.0 % (A and B), are classified correctly" in claim
+    assert re.search(
+        r"is [\d.]+ \(A\), with a range of the 3 runs from [\d.]+ \(C\) to [\d.]+ \(A and B\)\.$", claim
+    )
+    # Of many that are equal none is named.
+    (claim,) = verdicts.claims(
+        runs.read([write(tmp_path / f"more-{place}.jsonl") for place in range(4)] + [worse[2].path]).runs
+    )
+    assert "25.0 % (A), with a range of the 5 runs from 0.0 % (E) to 25.0 %, are" in claim
 
 
 def test_runs_without_certificates_claim_nothing(read, tmp_path):
@@ -104,18 +118,26 @@ def test_expected_false_certificates_are_stated(read):
     num = len(overview.alphas(found[0]))
     assert num == sum(c.prediction is not None for c in found[0].found) and 0 < num < 4
     *_, text = verdicts.meaning(found)
-    assert f"Of the {num} certificates, at most {num * 0.01:g} are false in expectation" in text
+    assert f"at most {num * 0.01:g} are false in expectation (number times alpha)" in text
+    assert f"Of the {num} certificates, at most" in text and "none is (1 minus number times alpha)" in text
     assert (
         f"probability at least {100 - num}.0 % none is" in text
         and "together with probability at least 0.99." in text
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.05 + 0.001, "0.051"), (0.05301, "0.054"), (1.0, "1"), (0.0, "0"), (12.34, "13")]
-)
-def test_expected_number_is_rounded_up(value, text):
-    assert overview.rounded_up(value) == text
+def test_radius_has_a_scale(read):
+    """The length of equal changes of all values is the radius of the claim."""
+    (text,) = [one for one in verdicts.meaning(read({"image_shape": [8, 16, 3]})) if "For scale" in one]
+    assert "L2 length 0.5 " in text and "8 x 16 x 3, is a change of 0.026 in each of 384 values." in text
+    assert float("0.026") * 384**0.5 == pytest.approx(0.5, rel=0.05)
+    assert not [one for one in verdicts.meaning(read({})) if "For scale" in one]
+
+
+def test_looks_are_explained_where_used(read):
+    looks = dataclasses.replace(ZERO, num_estimation=100, looks=(50, 100))
+    assert not [one for one in verdicts.meaning(read({})) if one.startswith("Looks are")]
+    assert len([one for one in verdicts.meaning(read({}, {}, settings=looks)) if one.startswith("Looks are")]) == 1
 
 
 def test_incomplete_runs_alarm(read):
