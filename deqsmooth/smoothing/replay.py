@@ -5,7 +5,6 @@ Labels, which no vote depends on, are compared with those of the data set.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,10 +91,7 @@ def verify(
     made, rng = classifiers.classifier(classifier), np.random.default_rng(seed)
     inputs.given(dataset, checked.settings)
     found = replay(checked.header, checked.found, checked.settings, made, dataset, num, rng)
-    numbered = enumerate(checked.file.lines, 2)
-    lines = {x.entry.index: number for number, x in numbered if isinstance(x.entry, record.Certificate)}
-    again = [verification.Difference(checked.name, lines[index], message) for index, message in found]
-    return dataclasses.replace(checked, differences=[*checked.differences, *again])
+    return checked.with_differences(found)
 
 
 def replay(
@@ -135,7 +131,7 @@ def replay(
     labels = list(_mislabelled(found, dataset))
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
-    exact = arithmetic.is_same(header, {**arithmetic.description(), "versions": provenance.versions()})
+    exact = is_exact(header)
     votes = [(one.index, message) for one in chosen for message in _differences(one, again[one.index], exact)]
     return [*labels, *votes]
 
