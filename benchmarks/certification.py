@@ -65,8 +65,11 @@ class Benchmark:
     out: pathlib.Path = pathlib.Path("runs/certification")
 
 
-def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
-    """Returns the settings of every row by name; the first row is the baseline."""
+def settings_by_row(arguments: Benchmark, is_contraction: bool) -> dict[str, config.Smoothing]:
+    """Returns the settings of every row by name; the first row is the baseline.
+
+    A contraction also has rows whose votes are settled by proof.
+    """
     common = {
         "sigma": arguments.sigma,
         "num_estimation": arguments.num_estimation,
@@ -80,6 +83,10 @@ def settings_by_row(arguments: Benchmark) -> dict[str, config.Smoothing]:
     for start in ("constant", "learned"):
         rows |= {f"{start} {k}": config.Smoothing(**plain, start=start, budget=k) for k in (1, 2, 3, 5)}
     looks = {"looks": arguments.looks, "stop_gain": arguments.stop_gain}
+    if is_contraction:
+        settled = {"settle": "proof", "solver": "plain"}
+        starts = ("zero", "previous", "learned")
+        rows |= {f"settled {start}": config.Smoothing(**plain, **settled, start=start) for start in starts}
     rows |= {f"{name}, looks": dataclasses.replace(settings, **looks) for name, settings in rows.items()}
     for k in (1, 2, 3):
         rows[f"serial {k}, audited"] = config.Smoothing(**common, budget=k, num_audit=arguments.num_audit)
@@ -161,11 +168,12 @@ def main() -> None:
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     checkpoint = ds.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma))
+    is_contraction = isinstance(checkpoint.size, ds.ContractionModel)
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     out = arguments.out / name
     rows = {
         row: record.certify(row, settings, selection, checkpoint, dataset, out)
-        for row, settings in settings_by_row(arguments).items()
+        for row, settings in settings_by_row(arguments, is_contraction).items()
     }
     radii = statements.radii(arguments.sigma, max(c.radius for found in rows.values() for c in found))
     console = rich.console.Console(record=True, width=160)

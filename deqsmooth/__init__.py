@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deqsmooth.config import Smoothing as Smoothing
     from deqsmooth.config import StartTraining as StartTraining
     from deqsmooth.config import Training as Training
+    from deqsmooth.config.architecture import ContractionModel as ContractionModel
     from deqsmooth.config.architecture import ConvModel as ConvModel
     from deqsmooth.config.architecture import MdeqModel as MdeqModel
     from deqsmooth.config.architecture import ResnetModel as ResnetModel
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from deqsmooth.smoothing.replay import verify as verify
     from deqsmooth.training.fitting import train as train
     from deqsmooth.training.fitting import train_start as train_start
+    from deqsmooth.types import Contraction as Contraction
     from deqsmooth.types import Explicit as Explicit
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
@@ -64,6 +66,8 @@ _HOMES = {
     "Attack": "config.Attack",
     "Certificate": "certificates.record.Certificate",
     "Classifier": "models.classifiers.Classifier",
+    "Contraction": "types.Contraction",
+    "ContractionModel": "config.architecture.ContractionModel",
     "ConvModel": "config.architecture.ConvModel",
     "Dataset": "data.Dataset",
     "Explicit": "types.Explicit",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Float, Int32, Key, UInt32
 
 Variables = dict[str, Any]
@@ -27,6 +28,29 @@ Labels = Int32[Array, "lanes"]
 SampleIndices = Int32[Array, "lanes"] | UInt32[Array, "lanes"]
 PerLane = Float[Array, "lanes"]
 Counts = Int32[Array, "lanes"]
+
+
+class Contraction(NamedTuple):
+    """Why a cell has exactly one equilibrium, as numbers by which the distance to it is bounded.
+
+    Norms are L2 over all leaves of the state of a lane. The functions compute in float64 on the host, from the
+    variables of the model, and round outwards.
+
+    Attributes:
+      factor: variables -> upper bound, below 1, on the Lipschitz constant of the cell in the state, for every
+        injection.
+      rounding: variables -> (a, b) such that a float32 evaluation of the cell at z differs from the exact one by
+        at most `a |z| + b |u|`, where |u| is the norm over all leaves of the injection.
+      reach: variables -> upper bound on the Lipschitz constant of the difference of two logits in the state
+        [classes, classes].
+      readout_rounding: variables -> (a, b) such that every float32 logit of a state z differs from the exact one
+        by at most `a |z| + b`.
+    """
+
+    factor: Callable[[Variables], float]
+    rounding: Callable[[Variables], tuple[float, float]]
+    reach: Callable[[Variables], np.ndarray]
+    readout_rounding: Callable[[Variables], tuple[float, float]]
 
 
 class Model(NamedTuple):
@@ -51,6 +75,7 @@ class Model(NamedTuple):
       initial_state: injection -> zero state of the same lanes.
       cell: (parameters, state, injection) -> state. Lanes are independent.
       readout: (variables, state, train) -> (logits [lanes, num_classes], variables).
+      contraction: why the cell has exactly one equilibrium; None if that is not known.
 
     Example:
       >>> import deqsmooth as ds
@@ -88,6 +113,7 @@ class Model(NamedTuple):
     initial_state: Callable[[Injection], State]
     cell: Callable[[Parameters, State, Injection], State]
     readout: Callable[[Variables, State, bool], tuple[Logits, Variables]]
+    contraction: Contraction | None = None
 
 
 class Explicit(NamedTuple):

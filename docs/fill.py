@@ -50,6 +50,11 @@ def _times_less(name: str) -> Callable[[jsonl.File, jsonl.File], str]:
     return lambda run, first: "1" if run is first else f"{mean(first) / mean(run):.1f}"
 
 
+def _a_sample(run: jsonl.File) -> float:
+    samples = sum(c.num_selection + c.num_estimation for c in run.certificates)
+    return sum(c.evaluations for c in run.certificates) / samples
+
+
 def _mismatches(run: jsonl.File) -> str:
     audited = sum(c.num_audit for c in run.certificates)
     return f"{100 * sum(c.mismatches for c in run.certificates) / audited:.1f}" if audited else ""
@@ -59,6 +64,8 @@ COLUMNS: dict[str, Callable[[jsonl.File, jsonl.File], str]] = {
     "images": lambda run, first: f"{len(run.certificates):,}",
     "samples": lambda run, first: f"{_mean('num_estimation')(run):,.0f}",
     "evaluations": lambda run, first: rounding.evaluations(_mean("evaluations")(run)),
+    "evaluations a sample": lambda run, first: f"{_a_sample(run):.2f}",
+    "unsettled %": lambda run, first: f"{100 * _mean('invalid')(run) / _mean('num_estimation')(run):.3f}",
     "fewer": _times_less("evaluations"),
     "s/image": lambda run, first: rounding.seconds(_mean("seconds")(run)),
     "less": _times_less("seconds"),

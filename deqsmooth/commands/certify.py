@@ -44,7 +44,7 @@ class Flags:
             "sigma num_estimation alpha",
             "num_selection looks spending stop_radius stop_gain num_audit alpha_audit bound seed",
         ),
-        "the solve": ("preset sampler budget", "start solver tolerance warmup_budget reference_budget"),
+        "the solve": ("preset sampler budget", "start solver tolerance settle warmup_budget reference_budget"),
         "running it": ("predict", "lanes images_per_batch block share distributed"),
         "output": ("out", ""),
     }

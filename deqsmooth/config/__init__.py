@@ -4,17 +4,11 @@ A setting that is out of range raises `ValueError` with the value and the rule, 
 """
 
 from deqsmooth.config.attack import Attack
+from deqsmooth.config.paired import Paired
 from deqsmooth.config.planning import Planning
 from deqsmooth.config.resolved import Independent, Resolved, Serial
 from deqsmooth.config.selection import DATASETS, Selection
-from deqsmooth.config.smoothing import (
-    BOUNDS,
-    INDEPENDENT_STARTS,
-    SAMPLERS,
-    SERIAL_STARTS,
-    Paired,
-    Smoothing,
-)
+from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
 from deqsmooth.config.solve import DTYPES, SOLVERS
 from deqsmooth.config.training import GRADIENTS, LOSSES, OPTIMISERS, Descent, StartTraining, Training
 

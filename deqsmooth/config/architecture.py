@@ -116,6 +116,53 @@ class MdeqModel:
 
 
 @dataclasses.dataclass(frozen=True)
+class ContractionModel:
+    """Size of a multiscale DEQ whose cell is a contraction, so that its equilibrium is unique.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images.
+      num_classes: number of classes.
+      channels: channels of each branch of the state, the finest branch first. Branch i has the resolution of the
+        image divided by 2^i.
+      factor: bound on the Lipschitz constant of the cell, in [0, 1); 0 for a network without an equilibrium.
+      width: channels of the network that computes the injection, a multiple of 8.
+      blocks: residual blocks of that network at each resolution.
+      pooled: side of the grid to which each branch is averaged before the linear readout.
+      mean: mean of each image channel, for standardisation.
+      std: standard deviation of each image channel, for standardisation.
+    """
+
+    image_shape: tuple[int, int, int] = (8, 8, 1)
+    num_classes: int = 10
+    channels: tuple[int, ...] = (24, 48)
+    factor: float = 0.5
+    width: int = 32
+    blocks: int = 1
+    pooled: int = 2
+    mean: tuple[float, ...] = (0.305,)
+    std: tuple[float, ...] = (0.376,)
+
+    def __post_init__(self) -> None:
+        checks.typed(self)
+        _check_images(self)
+        checks.positive(self, "pooled")
+        checks.holds(
+            len(self.channels) > 0 and min(self.channels) > 0, "channels", self.channels, "positive numbers"
+        )
+        checks.holds(0 <= self.factor < 1, "factor", self.factor, "in [0, 1)")
+        checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
+        checks.holds(self.blocks >= 0, "blocks", self.blocks, "at least 0")
+        factor = self.pooled * 2 ** (len(self.channels) - 1)
+        checks.holds(
+            self.image_shape[0] % factor == 0 and self.image_shape[1] % factor == 0,
+            "image_shape",
+            self.image_shape,
+            f"a shape whose height and width are multiples of {factor}, so that every branch can be averaged to "
+            f"{self.pooled} by {self.pooled}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class ResnetModel:
     """Size of a residual network (He et al. 2016): an explicit baseline without an equilibrium.
 
@@ -172,9 +219,9 @@ class StartModel:
         checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
 
 
-Equilibrium = ConvModel | MdeqModel
+Equilibrium = ConvModel | MdeqModel | ContractionModel
 Model = Equilibrium | ResnetModel
-MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "resnet": ResnetModel}
+MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "contraction": ContractionModel, "resnet": ResnetModel}
 
 
 def sized(

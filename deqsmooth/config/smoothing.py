@@ -12,6 +12,7 @@ SAMPLERS = ("serial", "independent")
 SERIAL_STARTS = ("previous", "first", "clean")
 INDEPENDENT_STARTS = ("zero", "constant", "learned")
 BOUNDS = tuple(bounds.AUDITED)
+SETTLED = ("proof",)
 _SERIAL = {
     "start": "previous",
     "budget": 3,
@@ -21,6 +22,8 @@ _SERIAL = {
 }
 _LARGEST_AUDIT = 1000
 _INDEPENDENT: dict[str, Any] = {"start": "zero", "budget": 30}
+_SETTLED: dict[str, Any] = {"start": "previous", "budget": 60}
+_SETTLED_STARTS = (*INDEPENDENT_STARTS, "previous")
 # On the shipped models at sigma 0.5, two evaluations from the learned start reach the ACR of thirty from zero up
 # to 0.002; see results/README.md.
 _LEARNED_BUDGET = 2
@@ -48,6 +51,10 @@ class Smoothing:
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent, 2 for the recommended
         method if it starts from `learned`.
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
+      settle: `proof` to certify the exact equilibrium of a model whose cell is a contraction. The solve of a
+        sample stops where its class is proved to be that of the equilibrium, from any start: also from `previous`,
+        the state of the sample before, which makes no vote dependent. A sample that is not settled within the
+        budget, 60 by default, has no vote. With `sampler` serial this is the same, from `previous`.
       warmup_budget: serial: cell evaluations of the warm-up, the solve from zero that gives each lane its first
         state before its first sample, in selection and again in estimation; 10 by default.
       reference_budget: serial: cell evaluations of the reference classifier. It is the base classifier that is
@@ -112,13 +119,16 @@ class Smoothing:
     dtype: str = "float32"
     seed: int = 0
     spending: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    settle: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     _independent_bound: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         checks.typed(self)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
-        if self.sampler is None and self._is_serial():
+        if self.settle is not None:
+            self._resolve_settled()
+        elif self.sampler is None and self._is_serial():
             object.__setattr__(self, "sampler", "serial")
         if self.sampler is not None:
             checks.known("sampler", self.sampler, SAMPLERS)
@@ -159,8 +169,10 @@ class Smoothing:
         """
         if self.sampler is not None:
             return self
-        start = self.start or ("learned" if has_start else "zero")
-        budget = self.budget or (_LEARNED_BUDGET if start == "learned" else _INDEPENDENT["budget"])
+        defaults = _INDEPENDENT if self.settle is None else _SETTLED
+        start = self.start or ("learned" if has_start else defaults["start"])
+        is_short = start == "learned" and self.settle is None
+        budget = self.budget or (_LEARNED_BUDGET if is_short else defaults["budget"])
         shares = [int(share * self.num_estimation) for share in _LOOKS]
         read = self.looks or (*(look for look in shares if look >= _FIRST_LOOK), self.num_estimation)
         stops = self.stop_gain is not None or self.stop_radius is not None
@@ -173,6 +185,26 @@ class Smoothing:
             stop_gain=self.stop_gain if stops else _STOP_GAIN,
         )
 
+    def _resolve_settled(self) -> None:
+        """Makes votes that are settled by proof independent, whatever their start.
+
+        Raises:
+          ValueError: another setting contradicts the proof.
+        """
+        checks.known("settle", str(self.settle), SETTLED)
+        if self.sampler == "serial":
+            object.__setattr__(self, "sampler", "independent")
+            if self.start is None:
+                object.__setattr__(self, "start", "previous")
+        for name, value in (("dtype", "float32"), ("tolerance", None)):
+            checks.holds(
+                getattr(self, name) == value,
+                name,
+                getattr(self, name),
+                f"{value} where votes are settled by proof",
+            )
+        checks.holds(self.solver != "jaxopt", "solver", self.solver, "another where votes are settled by proof")
+
     def _is_serial(self) -> bool:
         """Whether a setting is given that only the serial sampler has."""
         only = [getattr(self, name) for name in (*_SERIAL_ONLY, "bound")]
@@ -183,7 +215,7 @@ class Smoothing:
         if self.sampler is None:
             return {}
         if self.sampler == "independent":
-            return _INDEPENDENT
+            return _INDEPENDENT if self.settle is None else _SETTLED
         audit = max(1, min(_LARGEST_AUDIT, self.num_estimation // 2))
         return {**_SERIAL, "num_audit": audit, "alpha_audit": self.alpha / 2}
 
@@ -198,7 +230,8 @@ class Smoothing:
     def _check_start(self) -> None:
         if self.start is None:
             return
-        starts = SERIAL_STARTS if self.sampler == "serial" else INDEPENDENT_STARTS
+        independent = INDEPENDENT_STARTS if self.settle is None else _SETTLED_STARTS
+        starts = SERIAL_STARTS if self.sampler == "serial" else independent
         checks.known("start", str(self.start), SERIAL_STARTS + INDEPENDENT_STARTS)
         checks.holds(
             self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}"
@@ -247,7 +280,13 @@ class Smoothing:
     @property
     def continuous(self) -> bool:
         """Whether solves stop by themselves and the next samples take their lanes; see `continuous_batching`."""
-        return self.sampler != "serial" and self.tolerance is not None and self.solver != "jaxopt"
+        stops = self.tolerance is not None or self.settle is not None
+        return self.sampler != "serial" and stops and self.solver != "jaxopt"
+
+    @property
+    def first_start(self) -> str | None:
+        """The start of a solve that has no sample before it."""
+        return "zero" if self.start == "previous" else self.start
 
     @property
     def cap(self) -> float:
@@ -273,48 +312,3 @@ class Smoothing:
         """The part of alpha that each look takes, by its number of samples. Without looks, N takes all of it."""
         sizes = self.looks or (self.num_estimation,)
         return looks.alphas(self.alpha_count, sizes, self.spending or looks.PROPORTIONAL)
-
-
-@dataclasses.dataclass(frozen=True)
-class Paired(Smoothing):
-    """Settings of certificates that are made from those of another classifier, for `ds.recertify`.
-
-    `ds.paired` makes them. The settings of `ds.Smoothing` are as above; `sampler` is `independent`.
-
-    Attributes:
-      num_pairs: samples of an image on which both classifiers are evaluated.
-      alpha_pairs: part of alpha that the pairs take; a tenth of it by default.
-    """
-
-    sampler: str = "independent"
-    bound: str | None = bounds.PAIRED
-    num_pairs: int = 1000
-    alpha_pairs: float | None = None
-
-    _independent_bound: ClassVar[str | None] = bounds.PAIRED
-
-    def __post_init__(self) -> None:
-        checks.typed(self)
-        checks.holds(self.sampler == "independent", "sampler", repr(self.sampler), "'independent' with pairs")
-        checks.positive(self, "num_pairs")
-        if self.alpha_pairs is None:
-            object.__setattr__(self, "alpha_pairs", self.alpha / 10)
-        rule = f"in (0, alpha = {self.alpha})"
-        checks.holds(0 < self.pairs(0).alpha < self.alpha, "alpha_pairs", self.alpha_pairs, rule)
-        super().__post_init__()
-
-    @property
-    def cap(self) -> float:
-        """Radius of unanimous votes of which the pairs lose none: no certificate can be larger."""
-        votes = self.num_estimation
-        p_lower = bounds.lower_bound(votes, votes, self.look_alphas[votes], pairs=self.pairs(0))
-        return bounds.radius(p_lower, self.sigma)
-
-    def pairs(self, lost: int) -> bounds.Pairs:
-        """The pairs of an image."""
-        return bounds.Pairs(self.num_pairs, lost, self.alpha_pairs or 0.0)
-
-    @property
-    def alpha_count(self) -> float:
-        """The part of alpha for the counts, all looks together."""
-        return self.alpha - (self.alpha_pairs or 0.0)

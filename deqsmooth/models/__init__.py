@@ -9,7 +9,7 @@ from typing import overload
 
 from deqsmooth import types
 from deqsmooth.config import architecture
-from deqsmooth.models import conv, mdeq, resnet
+from deqsmooth.models import contraction, conv, mdeq, resnet
 from deqsmooth.models.precision import with_cell_dtype
 from deqsmooth.models.start_network import start as build_start
 
@@ -45,6 +45,8 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
         return resnet.resnet(size, axis_name)
     if isinstance(size, architecture.MdeqModel):
         return mdeq.mdeq(size, axis_name)
+    if isinstance(size, architecture.ContractionModel):
+        return contraction.contraction(size)
     return conv.conv(size)
 
 

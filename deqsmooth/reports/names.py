@@ -10,7 +10,12 @@ from deqsmooth import config
 from deqsmooth.certificates import verification
 from deqsmooth.statistics import bounds
 
-_STARTS = {"zero": "zero", "constant": "the constant start", "learned": "the learned start"}
+_STARTS = {
+    "zero": "zero",
+    "constant": "the constant start",
+    "learned": "the learned start",
+    "previous": "the sample before",
+}
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -88,11 +93,14 @@ def _kind(checked: verification.Checked) -> str:
     dtype = "" if settings.dtype == "float32" else f", {settings.dtype}"
     if checked.header["reference"]["solver"] is None:
         return f"an explicit network{looks}"
+    start = _STARTS.get(str(settings.start), settings.start)
+    if settings.settle is not None:
+        return f"the equilibrium, settled by {settings.settle} from {start}{looks}"
     evaluations = f"{settings.budget} evaluation{'' if settings.budget == 1 else 's'}"
     if settings.sampler == "serial":
         return f"{evaluations}, serial, audited{dtype}"
     paired = ", recertified" if settings.bound == bounds.PAIRED else ""
-    return f"{evaluations} from {_STARTS.get(str(settings.start), settings.start)}{looks}{dtype}{paired}"
+    return f"{evaluations} from {start}{looks}{dtype}{paired}"
 
 
 def _details(checked: verification.Checked) -> Iterator[str]:

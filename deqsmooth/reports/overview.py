@@ -265,6 +265,8 @@ def _classifier(reference: dict[str, Any]) -> str:
     if reference["solver"] is None:
         return "explicit network"
     try:
+        if "factor" in reference:
+            return f"the equilibrium of a contraction by {reference['factor']:.3g}"
         stop = "" if reference["tolerance"] is None else f" to {reference['tolerance']:g}"
         return f"{reference['budget']} {reference['solver']} evaluations{stop} from {reference['start']}"
     except (KeyError, TypeError, ValueError):

@@ -13,8 +13,8 @@ from deqsmooth import config, models, solvers, types
 from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, starts
 from deqsmooth.models import parts as model_parts
-from deqsmooth.smoothing import continuous_batching, contract, kernels
-from deqsmooth.solvers import loop
+from deqsmooth.smoothing import continuous_batching, contract, kernels, proof
+from deqsmooth.solvers import loop, per_lane, settled
 
 Resolved = config.Serial | config.Independent
 
@@ -125,6 +125,8 @@ def _independent(
     variables: types.Variables,
     settings: config.Independent,
 ) -> Assembly:
+    if settings.settle is not None:
+        return _settled(classifier, model, variables, settings)
     model = models.with_cell_dtype(model, settings.dtype)
     start = starts.build(settings.start, model, classifier.start_training)
     solver = solvers.build(settings.solver, settings.budget, settings.tolerance)
@@ -137,9 +139,8 @@ def _independent(
         variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int
     ) -> kernels.Info:
         assert continuous is not None
-        return continuous_batching.run(
-            model, variables, continuous, start(variables), noisy, num_rows, settings.block
-        )
+        solves = continuous_batching.to_tolerance(continuous, start(variables))
+        return continuous_batching.run(model, variables, solves, noisy, num_rows, settings.block)
 
     return Assembly(
         parameters=variables,
@@ -147,4 +148,42 @@ def _independent(
         solves=True,
         classify=classify,
         queue=None if continuous is None else queue,
+    )
+
+
+def _settled(
+    classifier: classifiers.Classifier,
+    model: types.Model,
+    variables: types.Variables,
+    settings: config.Independent,
+) -> Assembly:
+    """Votes of the exact equilibrium, each proved where its solve stops; see `proof`."""
+    solver = solvers.build(settings.solver, settings.budget)
+    assert isinstance(solver, loop.Solver)
+    constants, stops = proof.proof(classifier), settled.Solver(solver.method, solver.budget)
+    is_chain = settings.start == "previous"
+    start = starts.build(str(settings.first_start), model, classifier.start_training)
+
+    def decide(variables: types.Variables, u: types.Injection) -> settled.Decide:
+        return lambda z, fz: constants.is_settled(z, fz, u, model.readout(variables, fz, False)[0])
+
+    def classify(variables: types.Variables, images: types.Images) -> base_classifier.Output:
+        params, (u, _) = model.bind(variables), model.inject(variables, images, None)
+        solution = stops.solve(lambda z: model.cell(params, z, u), start(variables)(u), decide(variables, u))
+        return base_classifier.read(model, variables, solution)
+
+    def queue(
+        variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int
+    ) -> kernels.Info:
+        def begin(u: types.Injection, last: types.State) -> types.State:
+            first = start(variables)(u)
+            return per_lane.select(per_lane.is_finite(last), last, first) if is_chain else first
+
+        solves = continuous_batching.Solves(
+            begin, stops.begin, lambda cell, u, progress: stops.advance(cell, decide(variables, u), progress)
+        )
+        return continuous_batching.run(model, variables, solves, noisy, num_rows, settings.block)
+
+    return Assembly(
+        parameters=variables, num_classes=model.num_classes, solves=True, classify=classify, queue=queue
     )

@@ -43,7 +43,7 @@ def classify_fn(
         return checkpoint.apply
     model = models.with_cell_dtype(checkpoint.model, settings.dtype)
     solver = solvers.build(settings.solver, settings.budget or 1, settings.tolerance)
-    start = starts.build(str(settings.start), model, checkpoint.start_training)
+    start = starts.build(str(settings.first_start), model, checkpoint.start_training)
 
     def classify(variables: types.Variables, images: types.Images) -> types.Logits:
         params = model.bind(variables)

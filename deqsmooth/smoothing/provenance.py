@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from importlib import metadata
 from typing import Any
 
@@ -10,9 +11,11 @@ from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import bound, headers, record
 from deqsmooth.config import serialization
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import layout
+from deqsmooth.smoothing import layout, proof
 from deqsmooth.statistics import bounds
 
+# Kernels are computed in float32, on another processor with other rounding.
+_RELATIVE = 1e-4
 _PACKAGES = ("deqsmooth", "jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
 
 
@@ -50,12 +53,16 @@ def header(
     # The number of images side by side follows from the machine and changes no result.
     smoothing_settings = serialization.to_json(settings)
     del smoothing_settings["images_per_batch"]
-    solve = {
+    solve: dict[str, Any] = {
         "solver": settings.solver,
         "budget": settings.reference_budget if serial else settings.budget,
         "tolerance": None if serial else settings.tolerance,
         "start": "zero" if serial else settings.start,
     }
+    if settings.settle is not None:
+        # The exact equilibrium, wherever and however long it is solved for.
+        solve = {"solver": "equilibrium", "budget": None, "tolerance": None, "start": None}
+        solve["factor"] = proof.proof(classifier).factor
     if not classifier.solves:
         solve = dict.fromkeys(solve)
         smoothing_settings |= solve
@@ -101,10 +108,20 @@ def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: d
             raise ValueError(
                 f"{name} is {given}; the certificates are about {about}{words}: give the one of the run"
             )
+    _check_factor(header["reference"].get("factor"), classifier)
     # Another version traces the same code to another program.
     program = header["reference"].get("program", identity.program)
     if header["versions"] == versions() and program != identity.program:
         raise ValueError(f"the code of {classifier.name} is not the code that the certificates are about")
+
+
+def _check_factor(stated: float | None, classifier: classifiers.Classifier) -> None:
+    """Raises `ValueError` if votes were settled with a constant that is not that of the classifier's cell."""
+    if stated is None:
+        return
+    own = proof.proof(classifier).factor
+    if not math.isclose(stated, own, rel_tol=_RELATIVE):
+        raise ValueError(f"votes were settled with a Lipschitz bound of {stated:g}; that of the cell is {own:g}")
 
 
 def _settings_of(classifier: classifiers.Classifier) -> dict[str, Any]:

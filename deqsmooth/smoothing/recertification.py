@@ -51,6 +51,8 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
       (8, 0.5, 500, 0.0001)
     """
     checks.kind("before", before, config.Smoothing, "settings of certificates, made by ds.Smoothing")
+    rule = "None: the equilibrium is certified whatever the solve, and another model is certified anew"
+    checks.holds(before.settle is None, "settle", before.settle, rule)
     if before.sampler is None:
         raise ValueError(
             "before has no sampler; give the settings that were certified, settings.recommended(has_start), where "

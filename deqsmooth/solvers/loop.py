@@ -163,10 +163,7 @@ class Solver:
         Args:
           z: initial state, leaves [lanes, ...].
         """
-        nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
-        memory = jax.vmap(lambda z: self.method.init(_add_lane_axis(z), self.budget))(z)
-        residual = jnp.full(nothing.shape, jnp.inf, jnp.float32)
-        return Progress(nothing, z, memory, nothing == 0, types.Solution(z, residual, nothing, nothing))
+        return begin(self.method, self.budget, z)
 
     def advance(self, f: Callable[[types.State], types.State], progress: Progress) -> Progress:
         """Makes one more evaluation of f. In lanes that are not active, `z` and `best` do not change.
@@ -184,14 +181,7 @@ class Solver:
         fz = per_lane.image(z, f(z))
         residual = per_lane.relative_residual(z, fz)
         better = active & ((age == 0) | (residual < best.residual))
-
-        def update_lane(
-            age: jax.Array, z: types.State, fz: types.State, memory: Memory
-        ) -> tuple[types.State, Memory, jax.Array]:
-            after, memory, fell_back = self.method.update(age, _add_lane_axis(z), _add_lane_axis(fz), memory)
-            return jax.tree.map(lambda x: x[0], after), memory, jnp.all(fell_back)
-
-        after, memory, fell_back = jax.vmap(update_lane)(age, z, fz, memory)
+        after, memory, fell_back = update(self.method, age, z, fz, memory)
         best = types.Solution(
             value=per_lane.select(better, z, best.value),
             residual=jnp.where(better, residual, best.residual),
@@ -200,6 +190,28 @@ class Solver:
         )
         active &= jnp.isfinite(residual) & (residual > self.tolerance) & (age + 1 < self.budget)
         return Progress(age + 1, per_lane.select(active, after, z), memory, active, best)
+
+
+def begin(method: Method, budget: int, z: types.State) -> Progress:
+    """Returns the progress of lanes before their first evaluation, at z, with a residual of infinity."""
+    nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
+    memory = jax.vmap(lambda z: method.init(_add_lane_axis(z), budget))(z)
+    residual = jnp.full(nothing.shape, jnp.inf, jnp.float32)
+    return Progress(nothing, z, memory, nothing == 0, types.Solution(z, residual, nothing, nothing))
+
+
+def update(
+    method: Method, age: types.Counts, z: types.State, fz: types.State, memory: Memory
+) -> tuple[types.State, Memory, jax.Array]:
+    """The next iterates of lanes of different ages; see `Method.update`."""
+
+    def of_lane(
+        age: jax.Array, z: types.State, fz: types.State, memory: Memory
+    ) -> tuple[types.State, Memory, jax.Array]:
+        after, memory, fell_back = method.update(age, _add_lane_axis(z), _add_lane_axis(fz), memory)
+        return jax.tree.map(lambda x: x[0], after), memory, jnp.all(fell_back)
+
+    return jax.vmap(of_lane)(age, z, fz, memory)
 
 
 def _add_lane_axis(z: types.State) -> types.State:

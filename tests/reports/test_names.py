@@ -33,6 +33,7 @@ def change(**settings):
         (checked(config.Smoothing(sampler="serial")), "3 evaluations, serial, audited"),
         (checked(config.Paired(sampler="independent", budget=8)), "8 evaluations from zero, recertified"),
         (checked(solver=None), "an explicit network"),
+        (change(settle="proof", start="previous"), "the equilibrium, settled by proof from the sample before"),
         (None, "stem"),
     ],
 )

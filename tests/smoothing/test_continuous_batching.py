@@ -31,8 +31,9 @@ def refilled(case, solver, images, num_lanes, model=None):
 
     @jax.jit
     def run(images):
+        solves = continuous_batching.to_tolerance(solver, starts.zero(model))
         return continuous_batching.run(
-            model, case.variables, solver, starts.zero(model), lambda rows: images[rows], len(images), num_lanes
+            model, case.variables, solves, lambda rows: images[rows], len(images), num_lanes
         )
 
     return run(images)
@@ -103,8 +104,7 @@ def test_no_promotion_is_needed(small):
             lambda: continuous_batching.run(
                 small.model,
                 small.variables,
-                solvers.build("anderson", 5, 1e-2),
-                starts.zero(small.model),
+                continuous_batching.to_tolerance(solvers.build("anderson", 5, 1e-2), starts.zero(small.model)),
                 lambda rows: images[rows],
                 NUM_ROWS,
                 16,

@@ -1,0 +1,98 @@
+"""The proof of a vote: from the constants of a contraction to whether the exact equilibrium has the same class.
+
+Let L be the Lipschitz constant of the cell T, and let y be the computed value of T(z), which differs from the
+exact one by at most e. The equilibrium lies within (L |y - z| + e) / (1 - L) of y, for any z (Banach). Assume that
+the logit of a class exceeds every other logit at y by more than the difference can change within that distance.
+Then it exceeds them at the equilibrium, too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqsmooth import types
+from deqsmooth.models import classifiers
+from deqsmooth.solvers import per_lane
+
+_UNIT = 2.0**-24
+
+
+class Proof(NamedTuple):
+    """Constants of a model with its variables; see `types.Contraction`.
+
+    Attributes:
+      factor: Lipschitz constant of the cell.
+      rounding: of an evaluation of the cell.
+      reach: Lipschitz constants of the differences of logits [classes, classes].
+      readout_rounding: of a logit.
+      norms: bound on the relative rounding of a norm of states.
+    """
+
+    factor: float
+    rounding: tuple[float, float]
+    reach: np.ndarray
+    readout_rounding: tuple[float, float]
+    norms: float
+
+    def distance(self, z: types.State, fz: types.State, u: types.Injection) -> types.PerLane:
+        """Upper bound on the distance from f(z) to the equilibrium [lanes].
+
+        Args:
+          z: a state.
+          fz: the cell at z.
+          u: injection of the cell.
+        """
+        step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z))
+        at_state, at_injection = self.rounding
+        error = at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
+        return (1 + self.norms) / (1 - self.factor) * (self.factor * step + error)
+
+    def is_settled(self, z: types.State, fz: types.State, u: types.Injection, logits: types.Logits) -> jax.Array:
+        """Whether the largest logit of f(z) is the largest of the equilibrium [lanes].
+
+        Args:
+          z: a state.
+          fz: the cell at z.
+          u: injection of the cell.
+          logits: the readout at f(z).
+        """
+        at_state, constant = self.readout_rounding
+        rounding = 2 * (at_state * per_lane.norm(fz) + constant)
+        vote = jnp.argmax(logits, -1)
+        margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
+        changes = jnp.asarray(self.reach, jnp.float32)[vote] * self.distance(z, fz, u)[:, None] + rounding[:, None]
+        is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
+        return jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
+
+
+def proof(classifier: classifiers.Classifier) -> Proof:
+    """Returns the constants of a classifier.
+
+    Raises:
+      ValueError: it has none, or its cell is no contraction.
+    """
+    model, variables = classifier.model, classifier.variables
+    if not isinstance(model, types.Model) or model.contraction is None:
+        raise ValueError(
+            "settle is 'proof'; it must be left out for a model whose cell has no proven equilibrium: the learned "
+            "start and serial sampling with an audit remain (a ContractionModel has one)"
+        )
+    factor = model.contraction.factor(variables)
+    if not factor < 1:
+        raise ValueError(f"the cell has a Lipschitz bound of {factor:.3g}; settling by proof needs one below 1")
+    images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
+    state = jax.eval_shape(lambda images: model.initial_state(model.inject(variables, images, None)[0]), images)
+    size = sum(math.prod(x.shape) for x in jax.tree.leaves(state))
+    return Proof(
+        factor,
+        model.contraction.rounding(variables),
+        model.contraction.reach(variables),
+        model.contraction.readout_rounding(variables),
+        # Squares, a sum, a root and the few operations around them.
+        (size + 16) * _UNIT,
+    )

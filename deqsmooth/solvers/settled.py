@@ -1,0 +1,60 @@
+"""Solves that stop where a decision about the exact solution is proved, before they have converged."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deqsmooth import types
+from deqsmooth.solvers import loop, per_lane
+
+Decide = Callable[[types.State, types.State], jax.Array]
+"""(z, f(z)) -> whether the decision is proved [lanes], bool."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """A method with a budget whose lanes stop at the first evaluation that settles them.
+
+    The solution of a lane is f(z) of its last evaluation. Its residual is infinite in a lane that is not settled
+    within the budget: such a lane has no result.
+
+    Attributes:
+      method: rule for the next iterate; the proof holds for any.
+      budget: largest number of evaluations of f.
+    """
+
+    method: loop.Method
+    budget: int
+
+    def solve(self, f: Callable[[types.State], types.State], z: types.State, decide: Decide) -> types.Solution:
+        """Evaluates f from z until every lane is settled or has spent its budget."""
+        advance = functools.partial(self.advance, f, decide)
+        return lax.while_loop(lambda progress: jnp.any(progress.active), advance, self.begin(z)).best
+
+    def begin(self, z: types.State) -> loop.Progress:
+        """Returns the progress of lanes before their first evaluation, at z."""
+        return loop.begin(self.method, self.budget, z)
+
+    def advance(
+        self, f: Callable[[types.State], types.State], decide: Decide, progress: loop.Progress
+    ) -> loop.Progress:
+        """Makes one more evaluation of f. Lanes that are not active do not change."""
+        age, z, memory, active, best = progress
+        fz = per_lane.image(z, f(z))
+        settled = decide(z, fz)
+        after, memory, fell_back = loop.update(self.method, age, z, fz, memory)
+        residual = jnp.where(settled, per_lane.relative_residual(z, fz), jnp.inf)
+        best = types.Solution(
+            value=per_lane.select(active, fz, best.value),
+            residual=jnp.where(active, residual, best.residual),
+            num_evaluations=best.num_evaluations + active.astype(jnp.int32),
+            num_fallbacks=best.num_fallbacks + (active & fell_back).astype(jnp.int32),
+        )
+        active &= ~settled & per_lane.is_finite(fz) & (age + 1 < self.budget)
+        return loop.Progress(age + 1, per_lane.select(active, after, z), memory, active, best)

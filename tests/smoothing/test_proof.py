@@ -1,0 +1,216 @@
+"""Votes settled by proof: those of the exact equilibrium, from every start; a wrong constant is found."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import deqsmooth as ds
+from deqsmooth import types
+from deqsmooth.certificates import jsonl
+from deqsmooth.config import architecture
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import certification, noise, proof, provenance
+from deqsmooth.solvers import anderson, picard, settled
+
+SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.9)
+SETTINGS = ds.Smoothing(
+    sigma=0.5, settle="proof", start="zero", num_selection=20, num_estimation=500, looks=(500,), alpha=0.01,
+    lanes=20, block=40,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made():
+    """An untrained contraction with a readout that gives votes to several classes."""
+    model = ds.build(SIZE)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(2)))
+    cell = variables["params"]["cell"]
+    cell["kernels"] = jax.tree.map(lambda x: x + 2 * np.abs(x).mean(), cell["kernels"])
+    variables["params"]["readout"]["kernel"] = 3 * variables["params"]["readout"]["kernel"]
+    return classifiers.of_size(SIZE, variables, None)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ds.load_dataset("digits").take(range(0, 360, 90))
+
+
+def long_votes(classifier, images, indices, num):
+    """Class of every estimation sample by 400 plain evaluations, and its margin."""
+    model, variables = classifier.model, classifier.variables
+    params = model.bind(variables)
+
+    @jax.jit
+    def classify(noisy):
+        u, _ = model.inject(variables, noisy, None)
+        z = jax.lax.fori_loop(0, 400, lambda _, z: model.cell(params, z, u), model.initial_state(u))
+        return model.readout(variables, z)[0]
+
+    for image, index in zip(images, indices, strict=True):
+        key = noise.phase_key(SETTINGS.seed, index, noise.ESTIMATION)
+        keys = jnp.broadcast_to(key, (num,))
+        logits = classify(image + SETTINGS.sigma * noise.gaussian(keys, jnp.arange(num), image.shape))
+        yield np.bincount(np.argmax(logits, -1), minlength=11)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"start": "previous"},
+        {"start": "previous", "solver": "plain", "lanes": 7, "block": 14},
+        {"start": None, "sampler": "serial"},
+    ],
+    ids=str,
+)
+def test_votes_are_those_of_the_equilibrium(change, made, digits):
+    images, labels = digits
+    settings = ds.Smoothing(**{**{n: getattr(SETTINGS, n) for n in vars(SETTINGS) if n != "spending"}, **change})
+    found = list(ds.certify(made, images, settings, labels=labels))
+    for certificate, truth in zip(found, long_votes(made, images, range(4), 500), strict=True):
+        unsettled = certificate.counts[-1]
+        assert unsettled < 25
+        # An unsettled sample takes a vote from its class and gives it to none.
+        lost = truth[:-1] - certificate.counts[:-1]
+        assert (lost >= 0).all() and lost.sum() == unsettled
+        assert certificate.evaluations < 30 * 520
+
+
+def test_distance_is_never_too_small(made):
+    """From random states, near and far, to the equilibrium in float64."""
+    model, variables, constants = made.model, made.variables, proof.proof(made)
+    params = model.bind(variables)
+    u, _ = model.inject(variables, jax.random.uniform(jax.random.key(0), (30, 8, 8, 1)), None)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (params, u))
+        exact = jax.tree.map(jnp.zeros_like, wide[1])
+        for _ in range(600):
+            exact = model.cell(wide[0], exact, wide[1])
+        exact = jax.tree.map(np.asarray, exact)
+    rng = np.random.default_rng(1)
+    for scale in (1e-6, 1e-3, 1.0, 100.0):
+        z = jax.tree.map(lambda x, s=scale: jnp.float32(np.float32(x + s * rng.normal(size=x.shape))), exact)
+        fz = model.cell(params, z, u)
+        gaps = (((np.asarray(a, np.float64) - b) ** 2).sum((1, 2, 3)) for a, b in zip(fz, exact, strict=True))
+        assert (np.sqrt(sum(gaps)) <= constants.distance(z, fz, u)).all()
+
+
+def adversarial(stated):
+    """A cell with the Lipschitz constant 0.9, whose bound is exact; its logits change near the equilibrium."""
+    factor = 0.9
+    model = ds.Model(
+        image_shape=(1, 1, 1),
+        num_classes=2,
+        init=lambda key: {},
+        bind=lambda variables: jnp.float32(factor),
+        inject=lambda variables, images, keys: (images[:, 0, 0], variables),
+        initial_state=lambda u: jnp.zeros((len(u), 1)),
+        cell=lambda params, z, u: params * z + u,
+        # The equilibrium of u = 1 is 10; class 1 begins at 9.8.
+        readout=lambda variables, z, train: (jnp.concatenate([9.8 - z, z - 9.8], -1), variables),
+        contraction=types.Contraction(
+            factor=lambda variables: stated * factor,
+            rounding=lambda variables: (1e-6, 1e-6),
+            reach=lambda variables: np.array([[0.0, 2.0], [2.0, 0.0]]),
+            readout_rounding=lambda variables: (1e-6, 1e-5),
+        ),
+    )
+    return classifiers.classifier(model, {})
+
+
+@pytest.mark.parametrize(("stated", "is_right"), [(1.0, True), (0.9, False)])
+@pytest.mark.parametrize("method", [picard.Picard(), anderson.Anderson()], ids=lambda x: type(x).__name__)
+def test_constant_too_small_is_found(stated, is_right, method):
+    made = adversarial(stated)
+    constants, model = proof.proof(made), made.model
+    u = jnp.ones((1, 1))
+    solution = settled.Solver(method if is_right else picard.Picard(), 200).solve(
+        lambda z: model.cell(jnp.float32(0.9), z, u),
+        jnp.zeros((1, 1)),
+        lambda z, fz: constants.is_settled(z, fz, u, model.readout({}, fz, False)[0]),
+    )
+    vote = int(jnp.argmax(model.readout({}, solution.value, False)[0]))
+    assert np.isfinite(solution.residual).all()
+    assert (vote == 1) is is_right
+
+
+def test_unsettled_lane_has_no_result(made):
+    model = made.model
+    params = model.bind(made.variables)
+    u, _ = model.inject(made.variables, jax.random.uniform(jax.random.key(0), (5, 8, 8, 1)), None)
+    solution = settled.Solver(picard.Picard(), 3).solve(
+        lambda z: model.cell(params, z, u), model.initial_state(u), lambda z, fz: jnp.arange(5) % 2 == 0
+    )
+    assert np.isfinite(solution.residual).tolist() == [True, False, True, False, True]
+    assert solution.num_evaluations.tolist() == [1, 3, 1, 3, 1]
+
+
+def test_record_names_the_equilibrium(made, digits, tmp_path):
+    images, labels = digits
+    out = tmp_path / "proof.jsonl"
+    list(ds.certify(made, images, SETTINGS, labels=labels, out=out))
+    header = jsonl.read(out)[0]
+    reference = {name: header["reference"][name] for name in ("solver", "budget", "start", "factor")}
+    assert reference == {
+        "solver": "equilibrium",
+        "budget": None,
+        "start": None,
+        "factor": proof.proof(made).factor,
+    }
+    assert ds.verify(out, made, ds.arrays(images, labels)).differences == []
+
+
+def test_another_constant_is_refused(made, digits):
+    """Votes that were settled with a constant that the model does not have."""
+    dataset = ds.arrays(*digits)
+    header = provenance.header(made, ds.Selection(dataset="arrays"), SETTINGS, dataset, (8, 8, 1))
+    provenance.agree(header, made, dataset)
+    header["reference"]["factor"] *= 0.9
+    with pytest.raises(ValueError, match="votes were settled with a Lipschitz bound of"):
+        provenance.agree(header, made, dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "bfloat16"}, "dtype is bfloat16"),
+        ({"tolerance": 1e-3}, "tolerance is 0.001"),
+        ({"solver": "jaxopt"}, "solver is jaxopt"),
+        ({"num_audit": 10}, "num_audit is 10"),
+        ({"start": "clean"}, "start is 'clean'"),
+        ({"settle": "hope"}, "unknown settle 'hope'"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        ds.Smoothing(**{"settle": "proof", **change})
+
+
+def test_model_without_a_constant_is_refused(small, digits):
+    with pytest.raises(ValueError, match="no proven equilibrium"):
+        next(iter(ds.certify(small, digits[0], SETTINGS)))
+
+
+def test_proof_chooses_the_chain_without_a_start(made):
+    settings = ds.Smoothing(settle="proof").recommended(has_start=False)
+    assert (settings.sampler, settings.start, settings.budget) == ("independent", "previous", 60)
+    assert certification.recommended(made, ds.Smoothing(settle="proof")).start == "previous"
+
+
+def test_chain_is_attacked_and_predicted(made, digits):
+    images, labels = digits
+    changed = {"sampler": "independent", "start": "previous", "looks": None, "spending": None}
+    settings = ds.Smoothing(**{**vars(SETTINGS), **changed})
+    found = list(ds.certify(made, images[:1], settings, labels=labels[:1]))
+    descent = ds.Attack(steps=1, restarts=1, draws=4, num_estimation=100)
+    (attempt,) = ds.attack(made, found, settings, ds.arrays(images, labels), (0.25,), descent)
+    assert attempt.index == 0 and not attempt.refutes
+    (prediction,) = ds.predict(made, images[:1], settings)
+    assert prediction.label in (None, found[0].selected)
+
+
+def test_recertification_of_an_equilibrium_is_refused():
+    with pytest.raises(ValueError, match="settle is proof; it must be None"):
+        ds.paired(SETTINGS, budget=8)
