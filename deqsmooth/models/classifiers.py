@@ -145,12 +145,13 @@ def classifier(model: Any, variables: Any = None, *, name: str | None = None) ->
         return model if name is None else _renamed(model, name)
     if isinstance(model, architecture.Model | types.Model):
         _check_no_start(variables)
-    if isinstance(model, architecture.ConvModel | architecture.MdeqModel | architecture.ResnetModel):
+    if isinstance(model, architecture.Model):
         return of_size(model, functions.given(variables, "a size", "models.build(size).init(key)"))
     if isinstance(model, types.Model | types.Explicit | types.Function):
         kind = type(model).__name__
         given = functions.given(variables, f"a {kind}", "model.init(key), or those of its training")
-        return of_functions(model, given, name or f"{kind} of {functions.name_of(model[-1])}")
+        last = model.readout if isinstance(model, types.Model) else model.apply
+        return of_functions(model, given, name or f"{kind} of {functions.name_of(last)}")
     apply, given, own_name = functions.of(model, variables)
     return of_functions(types.Function(apply), given, name or own_name)
 

@@ -74,13 +74,19 @@ def proof(classifier: classifiers.Classifier) -> Proof:
     """Returns the constants of a classifier.
 
     Raises:
-      ValueError: it has none, or its cell is no contraction.
+      ValueError: it has none, its cell is no contraction, or the devices are no CPUs.
     """
     model, variables = classifier.model, classifier.variables
     if not isinstance(model, types.Model) or model.contraction is None:
         raise ValueError(
             "settle is 'proof'; it must be left out for a model whose cell has no proven equilibrium: the learned "
             "start and serial sampling with an audit remain (a ContractionModel has one)"
+        )
+    if jax.default_backend() != "cpu":
+        # Other devices may compute a convolution by Winograd's or a Fourier method, which rounds differently.
+        raise ValueError(
+            f"settle is 'proof'; it must be left out on {jax.default_backend()}: the rounding of convolutions is "
+            "bounded on CPUs alone"
         )
     factor = model.contraction.factor(variables)
     if not factor < 1:

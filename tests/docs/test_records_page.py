@@ -6,6 +6,7 @@ import pathlib
 import re
 import sys
 
+import jax
 import pytest
 
 import deqsmooth as ds
@@ -51,8 +52,8 @@ def header():
     """From settings to the header that a certification of digits writes."""
     dataset, model = ds.load_dataset("digits", "test"), ds.load_checkpoint("digits", 0.5)
 
-    def make(settings, **options):
-        return provenance.header(model, ds.Selection(), settings, dataset, (8, 8, 1), **options)
+    def make(settings, classifier=model, **options):
+        return provenance.header(classifier, ds.Selection(), settings, dataset, (8, 8, 1), **options)
 
     return make
 
@@ -79,8 +80,12 @@ def test_entries_of_headers_are_named(header):
     old = header(ds.Smoothing(sampler="independent"))
     again = header(recertification.settings_after(ds.Smoothing(sampler="independent"), budget=8), before=old)
     serial = header(ds.Smoothing(sampler="serial", bound="reference-code"))
-    named = {*old, *again, *serial}
+    size = ds.ContractionModel(channels=(4,), width=8)
+    contraction = ds.classifier(size, ds.build(size).init(jax.random.key(0)))
+    settled = header(ds.Smoothing(settle="proof", sampler="independent"), contraction)
+    named = {*old, *again, *serial, *settled}
     nested = {f"{name}.{entry}" for name in ("reference", "before") for entry in again[name]}
+    nested |= {f"reference.{entry}" for entry in settled["reference"]}
     (table,) = tables()["The header"]
     assert set(table) == named | nested
 
@@ -97,7 +102,7 @@ def test_types_of_headers_are_right(header):
 def test_page_describes_written_settings(header):
     smoothing = header(ds.Smoothing(sampler="independent"))["smoothing"]
     every = {field.name for field in dataclasses.fields(ds.Smoothing)} - {"images_per_batch"}
-    assert every - {"spending"} <= set(smoothing) <= every
+    assert every - {"spending", "settle"} <= set(smoothing) <= every
 
 
 def test_fields_of_attacks_are_named(tmp_path, monkeypatch):

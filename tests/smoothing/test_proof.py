@@ -193,6 +193,12 @@ def test_model_without_a_constant_is_refused(small, digits):
         next(iter(ds.certify(small, digits[0], SETTINGS)))
 
 
+def test_other_devices_are_refused(made, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(ValueError, match="it must be left out on gpu"):
+        proof.proof(made)
+
+
 def test_proof_chooses_the_chain_without_a_start(made):
     settings = ds.Smoothing(settle="proof").recommended(has_start=False)
     assert (settings.sampler, settings.start, settings.budget) == ("independent", "previous", 60)
