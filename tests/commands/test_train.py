@@ -37,6 +37,7 @@ def call(monkeypatch, *words):
     return train_command.main()
 
 
+@pytest.mark.filterwarnings("ignore:the model is right about")
 def test_own_images_train_stop_and_resume(folder, monkeypatch, capsys):
     """30 images of 3 classes that are not square, with only a file and a workdir named."""
     step, stops = loop._is_finite, []
