@@ -57,7 +57,7 @@ def classify_fn(
 
 
 def attack(
-    checkpoint: classifiers.Classifier,
+    classifier: classifiers.Classifiable,
     found: Sequence[record.Certificate],
     settings: config.Smoothing,
     dataset: data.Dataset,
@@ -74,7 +74,7 @@ def attack(
     radius refutes the certificate.
 
     Args:
-      checkpoint: the classifier that the certificates are about, as `ds.certify` takes it.
+      classifier: that the certificates are about, as `ds.certify` takes it.
       found: certificates of images whose label is known, such as `ds.certify` yields them with `labels`.
       settings: of the certificates, with `sampler="independent"`. If they were made without a sampler, these are
         `settings.recommended(has_start)`.
@@ -108,8 +108,8 @@ def attack(
       2.0 1 False
     """
     inputs.given(dataset, settings)
-    checkpoint = classifiers.classifier(checkpoint)
-    settings = certification.recommended(checkpoint, settings)
+    made = classifiers.classifier(classifier)
+    settings = certification.recommended(made, settings)
     checks.kind("how", how, config.Attack, "settings of an attack, made by ds.Attack")
     radii = np.atleast_1d(np.asarray(radii)).tolist()
     if not radii or not all(isinstance(radius, int | float) and 0 <= radius < math.inf for radius in radii):
@@ -129,16 +129,16 @@ def attack(
         settings, num_estimation=how.num_estimation, alpha=how.alpha, seed=how.seed
     )
     image = dataset[found[0].index][0]
-    certification.check(checkpoint, voting, image)
-    programs = certification.prepare(checkpoint, voting, image.shape, len(found)) if smoothed else None
+    certification.check(made, voting, image)
+    programs = certification.prepare(made, voting, image.shape, len(found)) if smoothed else None
     num_images = _IMAGES * devices.mesh().size
-    ascend = _ascend_fn(checkpoint, settings, how, num_images)
-    predict_base = _predict_fn(checkpoint, settings, how, num_images)
+    ascend = _ascend_fn(made, settings, how, num_images)
+    predict_base = _predict_fn(made, settings, how, num_images)
     waiting = collections.deque((certificate, sorted(radii)) for certificate in found)
     while waiting:
         turn = [waiting.popleft() for _ in range(min(num_images, len(waiting)))]
         indices = np.array([certificate.index for certificate, _ in turn])
-        images = inputs.images(checkpoint, dataset.images(indices), voting)
+        images = inputs.images(made, dataset.images(indices), voting)
         rows = _Rows(
             jnp.asarray(images),
             jnp.asarray(indices, jnp.uint32),
@@ -148,7 +148,7 @@ def attack(
         changed = ascend(rows)
         if smoothed:
             votes = prediction.predict(
-                checkpoint, changed, voting, indices=indices, programs=programs, skip_soundness_check=True
+                made, changed, voting, indices=indices, programs=programs, skip_soundness_check=True
             )
             predicted = [one.label for one in votes]
         else:
