@@ -93,3 +93,10 @@ def test_every_public_name_is_documented():
     text = (ROOT / "docs" / "api.md").read_text()
     documented = re.findall(r"auto(?:function|class|data):: deqsmooth\.(\w+)$", text, re.M)
     assert sorted(documented) == sorted(deqsmooth.__all__)
+
+
+def test_citation_names_this_version():
+    import deqsmooth
+
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    assert cited == deqsmooth.__version__
