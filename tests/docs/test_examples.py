@@ -3,11 +3,9 @@
 import base64
 import doctest
 import json
-import os
 import pathlib
 import platform
 import re
-import subprocess
 import sys
 
 import pytest
@@ -74,20 +72,9 @@ def test_kept_outputs_name_no_machine(kept):
     assert "image/png" in text and "<svg" in pictures
 
 
-def test_notebook_runs(page, cache, tmp_path):
+def test_notebook_runs(page, run_python, tmp_path):
     out = tmp_path / "run.ipynb"
-    done = subprocess.run(
-        [sys.executable, notebook.__file__, "--parameters", FAST, "--out", out],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(notebook.__file__, "--parameters", FAST, "--out", out)
     assert done.returncode == 0, done.stderr
     run = json.loads(out.read_text())["cells"]
     text, pictures = shown(run)

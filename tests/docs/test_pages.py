@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -40,24 +39,11 @@ def commands_of(page):
 @pytest.mark.parametrize(
     "page", [pytest.param(p, id=name(p), marks=pytest.mark.slow if p.name in SLOW else ()) for p in CODE]
 )
-def test_code_of_page_runs(page, cache, tmp_path):
+def test_code_of_page_runs(page, run_python, tmp_path):
     for file in CHECKOUT:
         (tmp_path / file).symlink_to(ROOT / file)
     path = os.pathsep.join((str(pathlib.Path(sys.executable).parent), os.environ["PATH"]))
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "docs" / "run_page.py", page],
-        env={
-            **os.environ,
-            "PATH": path,
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "120",
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(ROOT / "tests" / "docs" / "run_page.py", page, PATH=path, COLUMNS="120")
     assert done.returncode == 0, done.stderr
 
 
@@ -76,14 +62,10 @@ def test_commands_of_page_parse(page, monkeypatch):
             assert end.code == 0, f"{command} {arguments}"
 
 
-def test_manual_builds_without_a_warning(tmp_path):
+def test_manual_builds_without_a_warning(run_python, tmp_path):
     pytest.importorskip("sphinx", reason="the manual is built with pip install '.[docs]'")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "--keep-going", "-c", ROOT / "docs", ROOT, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    flags = ("-W", "-n", "-q", "--keep-going")
+    done = run_python("-m", "sphinx", *flags, "-c", ROOT / "docs", ROOT, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
