@@ -22,21 +22,10 @@ jaxtyping.install_import_hook([f"deqsmooth.{room}" for room in _ARRAYS], "bearty
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from support import write_run  # noqa: E402
+from support import INDEPENDENT, SERIAL, SMALL, write_run  # noqa: E402
 
 from deqsmooth import config, devices, models  # noqa: E402
-from deqsmooth.config import architecture  # noqa: E402
 from deqsmooth.models import classifiers  # noqa: E402
-
-SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
-INDEPENDENT = config.Smoothing(
-    sampler="independent", budget=2, num_selection=20, num_estimation=300, looks=(60, 300), stop_gain=0.1,
-    alpha=0.01, lanes=16, block=40,
-)  # fmt: skip
-SERIAL = config.Smoothing(
-    budget=8, num_selection=20, num_estimation=200, num_audit=60, alpha=0.01, lanes=16, block=40
-)
-
 
 @pytest.fixture(scope="session")
 def small():

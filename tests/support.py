@@ -16,13 +16,21 @@ import numpy as np
 
 from deqsmooth import config, data, solvers
 from deqsmooth.certificates import bound, jsonl, record
-from deqsmooth.config import serialization
+from deqsmooth.config import architecture, serialization
 from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import certification, noise
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ("--num-estimation", "200", "--num-audit", "50", "--num-selection", "20", "--lanes", "20", "--block", "20")
 
+SMALL = architecture.ConvModel(channels=8, expansion=1, num_groups=4)
+INDEPENDENT = config.Smoothing(
+    sampler="independent", budget=2, num_selection=20, num_estimation=300, looks=(60, 300), stop_gain=0.1,
+    alpha=0.01, lanes=16, block=40,
+)  # fmt: skip
+SERIAL = config.Smoothing(
+    budget=8, num_selection=20, num_estimation=200, num_audit=60, alpha=0.01, lanes=16, block=40
+)
 VOTES = config.Smoothing(sampler="independent", num_selection=20, num_estimation=100, alpha=0.01, lanes=10)
 
 

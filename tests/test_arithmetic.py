@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import INDEPENDENT, SERIAL
-from support import QUICK, ROOT, essence, run_script
+from support import INDEPENDENT, QUICK, ROOT, SERIAL, essence, run_script
 
 import deqsmooth as ds
 from deqsmooth import arithmetic

@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import INDEPENDENT
-from support import ROOT, rewritten, write_run
+from support import INDEPENDENT, ROOT, rewritten, write_run
 
 from deqsmooth import data
 from deqsmooth.certificates import jsonl, plan, verification, writing

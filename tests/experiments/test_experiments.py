@@ -7,10 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SERIAL
 from matplotlib.figure import Figure
 from scipy import stats
-from support import certificate, rewritten
+from support import SERIAL, certificate, rewritten
 
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, jsonl, plan, record, rounding, truth, writing

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL
+from support import SMALL
 
 from deqsmooth import config, models
 from deqsmooth.config import architecture

@@ -11,7 +11,7 @@ import numpy as np
 import prepared
 import pytest
 import toy
-from conftest import SMALL
+from support import SMALL
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.config import architecture

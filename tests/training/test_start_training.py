@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 import toy
-from conftest import SMALL
+from support import SMALL
 
 from deqsmooth import config, data, models, solvers
 from deqsmooth.commands import train as train_command
