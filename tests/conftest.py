@@ -27,6 +27,7 @@ from support import INDEPENDENT, SERIAL, SMALL, write_run  # noqa: E402
 from deqsmooth import config, devices, models  # noqa: E402
 from deqsmooth.models import classifiers  # noqa: E402
 
+
 @pytest.fixture(scope="session")
 def small():
     """An untrained model that all classes get votes from: a readout wide enough to tell noise apart."""

@@ -123,13 +123,14 @@ class ContractionModel:
       image_shape: (height, width, channels) of the images.
       num_classes: number of classes.
       channels: channels of each branch of the state, the finest branch first. Branch i has the resolution of the
-        image divided by 2^i.
+        finest one divided by 2^i.
       factor: bound on the Lipschitz constant of the cell, in [0, 1); 0 for a network without an equilibrium.
       width: channels of the network that computes the injection, a multiple of 8.
       blocks: residual blocks of that network at each resolution.
       pooled: side of the grid to which each branch is averaged before the linear readout.
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
+      patch: side of the blocks of pixels that are one pixel of the finest branch; 1 for the image's resolution.
     """
 
     image_shape: tuple[int, int, int] = (8, 8, 1)
@@ -141,18 +142,19 @@ class ContractionModel:
     pooled: int = 2
     mean: tuple[float, ...] = (0.305,)
     std: tuple[float, ...] = (0.376,)
+    patch: int = 1
 
     def __post_init__(self) -> None:
         checks.typed(self)
         _check_images(self)
-        checks.positive(self, "pooled")
+        checks.positive(self, "pooled", "patch")
         checks.holds(
             len(self.channels) > 0 and min(self.channels) > 0, "channels", self.channels, "positive numbers"
         )
         checks.holds(0 <= self.factor < 1, "factor", self.factor, "in [0, 1)")
         checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
         checks.holds(self.blocks >= 0, "blocks", self.blocks, "at least 0")
-        factor = self.pooled * 2 ** (len(self.channels) - 1)
+        factor = self.patch * self.pooled * 2 ** (len(self.channels) - 1)
         checks.holds(
             self.image_shape[0] % factor == 0 and self.image_shape[1] % factor == 0,
             "image_shape",

@@ -34,7 +34,7 @@ class _Inject(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
         width = self.size.width
         x = layers.standardise(images, self.size.mean, self.size.std)
-        x = layers.Conv(width, name="conv")(x)
+        x = layers.Conv(width, name="conv")(layers.blocks_to_channels(x, self.size.patch))
         outputs = []
         for branch, channels in enumerate(self.size.channels):
             if branch:
@@ -61,8 +61,6 @@ def contraction(size: architecture.ContractionModel) -> types.Model:
     """
     inject = _Inject(size)
     branches = range(len(size.channels))
-    height, width, _ = size.image_shape
-    shapes = [(height >> i, width >> i, channels) for i, channels in enumerate(size.channels)]
 
     def init(key: types.RandomKey) -> types.Variables:
         inject_key, cell_key, readout_key = jax.random.split(key, 3)
@@ -113,11 +111,17 @@ def contraction(size: architecture.ContractionModel) -> types.Model:
         init=jax.jit(init),
         bind=bind,
         inject=apply_inject,
-        initial_state=lambda u: tuple(jnp.zeros((len(u[0]), *shape)) for shape in shapes),
+        initial_state=lambda u: tuple(jnp.zeros((len(u[0]), *shape)) for shape in _shapes(size)),
         cell=cell,
         readout=readout,
         contraction=_constants(size, bind),
     )
+
+
+def _shapes(size: architecture.ContractionModel) -> list[tuple[int, int, int]]:
+    """(height, width, channels) of each branch."""
+    height, width = (side // size.patch for side in size.image_shape[:2])
+    return [(height >> i, width >> i, channels) for i, channels in enumerate(size.channels)]
 
 
 def _shape(size: architecture.ContractionModel, to: int, of: int) -> tuple[int, int, int, int]:
@@ -131,12 +135,11 @@ def _shape(size: architecture.ContractionModel, to: int, of: int) -> tuple[int, 
 
 def _part(kernel: jax.Array, x: jax.Array, halvings: int) -> jax.Array:
     """A kernel applied to a branch, and the result at the resolution of another."""
-    lanes, height, width, channels = x.shape
+    lanes, height, width, _ = x.shape
     pad = (kernel.shape[0] - 1) // 2
     side = 2 ** abs(halvings)
     if halvings > 0:
-        x = x.reshape(lanes, height // side, side, width // side, side, channels)
-        x = jnp.moveaxis(x, 2, 3).reshape(lanes, height // side, width // side, side * side * channels)
+        x = layers.blocks_to_channels(x, side)
     y = layers.convolve(x, kernel, 1, ((pad, pad), (pad, pad)))
     if halvings < 0:
         y = jnp.moveaxis(y.reshape(lanes, height, width, side, side, -1), 3, 2)
@@ -173,13 +176,9 @@ def _constants(
     size: architecture.ContractionModel, bind: Callable[[types.Variables], types.Parameters]
 ) -> types.Contraction:
     """The constants of a contraction, from kernels as the cell uses them."""
+    cells = size.pooled**2
     areas = np.concatenate(
-        [
-            np.full(
-                size.pooled**2 * channels, (size.image_shape[0] >> i) * (size.image_shape[1] >> i) / size.pooled**2
-            )
-            for i, channels in enumerate(size.channels)
-        ]
+        [np.full(cells * channels, height * width / cells) for height, width, channels in _shapes(size)]
     )
 
     def kernels(variables: types.Variables) -> list[list[np.ndarray]]:

@@ -111,6 +111,21 @@ def group_norm(
     return (wide * factor[:, None, None] + offset[:, None, None]).astype(x.dtype)
 
 
+def blocks_to_channels(x: jax.Array, side: int) -> jax.Array:
+    """Makes the pixels of each block of side x side the channels of one pixel, which keeps norms.
+
+    Args:
+      x: activations [lanes, height, width, channels].
+      side: divides height and width.
+
+    Returns:
+      Activations [lanes, height / side, width / side, side * side * channels].
+    """
+    lanes, height, width, channels = x.shape
+    x = jnp.moveaxis(x.reshape(lanes, height // side, side, width // side, side, channels), 2, 3)
+    return x.reshape(lanes, height // side, width // side, side * side * channels)
+
+
 def standardise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Subtracts a mean by channel from images and divides by a standard deviation by channel.
 
