@@ -73,7 +73,10 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     checks.holds(len(source.found) > 0, "file", arguments.file, "one with certificates")
     selection = source.selection
     dataset = data.load(selection.dataset, selection.split, arguments.data_dir, download=arguments.download)
-    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, source.settings.sigma)
+    settings = source.settings
+    checkpoint = checkpoints.load_or_shipped(
+        arguments.checkpoint, selection.dataset, settings.sigma, settings.settle
+    )
     provenance.agree(source.header, checkpoint, dataset)
     chosen = source.found[: arguments.max_images]
     largest = max(certificate.radius for certificate in chosen)

@@ -89,7 +89,9 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
         folder, out, download = arguments.checkpoint, arguments.out, arguments.download
         return predict.run(selection, settings, share, console, folder=folder, out=out, download=download)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
-    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, settings.sigma)
+    checkpoint = checkpoints.load_or_shipped(
+        arguments.checkpoint, selection.dataset, settings.sigma, settings.settle
+    )
     settings = certification.recommended(checkpoint, settings)
     chosen = selection.indices(len(dataset))
     indices = share.of(chosen)

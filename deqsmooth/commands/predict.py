@@ -42,7 +42,7 @@ def run(
       The exit status.
     """
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=download)
-    checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma)
+    checkpoint = checkpoints.load_or_shipped(folder, selection.dataset, settings.sigma, settings.settle)
     chosen = selection.indices(len(dataset))
     indices = share.of(chosen)
     settings = prediction.voting(checkpoint, settings)

@@ -84,7 +84,8 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
     checks.holds(len(source.found) > 0, "file", arguments.file, "one with certificates")
     selection = dataclasses.replace(source.selection, data_dir=arguments.data_dir)
     dataset = data.load(selection.dataset, selection.split, selection.data_dir, download=arguments.download)
-    before = checkpoints.load_or_shipped(arguments.before, selection.dataset, source.settings.sigma)
+    settled = source.settings.settle
+    before = checkpoints.load_or_shipped(arguments.before, selection.dataset, source.settings.sigma, settled)
     provenance.agree(source.header, before, dataset)
     after = before if arguments.checkpoint is None else checkpoints.load(arguments.checkpoint)
     names = ("solver", "budget", "tolerance", "start", "dtype")

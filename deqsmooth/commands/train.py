@@ -82,7 +82,7 @@ class StartFlags:
     GROUPS: ClassVar[listing.Groups] = {
         "which images": ("dataset data_dir test_data", "held_out download"),
         "which model": ("checkpoint fine_tune", "dtype network"),
-        "noise and loss": ("sigma", "distance_weight"),
+        "noise and loss": ("sigma", "distance_weight settle_weight"),
         "optimisation": (
             "preset epochs batch_size learning_rate",
             "optimiser final_learning_rate warmup weight_decay clip_norm accumulation",

@@ -169,7 +169,10 @@ def _replay(checked: verification.Checked, arguments: Flags) -> verification.Che
     if arguments.model is not None:
         classifier = classifiers.classifier(_imported(arguments.model))
     else:
-        classifier = checkpoints.load_or_shipped(arguments.checkpoint, selection.dataset, checked.settings.sigma)
+        settings = checked.settings
+        classifier = checkpoints.load_or_shipped(
+            arguments.checkpoint, selection.dataset, settings.sigma, settings.settle
+        )
     seed, num = np.random.SeedSequence().entropy, arguments.replay
     chosen = replay.choice(checked.found, num, np.random.default_rng(seed))
     found = replay.replay(

@@ -136,7 +136,7 @@ class ContractionModel:
     image_shape: tuple[int, int, int] = (8, 8, 1)
     num_classes: int = 10
     channels: tuple[int, ...] = (24, 48)
-    factor: float = 0.5
+    factor: float = 0.25
     width: int = 32
     blocks: int = 1
     pooled: int = 2
@@ -211,14 +211,17 @@ class StartModel:
     """Size of a network that predicts the equilibrium from the injection.
 
     Attributes:
-      width: channels of the hidden layers, a multiple of 8.
+      width: channels of the hidden layers, a multiple of 8; None for no hidden layers, where each pixel of the
+        state is a function of the same pixel of the injection, for models whose state has the injection's
+        resolutions.
     """
 
-    width: int = 32
+    width: int | None = 32
 
     def __post_init__(self) -> None:
         checks.typed(self)
-        checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
+        if self.width is not None:
+            checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
 
 
 Equilibrium = ConvModel | MdeqModel | ContractionModel

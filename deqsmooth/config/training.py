@@ -205,6 +205,8 @@ class StartTraining(Descent):
         logits.
       fine_tune: weight of the cross-entropy of the labels. If it is given, the model is trained for the short
         solve together with the start that it has. By default the model does not change and a new start is learned.
+      settle_weight: for a contraction: weight of what is left to prove after the short solve by plain iteration,
+        see `deqsmooth.smoothing.proof.Proof.remaining`; more weight settles votes after fewer evaluations.
       dtype: floating point type of the cell; everything else is float32.
       network: size of the network that predicts the start, a `deqsmooth.config.architecture.StartModel`.
 
@@ -219,6 +221,7 @@ class StartTraining(Descent):
     reference_budget: int = 30
     distance_weight: float = 1.0
     fine_tune: float | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    settle_weight: float | None = dataclasses.field(default=None, metadata=serialization.LATER)
     dtype: str = "float32"
     network: architecture.StartModel = dataclasses.field(default_factory=architecture.StartModel)
 
@@ -228,6 +231,8 @@ class StartTraining(Descent):
         solve.check_noise(self.sigma, self.seed, self.dtype)
         solve.check(self.solver, self.budget)
         checks.positive(self, "reference_budget")
-        for name in ("distance_weight", "fine_tune"):
+        for name in ("distance_weight", "fine_tune", "settle_weight"):
             if getattr(self, name) is not None:
                 checks.holds(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        if self.settle_weight is not None:
+            checks.holds(self.solver == "plain", "solver", self.solver, "'plain' with settle_weight")

@@ -140,12 +140,13 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
         raise ValueError(f"{path}: {error}") from None
 
 
-def shipped(dataset: str, sigma: float) -> pathlib.Path:
+def shipped(dataset: str, sigma: float, settle: str | None = None) -> pathlib.Path:
     """Returns the folder of the model that the package contains for a data set and sigma.
 
     Args:
       dataset: `digits` or `cifar10`.
       sigma: standard deviation of the noise that the model was trained with, 0.25 or 0.5.
+      settle: `proof` for a model whose votes can be settled by proof, a contraction.
 
     Raises:
       ValueError: there is none; the message names the shipped models.
@@ -157,11 +158,12 @@ def shipped(dataset: str, sigma: float) -> pathlib.Path:
     """
     if not isinstance(dataset, str) or not isinstance(sigma, float | int):
         raise ValueError(f"data set and sigma are {dataset!r} and {sigma!r}; they must be a string and a number")
-    folder = _SHIPPED / f"{dataset}-{sigma:g}"
+    folder = _SHIPPED / (f"{dataset}-{sigma:g}" + ("" if settle is None else "-contraction"))
     if not folder.is_dir():
         names = ", ".join(sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir()))
+        kind = "model" if settle is None else f"model for settle {settle!r}"
         raise ValueError(
-            f"no model is shipped for data set {dataset} at sigma {sigma:g} (shipped: {names}); "
+            f"no {kind} is shipped for data set {dataset} at sigma {sigma:g} (shipped: {names}); "
             "train one with train.py or convert one with deqsmooth-convert, and give it as --checkpoint"
         )
     return folder
@@ -174,21 +176,24 @@ def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return path
 
 
-def load_or_shipped(path: str | os.PathLike[str] | None, dataset: str, sigma: float) -> classifiers.Classifier:
-    """Loads a model from a folder, or the shipped one for a data set and noise if no folder is given.
+def load_or_shipped(
+    path: str | os.PathLike[str] | None, dataset: str, sigma: float, settle: str | None = None
+) -> classifiers.Classifier:
+    """Loads a model from a folder; if none is given, the one that is shipped for a data set, noise and `settle`.
 
     Raises:
       ValueError: see `load` and `shipped`.
     """
-    return load(path or shipped(dataset, sigma))
+    return load(path or shipped(dataset, sigma, settle))
 
 
-def load_shipped(dataset: str, sigma: float) -> classifiers.Classifier:
+def load_shipped(dataset: str, sigma: float, settle: str | None = None) -> classifiers.Classifier:
     """Reads the model that the package contains for a data set and sigma.
 
     Args:
       dataset: `digits` or `cifar10`.
       sigma: standard deviation of the noise that the model was trained with, 0.25 or 0.5.
+      settle: `proof` for a model whose votes can be settled by proof, a contraction; for digits alone.
 
     Returns:
       The classifier; it has a trained start.
@@ -202,7 +207,7 @@ def load_shipped(dataset: str, sigma: float) -> classifiers.Classifier:
       >>> model.image_shape, model.model.num_classes, model.training.sigma
       ((8, 8, 1), 10, 0.5)
     """
-    return load(shipped(dataset, sigma))
+    return load(shipped(dataset, sigma, settle))
 
 
 def _training_to_json(settings: config.Descent | None) -> dict[str, Any] | None:

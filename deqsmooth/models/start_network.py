@@ -6,6 +6,8 @@ convolution with features that are pooled over the whole image. Every resolution
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -35,8 +37,8 @@ class _Network(nn.Module):
     shapes: tuple[tuple[int, ...], ...]
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> list[jax.Array]:
-        x = _Layer(self.width, name="layer_in")(features)
+    def __call__(self, features: list[jax.Array]) -> list[jax.Array]:
+        x = _Layer(self.width, name="layer_in")(features[0])
         outputs = []
         for index, (height, _, channels) in enumerate(self.shapes):
             step = 0
@@ -48,20 +50,34 @@ class _Network(nn.Module):
         return outputs
 
 
+class _Pointwise(nn.Module):
+    """A map of each pixel of the injection to the same pixel of the state, branch by branch."""
+
+    channels: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, features: list[jax.Array]) -> list[jax.Array]:
+        return [
+            layers.Conv(channels, size=1, use_bias=True, name=f"out_{index}")(jnp.concatenate([x, nn.relu(x)], -1))
+            for index, (x, channels) in enumerate(zip(features, self.channels, strict=True))
+        ]
+
+
 def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwork:
     """Returns the network of a size that predicts the equilibria of a model.
 
     Its input is the first leaf of the injection, features of the image [lanes, height, width, channels]. The
     leaves of the state must be ordered from fine to coarse. Their resolutions must be that of the input, divided
-    by powers of 2 and rounded up.
+    by powers of 2 and rounded up. Without hidden layers the input is the whole injection, and the leaves of the
+    state must have the resolutions of its leaves.
 
     Args:
       size: size of the network.
       model: the model.
 
     Raises:
-      ValueError: an array of the state, or the first of the injection, has other axes; or the resolutions of the
-        state are not those of the input, divided by powers of 2, from fine to coarse.
+      ValueError: an array of the state, or an input, has other axes; or the resolutions of the state do not follow
+        from those of the input as above.
     """
 
     def injection(key: types.RandomKey) -> types.Injection:
@@ -70,25 +86,42 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
 
     u = jax.eval_shape(injection, jax.random.key(0))
     state = jax.eval_shape(model.initial_state, u)
-    features = jax.tree.leaves(u)[0]
-    for name, x in (("the injection", features), *(("the state", x) for x in jax.tree.leaves(state))):
+    inputs = jax.tree.leaves(u)[: 1 if size.width is not None else None]
+    for name, arrays in (("the injection", inputs), ("the state", jax.tree.leaves(state))):
         rule = (
             "[lanes, height, width, channels] for a learned start (tokens can be given as such a grid, and "
             "reshaped in the cell); without one the model is certified from zero"
         )
-        checks.holds(x.ndim == 4, f"shape of {name} of one image", x.shape, rule)
+        for x in arrays:
+            checks.holds(x.ndim == 4, f"shape of {name} of one image", x.shape, rule)
     shapes = tuple(x.shape[1:] for x in jax.tree.leaves(state))
-    _check_resolutions(features.shape[1:], shapes)
-    network = _Network(size.width, shapes)
+    network: nn.Module
+    if size.width is None:
+        _check_equal([x.shape[1:] for x in inputs], shapes)
+        network = _Pointwise(tuple(channels for *_, channels in shapes))
+    else:
+        _check_resolutions(inputs[0].shape[1:], shapes)
+        network = _Network(size.width, shapes)
 
     def init(key: types.RandomKey) -> types.Parameters:
-        return network.init(key, jnp.zeros(features.shape))["params"]
+        return network.init(key, [jnp.zeros(x.shape) for x in inputs])["params"]
 
     def apply(params: types.Parameters, u: types.Injection) -> types.State:
-        features = jax.tree.leaves(u)[0].astype(jnp.float32)
+        features = [x.astype(jnp.float32) for x in jax.tree.leaves(u)[: len(inputs)]]
         return jax.tree.unflatten(jax.tree.structure(state), network.apply({"params": params}, features))
 
     return types.StartNetwork(jax.jit(init), apply, state)
+
+
+def _check_equal(inputs: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises `ValueError` unless the arrays of the state have the resolutions of those of the injection."""
+    if [x[:2] for x in inputs] != [x[:2] for x in shapes]:
+        of_state, of_injection = (", ".join(map(str, x)) for x in (shapes, inputs))
+        raise ValueError(
+            f"the arrays of the state of one image have shapes {of_state}, and those of the injection "
+            f"{of_injection}; for a start without hidden layers their heights and widths must be equal; a width "
+            "of the start network gives it hidden layers"
+        )
 
 
 def _check_resolutions(features: tuple[int, ...], shapes: tuple[tuple[int, ...], ...]) -> None:

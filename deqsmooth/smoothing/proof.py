@@ -20,6 +20,7 @@ from deqsmooth.models import classifiers
 from deqsmooth.solvers import per_lane
 
 _UNIT = 2.0**-24
+_LARGEST_RATIO = 50
 
 
 class Proof(NamedTuple):
@@ -69,24 +70,51 @@ class Proof(NamedTuple):
         is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
         return jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
 
+    def remaining(self, solution: types.Solution, logits: types.Logits) -> types.PerLane:
+        """How far solves by plain iteration are from settled, a loss for training [lanes].
+
+        It is the logarithm of d / (m + d / 50), and at least 0. Here d bounds the distance to the equilibrium, and
+        no state within m of the solution has another class, both without rounding. Plain iteration settles a lane
+        after about this many further evaluations, times 1 / log(1 / factor).
+
+        Args:
+          solution: of a solve by the plain method to a budget.
+          logits: the readout at the solution.
+        """
+        distance = self.factor / (1 - self.factor) * solution.residual * per_lane.norm(solution.value)
+        vote = jnp.argmax(logits, -1)
+        margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
+        is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
+        reach = jnp.where(is_other, jnp.asarray(self.reach, jnp.float32)[vote], 1)
+        within = jnp.min(jnp.where(is_other, margin / reach, jnp.inf), -1)
+        return jnp.log(jnp.maximum(distance / (within + distance / _LARGEST_RATIO), 1))
+
 
 def proof(classifier: classifiers.Classifier) -> Proof:
-    """Returns the constants of a classifier.
+    """Returns the constants of a classifier that may be certified by them.
 
     Raises:
       ValueError: it has none, its cell is no contraction, or the devices are no CPUs.
     """
-    model, variables = classifier.model, classifier.variables
-    if not isinstance(model, types.Model) or model.contraction is None:
-        raise ValueError(
-            "settle is 'proof'; it must be left out for a model whose cell has no proven equilibrium: the learned "
-            "start and serial sampling with an audit remain (a ContractionModel has one)"
-        )
     if jax.default_backend() != "cpu":
         # Other devices may compute a convolution by Winograd's or a Fourier method, which rounds differently.
         raise ValueError(
             f"settle is 'proof'; it must be left out on {jax.default_backend()}: the rounding of convolutions is "
             "bounded on CPUs alone"
+        )
+    return constants(classifier.model, classifier.variables)
+
+
+def constants(model: object, variables: types.Variables) -> Proof:
+    """Returns the constants of a model with its variables.
+
+    Raises:
+      ValueError: it has none, or its cell is no contraction.
+    """
+    if not isinstance(model, types.Model) or model.contraction is None:
+        raise ValueError(
+            "settle is 'proof'; it must be left out for a model whose cell has no proven equilibrium: the learned "
+            "start and serial sampling with an audit remain (a ContractionModel has one)"
         )
     factor = model.contraction.factor(variables)
     if not factor < 1:

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, parts, starts
-from deqsmooth.smoothing import noise
+from deqsmooth.smoothing import noise, proof
 from deqsmooth.solvers import per_lane
 from deqsmooth.training import evaluation, loop
 
@@ -70,8 +70,8 @@ def check(classifier: classifiers.Classifier, settings: config.StartTraining) ->
 
     Raises:
       ValueError: its variables are no dictionary, or its functions do not fit together; no start network gives the
-        shapes of its state, see `models.start_network.start`; or with `fine_tune` it has no start of this network,
-        or no parameters.
+        shapes of its state, see `models.start_network.start`; with `settle_weight` it has no constants; or with
+        `fine_tune` it has no start of this network, or no parameters.
     """
     model, variables, start = classifier.model, classifier.variables, classifier.start_training
     assert isinstance(model, types.Model)
@@ -80,6 +80,11 @@ def check(classifier: classifiers.Classifier, settings: config.StartTraining) ->
     if classifier.size is None:
         parts.check(model, variables)
     models.build_start(settings.network, model)
+    if settings.settle_weight is not None and model.contraction is None:
+        raise ValueError(
+            f"settle_weight is {settings.settle_weight}; it must be left out for a model whose cell is no "
+            "contraction"
+        )
     if settings.fine_tune is not None and (start is None or start.network != settings.network):
         raise ValueError(
             f"fine_tune is {settings.fine_tune}; it needs a trained start of {settings.network}, and the "
@@ -129,12 +134,14 @@ def loss_fn(
     *,
     model: types.Model,
     settings: config.StartTraining,
+    constants: proof.Proof | None = None,
 ) -> tuple[jax.Array, tuple[types.Variables, Metrics]]:
     """Computes the loss of a batch.
 
     The loss is the Kullback-Leibler divergence KL(p || q), plus the weighted distance of the states; see
     `Metrics`. Here p are the class probabilities of the teacher's long solve and q those of the short solve. With
-    `fine_tune`, the weighted cross-entropy of the labels is added (distillation, Hinton et al. 2015).
+    `fine_tune`, the weighted cross-entropy of the labels is added (distillation, Hinton et al. 2015); with
+    `settle_weight`, weighted, what is left to prove after the short solve.
 
     Args:
       params: parameters; see `init`.
@@ -146,6 +153,7 @@ def loss_fn(
       task: not used, because all updates have the same task.
       model: the model.
       settings: settings of the training.
+      constants: of the teacher, with `settle_weight`.
     """
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))
     noisy = images + settings.sigma * draw(keys)
@@ -159,6 +167,8 @@ def loss_fn(
     if settings.fine_tune is not None:
         entropy = optax.softmax_cross_entropy_with_integer_labels(found.logits, labels)
         loss = loss + settings.fine_tune * jnp.mean(entropy)
+    if settings.settle_weight is not None and constants is not None:
+        loss = loss + settings.settle_weight * jnp.mean(constants.remaining(found.solution, found.logits))
     same = jnp.argmax(found.logits, -1) == jnp.argmax(target.logits, -1)
     agreement = jnp.mean(same.astype(jnp.float32))
     return loss, (variables, Metrics(loss, agreement, distance))
@@ -225,12 +235,13 @@ def fit(
     model = models.with_cell_dtype(model, settings.dtype)
     mesh = devices.mesh_of_all(settings.batch_size)
     shared = jax.device_put(teacher, devices.replicated(mesh))
+    constants = None if settings.settle_weight is None else proof.constants(model, teacher)
     num_remaining = loop.num_updates(settings, len(train)) - int(state.update)
     yield from loop.run(
         state,
         settings,
         train,
-        jax.grad(functools.partial(loss_fn, model=model, settings=settings), has_aux=True),
+        jax.grad(functools.partial(loss_fn, model=model, settings=settings, constants=constants), has_aux=True),
         itertools.repeat((None, shared), num_remaining),
         evaluator(model, teacher, settings, test, devices.mesh()),
     )

@@ -11,7 +11,7 @@ from deqsmooth.certificates import jsonl
 from deqsmooth.config import architecture
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, noise, proof, provenance
-from deqsmooth.solvers import anderson, picard, settled
+from deqsmooth.solvers import anderson, loop, picard, settled
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.9)
 SETTINGS = ds.Smoothing(
@@ -94,6 +94,33 @@ def test_distance_is_never_too_small(made):
         fz = model.cell(params, z, u)
         gaps = (((np.asarray(a, np.float64) - b) ** 2).sum((1, 2, 3)) for a, b in zip(fz, exact, strict=True))
         assert (np.sqrt(sum(gaps)) <= constants.distance(z, fz, u)).all()
+
+
+def test_nothing_remains_where_votes_are_settled(made):
+    """What is left to prove, against the bound and the margins computed one by one."""
+    model, variables = made.model, made.variables
+    constants = proof.proof(made)._replace(rounding=(0.0, 0.0), readout_rounding=(0.0, 0.0), norms=0.0)
+    u, _ = model.inject(variables, jax.random.uniform(jax.random.key(4), (40, 8, 8, 1)), None)
+    params, reach = model.bind(variables), np.array(constants.reach)
+    z, seen = model.initial_state(u), 0
+    for budget in range(1, 40):
+        solution = loop.Solver(picard.Picard(), budget).solve(
+            lambda z: model.cell(params, z, u), model.initial_state(u)
+        )
+        logits, _ = model.readout(variables, solution.value)
+        distances = np.asarray(constants.distance(z, solution.value, u))
+        is_settled = np.asarray(constants.is_settled(z, solution.value, u, logits))
+        remaining = np.asarray(constants.remaining(solution, logits))
+        for row, distance, left in zip(np.asarray(logits), distances, remaining, strict=True):
+            vote = row.argmax()
+            within = min((row[vote] - row[j]) / reach[vote, j] for j in range(10) if j != vote)
+            assert left == pytest.approx(
+                max(0, np.log(max(distance, 1e-30) / (within + distance / 50))), rel=1e-3, abs=1e-4
+            )
+        assert (remaining[is_settled] == 0).all()
+        seen += is_settled.sum()
+        z = solution.value
+    assert 0 < seen < 39 * 40
 
 
 def adversarial(stated):

@@ -17,7 +17,7 @@ from deqsmooth import config, data, models, solvers
 from deqsmooth.commands import train as train_command
 from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, classifiers, starts
-from deqsmooth.smoothing import certification, inputs, noise, provenance
+from deqsmooth.smoothing import certification, inputs, noise, proof, provenance
 from deqsmooth.training import start_training
 
 SETTINGS = config.StartTraining(
@@ -29,6 +29,7 @@ SETTINGS = config.StartTraining(
     learning_rate=1e-2,
     network=architecture.StartModel(width=8),
 )
+CONTRACTION = architecture.ContractionModel(channels=(4, 6), width=8)
 TINY = architecture.MdeqModel(image_shape=(8, 8, 3), channels=(8, 16), head_channels=(2, 3), final_channels=6)
 
 
@@ -46,6 +47,60 @@ def started(small):
         "mean": jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), network.state),
     }
     return small._replace(variables={**small.variables, "start": start}, start_training=SETTINGS)
+
+
+@pytest.mark.parametrize("family", ["conv", "contraction"])
+def test_pixels_of_a_pointwise_start(family):
+    """A pixel of the state depends on the same pixel of the injection alone, in every branch."""
+    model = models.build(SMALL if family == "conv" else CONTRACTION)
+    network = models.build_start(architecture.StartModel(width=None), model)
+    params = network.init(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (3, *model.image_shape))
+    u, _ = model.inject(model.init(jax.random.key(2)), images, None)
+    assert jax.tree.map(jnp.shape, network.apply(params, u)) == jax.tree.map(jnp.shape, model.initial_state(u))
+    turned = network.apply(params, jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), u))
+    for x, y in zip(jax.tree.leaves(network.apply(params, u)), jax.tree.leaves(turned), strict=True):
+        np.testing.assert_allclose(jnp.swapaxes(x, 1, 2), y, rtol=1e-5, atol=1e-6)
+    changed = jax.tree.map(lambda x: x.at[:, 1, 0].add(1), u)
+    for x, y in zip(
+        jax.tree.leaves(network.apply(params, u)), jax.tree.leaves(network.apply(params, changed)), strict=True
+    ):
+        differs = np.asarray(jnp.any(x != y, (0, 3)))
+        assert differs[1, 0] and differs.sum() == 1
+
+
+def test_pointwise_start_needs_equal_resolutions():
+    with pytest.raises(ValueError, match="their heights and widths must be equal"):
+        models.build_start(architecture.StartModel(width=None), models.build(TINY))
+
+
+def test_settling_needs_a_contraction(started):
+    settings = dataclasses.replace(SETTINGS, settle_weight=1.0)
+    with pytest.raises(ValueError, match=r"settle_weight is 1\.0; it must be left out"):
+        start_training.check(started, settings)
+    with pytest.raises(ValueError, match="solver is anderson; it must be 'plain' with settle_weight"):
+        dataclasses.replace(settings, solver="anderson")
+
+
+def test_settling_leaves_less_to_prove(splits):
+    """With the weight more votes are settled by the short solve than without it."""
+    model = models.build(CONTRACTION)
+    variables = model.init(jax.random.key(1))
+    constants = proof.constants(model, variables)
+
+    def remaining(weight):
+        settings = dataclasses.replace(
+            SETTINGS, network=architecture.StartModel(width=None), settle_weight=weight, batch_size=256
+        )
+        *_, last = start_training.fit(model, variables, settings, *splits)
+        start = starts.learned(
+            models.build_start(settings.network, model), last.state.variables["params"]["network"]
+        )
+        noisy = splits[1].take(range(100))[0] + 0.25 * jax.random.normal(jax.random.key(3), (100, 8, 8, 1))
+        output = base_classifier.classify(model, variables, solvers.build("plain", 1), noisy, start)
+        return float(jnp.mean(constants.remaining(output.solution, output.logits)))
+
+    assert remaining(10.0) < remaining(None) - 0.1
 
 
 @pytest.mark.parametrize("family", ["conv", "toy", "mdeq"])
