@@ -11,6 +11,7 @@ from deqsmooth.config.smoothing import Smoothing
 class Resolved(Smoothing):
     """Settings in which every number is known that the sampler or the devices decide; see `layout.resolve`."""
 
+    solver: str
     start: str
     budget: int
     lanes: int

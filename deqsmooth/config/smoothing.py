@@ -47,7 +47,8 @@ class Smoothing:
       start: initial state of a solve. Serial: `previous`, `first` or `clean`; see
         `deqsmooth.smoothing.kernels.serial`. Independent: `zero`, `constant` (a stored mean equilibrium) or
         `learned` (predicted from the noisy input).
-      solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence).
+      solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence);
+        `anderson` by default, and `plain` for votes that are settled by proof.
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent, 2 for the recommended
         method if it starts from `learned`.
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
@@ -99,7 +100,7 @@ class Smoothing:
     sigma: float = 0.5
     sampler: str | None = None
     start: str | None = None
-    solver: str = "anderson"
+    solver: str | None = None
     budget: int | None = None
     tolerance: float | None = None
     warmup_budget: int | None = None
@@ -126,6 +127,8 @@ class Smoothing:
     def __post_init__(self) -> None:
         checks.typed(self)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
+        if self.solver is None:
+            object.__setattr__(self, "solver", "anderson" if self.settle is None else "plain")
         if self.settle is not None:
             self._resolve_settled()
         elif self.sampler is None and self._is_serial():
@@ -137,7 +140,7 @@ class Smoothing:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         solve.check_noise(self.sigma, self.seed, self.dtype)
-        solve.check(self.solver, 1 if self.budget is None else self.budget)
+        solve.check(str(self.solver), 1 if self.budget is None else self.budget)
         self._check_start()
         sizes = ("num_selection", "num_estimation", "lanes", "images_per_batch", "block", *_SERIAL_ONLY[:3])
         for name in sizes:

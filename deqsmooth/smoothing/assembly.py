@@ -13,7 +13,7 @@ from deqsmooth import config, models, solvers, types
 from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, starts
 from deqsmooth.models import parts as model_parts
-from deqsmooth.smoothing import continuous_batching, contract, kernels, proof
+from deqsmooth.smoothing import continuous_batching, contract, kernels, proof, settling
 from deqsmooth.solvers import loop, per_lane, settled
 
 Resolved = config.Serial | config.Independent
@@ -139,8 +139,9 @@ def _independent(
         variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int
     ) -> kernels.Info:
         assert continuous is not None
-        solves = continuous_batching.to_tolerance(continuous, start(variables))
-        return continuous_batching.run(model, variables, solves, noisy, num_rows, settings.block)
+        return continuous_batching.run(
+            model, variables, continuous, start(variables), noisy, num_rows, settings.block
+        )
 
     return Assembly(
         parameters=variables,
@@ -165,7 +166,7 @@ def _settled(
     start = starts.build(str(settings.first_start), model, classifier.start_training)
 
     def decide(variables: types.Variables, u: types.Injection) -> settled.Decide:
-        return lambda z, fz: constants.is_settled(z, fz, u, model.readout(variables, fz, False)[0])
+        return lambda z, fz: constants.verdict(z, fz, u, model.readout(variables, fz, False)[0])
 
     def classify(variables: types.Variables, images: types.Images) -> base_classifier.Output:
         params, (u, _) = model.bind(variables), model.inject(variables, images, None)
@@ -179,10 +180,8 @@ def _settled(
             first = start(variables)(u)
             return per_lane.select(per_lane.is_finite(last), last, first) if is_chain else first
 
-        solves = continuous_batching.Solves(
-            begin, stops.begin, lambda cell, u, progress: stops.advance(cell, decide(variables, u), progress)
-        )
-        return continuous_batching.run(model, variables, solves, noisy, num_rows, settings.block)
+        decide_row = functools.partial(decide, variables)
+        return settling.run(model, variables, stops, decide_row, begin, noisy, num_rows, settings.block)
 
     return Assembly(
         parameters=variables, num_classes=model.num_classes, solves=True, classify=classify, queue=queue

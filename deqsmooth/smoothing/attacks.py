@@ -42,7 +42,7 @@ def classify_fn(
     if not isinstance(checkpoint.model, types.Model):
         return checkpoint.apply
     model = models.with_cell_dtype(checkpoint.model, settings.dtype)
-    solver = solvers.build(settings.solver, settings.budget or 1, settings.tolerance)
+    solver = solvers.build(str(settings.solver), settings.budget or 1, settings.tolerance)
     start = starts.build(str(settings.first_start), model, checkpoint.start_training)
 
     def classify(variables: types.Variables, images: types.Images) -> types.Logits:

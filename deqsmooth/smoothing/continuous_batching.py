@@ -19,33 +19,8 @@ from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import kernels
 from deqsmooth.solvers import loop
 
-Cell = Callable[[types.State], types.State]
-
 # Lanes are refilled an eighth of the block at a time: reading out and injecting a few rows costs as much as many.
 _GROUPS = 8
-
-
-class Solves(NamedTuple):
-    """Solves that stop by themselves, lane by lane.
-
-    Attributes:
-      start: (injection, state that the lane reached with its last row) -> state from which the solve begins.
-      begin: state -> progress before the first evaluation.
-      advance: (cell of some lanes, their injection, progress) -> progress after one more evaluation.
-    """
-
-    start: Callable[[types.Injection, types.State], types.State]
-    begin: Callable[[types.State], loop.Progress]
-    advance: Callable[[Cell, types.Injection, loop.Progress], loop.Progress]
-
-
-def to_tolerance(solver: loop.Solver, start: base_classifier.Start) -> Solves:
-    """Solves that stop at the tolerance of a solver, from a start that depends on the injection alone."""
-    return Solves(
-        start=lambda u, last: start(u),
-        begin=solver.begin,
-        advance=lambda cell, u, progress: solver.advance(cell, progress),
-    )
 
 
 class _Block(NamedTuple):
@@ -69,7 +44,8 @@ class _Block(NamedTuple):
 def run(
     model: types.Model,
     variables: types.Variables,
-    solves: Solves,
+    solver: loop.Solver,
+    start: base_classifier.Start,
     noisy: Callable[[jax.Array], types.Images],
     num_rows: int,
     num_lanes: int,
@@ -81,7 +57,8 @@ def run(
     Args:
       model: the model.
       variables: its variables.
-      solves: of the rows.
+      solver: has a tolerance.
+      start: injection -> state from which a solve begins.
       noisy: numbers of rows [num] -> their noisy images [num, H, W, C].
       num_rows: length of the queue.
       num_lanes: rows that are solved side by side.
@@ -92,12 +69,9 @@ def run(
     params = model.bind(variables)
     group = max(1, num_lanes // _GROUPS)
 
-    def inject(rows: jax.Array) -> types.Injection:
-        return model.inject(variables, noisy(jnp.minimum(rows, num_rows - 1)), None)[0]
-
-    def enter(rows: jax.Array, last: types.State) -> tuple[jax.Array, types.Injection, loop.Progress]:
-        u = inject(rows)
-        progress = solves.begin(solves.start(u, last))
+    def enter(rows: jax.Array) -> tuple[jax.Array, types.Injection, loop.Progress]:
+        u, _ = model.inject(variables, noisy(jnp.minimum(rows, num_rows - 1)), None)
+        progress = solver.begin(start(u))
         return rows, u, progress._replace(active=rows < num_rows)
 
     def leave(solution: types.Solution) -> kernels.Info:
@@ -111,7 +85,7 @@ def run(
         left = jax.tree.map(lambda x: x[chosen], block.progress.best)
         row = jnp.where(chosen < num_lanes, block.row[chosen], num_rows)
         found = jax.tree.map(lambda all, x: all.at[row].set(x, mode="drop"), block.found, leave(left))
-        entered = enter(block.next_row + jnp.arange(group, dtype=jnp.int32), left.value)
+        entered = enter(block.next_row + jnp.arange(group, dtype=jnp.int32))
         row, u, progress = jax.tree.map(
             lambda all, x: all.at[chosen].set(x, mode="drop"), (block.row, block.u, block.progress), entered
         )
@@ -121,15 +95,14 @@ def run(
         return jnp.any(block.progress.active) & (jnp.sum(is_waiting(block)) < group)
 
     def evaluate(block: _Block) -> _Block:
-        progress = solves.advance(lambda z: model.cell(params, z, block.u), block.u, block.progress)
+        progress = solver.advance(lambda z: model.cell(params, z, block.u), block.progress)
         return block._replace(progress=progress)
 
     def is_unfinished(block: _Block) -> jax.Array:
         return (block.next_row < num_rows) | jnp.any(block.row < num_rows)
 
     no_row = jnp.full(num_lanes, num_rows, jnp.int32)
-    nothing = jax.eval_shape(lambda rows: model.initial_state(inject(rows)), no_row)
-    _, u, progress = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(enter, no_row, nothing))
+    _, u, progress = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(enter, no_row))
     found = jax.tree.map(lambda x: jnp.zeros(num_rows, x.dtype), jax.eval_shape(leave, progress.best))
     block = _Block(no_row, u, progress, jnp.int32(0), found)
     return lax.while_loop(

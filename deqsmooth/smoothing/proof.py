@@ -17,10 +17,13 @@ import numpy as np
 
 from deqsmooth import types
 from deqsmooth.models import classifiers
-from deqsmooth.solvers import per_lane
+from deqsmooth.solvers import per_lane, settled
 
 _UNIT = 2.0**-24
 _LARGEST_RATIO = 50
+_HOPELESS = 1 / 8
+FACTOR_STEP = 1e-4
+"""Constants of cells are rounded up to a multiple of this."""
 
 
 class Proof(NamedTuple):
@@ -48,13 +51,22 @@ class Proof(NamedTuple):
           fz: the cell at z.
           u: injection of the cell.
         """
+        step, error = self._parts(z, fz, u)
+        return (1 + self.norms) / (1 - self.factor) * (step + error)
+
+    def _parts(self, z: types.State, fz: types.State, u: types.Injection) -> tuple[types.PerLane, types.PerLane]:
+        """The parts of the distance that come from the last step and from rounding, both times 1 - factor."""
         step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z))
         at_state, at_injection = self.rounding
-        error = at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
-        return (1 + self.norms) / (1 - self.factor) * (self.factor * step + error)
+        return self.factor * step, at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
 
-    def is_settled(self, z: types.State, fz: types.State, u: types.Injection, logits: types.Logits) -> jax.Array:
-        """Whether the largest logit of f(z) is the largest of the equilibrium [lanes].
+    def verdict(
+        self, z: types.State, fz: types.State, u: types.Injection, logits: types.Logits
+    ) -> settled.Verdict:
+        """Whether the largest logit of f(z) is the largest of the equilibrium, and whether that can be proved.
+
+        It is hopeless where rounding makes up most of the distance, so that further evaluations leave nearly all
+        of it.
 
         Args:
           z: a state.
@@ -68,7 +80,9 @@ class Proof(NamedTuple):
         margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
         changes = jnp.asarray(self.reach, jnp.float32)[vote] * self.distance(z, fz, u)[:, None] + rounding[:, None]
         is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
-        return jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
+        is_settled = jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
+        step, error = self._parts(z, fz, u)
+        return settled.Verdict(is_settled, step <= _HOPELESS * error)
 
     def remaining(self, solution: types.Solution, logits: types.Logits) -> types.PerLane:
         """How far solves by plain iteration are from settled, a loss for training [lanes].
@@ -117,13 +131,16 @@ def constants(model: object, variables: types.Variables) -> Proof:
             "start and serial sampling with an audit remain (a ContractionModel has one)"
         )
     factor = model.contraction.factor(variables)
-    if not factor < 1:
-        raise ValueError(f"the cell has a Lipschitz bound of {factor:.3g}; settling by proof needs one below 1")
+    if not factor < 1 - FACTOR_STEP:
+        raise ValueError(
+            f"the cell has a Lipschitz bound of {factor:.5g}; settling by proof needs one below 0.9999"
+        )
     images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
     state = jax.eval_shape(lambda images: model.initial_state(model.inject(variables, images, None)[0]), images)
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(state))
     return Proof(
-        factor,
+        # Of few digits, so that machines which round kernels differently state the same.
+        round(math.ceil(factor / FACTOR_STEP) * FACTOR_STEP, 9),
         model.contraction.rounding(variables),
         model.contraction.reach(variables),
         model.contraction.readout_rounding(variables),

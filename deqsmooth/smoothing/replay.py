@@ -132,7 +132,9 @@ def replay(
     indices = [certificate.index for certificate in chosen]
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
     exact = is_exact(header)
-    votes = [(one.index, message) for one in chosen for message in _differences(one, again[one.index], exact)]
+    # Evaluations until a vote is settled depend on the samples that are solved beside it.
+    names = [name for name in _COMPARED if settings.settle is None or name != "evaluations"]
+    votes = [(one.index, x) for one in chosen for x in _differences(one, again[one.index], names, exact)]
     return [*labels, *votes]
 
 
@@ -153,13 +155,15 @@ def _shown(label: int | None) -> str:
     return "none" if label is None else str(label)
 
 
-def _differences(one: record.Certificate, other: record.Certificate, exact: bool) -> list[str]:
+def _differences(
+    one: record.Certificate, other: record.Certificate, names: Sequence[str], exact: bool
+) -> list[str]:
     if not exact and len(one.counts) == len(other.counts) and one.num_estimation == other.num_estimation:
         moved = np.abs(np.subtract(one.counts, other.counts)).sum() / 2
         if moved <= TOLERANCE * one.num_estimation:
             return []
     return [
         f"image {one.index}: {name} is {getattr(one, name)}; drawn again it is {getattr(other, name)}"
-        for name in _COMPARED
+        for name in names
         if getattr(one, name) != getattr(other, name)
     ]

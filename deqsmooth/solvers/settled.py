@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,21 @@ from jax import lax
 from deqsmooth import types
 from deqsmooth.solvers import loop, per_lane
 
-Decide = Callable[[types.State, types.State], jax.Array]
-"""(z, f(z)) -> whether the decision is proved [lanes], bool."""
+
+class Verdict(NamedTuple):
+    """What an evaluation says about the decision of every lane.
+
+    Attributes:
+      is_settled: whether the decision is proved [lanes].
+      is_hopeless: whether further evaluations are not worth their cost, since rounding hides the decision [lanes].
+    """
+
+    is_settled: jax.Array
+    is_hopeless: jax.Array
+
+
+Decide = Callable[[types.State, types.State], Verdict]
+"""(z, f(z)) -> verdict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +36,7 @@ class Solver:
     """A method with a budget whose lanes stop at the first evaluation that settles them.
 
     The solution of a lane is f(z) of its last evaluation. Its residual is infinite in a lane that is not settled
-    within the budget: such a lane has no result.
+    within the budget, or before it is hopeless: such a lane has no result.
 
     Attributes:
       method: rule for the next iterate; the proof holds for any.
@@ -47,14 +61,14 @@ class Solver:
         """Makes one more evaluation of f. Lanes that are not active do not change."""
         age, z, memory, active, best = progress
         fz = per_lane.image(z, f(z))
-        settled = decide(z, fz)
+        is_settled, is_hopeless = decide(z, fz)
         after, memory, fell_back = loop.update(self.method, age, z, fz, memory)
-        residual = jnp.where(settled, per_lane.relative_residual(z, fz), jnp.inf)
+        residual = jnp.where(is_settled, per_lane.relative_residual(z, fz), jnp.inf)
         best = types.Solution(
             value=per_lane.select(active, fz, best.value),
             residual=jnp.where(active, residual, best.residual),
             num_evaluations=best.num_evaluations + active.astype(jnp.int32),
             num_fallbacks=best.num_fallbacks + (active & fell_back).astype(jnp.int32),
         )
-        active &= ~settled & per_lane.is_finite(fz) & (age + 1 < self.budget)
+        active &= ~is_settled & ~is_hopeless & per_lane.is_finite(fz) & (age + 1 < self.budget)
         return loop.Progress(age + 1, per_lane.select(active, after, z), memory, active, best)

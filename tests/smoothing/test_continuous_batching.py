@@ -31,9 +31,8 @@ def refilled(case, solver, images, num_lanes, model=None):
 
     @jax.jit
     def run(images):
-        solves = continuous_batching.to_tolerance(solver, starts.zero(model))
         return continuous_batching.run(
-            model, case.variables, solves, lambda rows: images[rows], len(images), num_lanes
+            model, case.variables, solver, starts.zero(model), lambda rows: images[rows], len(images), num_lanes
         )
 
     return run(images)
@@ -104,7 +103,8 @@ def test_no_promotion_is_needed(small):
             lambda: continuous_batching.run(
                 small.model,
                 small.variables,
-                continuous_batching.to_tolerance(solvers.build("anderson", 5, 1e-2), starts.zero(small.model)),
+                solvers.build("anderson", 5, 1e-2),
+                starts.zero(small.model),
                 lambda rows: images[rows],
                 NUM_ROWS,
                 16,

@@ -1,5 +1,7 @@
 """Votes settled by proof: those of the exact equilibrium, from every start; a wrong constant is found."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,7 +111,7 @@ def test_nothing_remains_where_votes_are_settled(made):
         )
         logits, _ = model.readout(variables, solution.value)
         distances = np.asarray(constants.distance(z, solution.value, u))
-        is_settled = np.asarray(constants.is_settled(z, solution.value, u, logits))
+        is_settled = np.asarray(constants.verdict(z, solution.value, u, logits).is_settled)
         remaining = np.asarray(constants.remaining(solution, logits))
         for row, distance, left in zip(np.asarray(logits), distances, remaining, strict=True):
             vote = row.argmax()
@@ -155,7 +157,7 @@ def test_constant_too_small_is_found(stated, is_right, method):
     solution = settled.Solver(method if is_right else picard.Picard(), 200).solve(
         lambda z: model.cell(jnp.float32(0.9), z, u),
         jnp.zeros((1, 1)),
-        lambda z, fz: constants.is_settled(z, fz, u, model.readout({}, fz, False)[0]),
+        lambda z, fz: constants.verdict(z, fz, u, model.readout({}, fz, False)[0]),
     )
     vote = int(jnp.argmax(model.readout({}, solution.value, False)[0]))
     assert np.isfinite(solution.residual).all()
@@ -167,16 +169,19 @@ def test_unsettled_lane_has_no_result(made):
     params = model.bind(made.variables)
     u, _ = model.inject(made.variables, jax.random.uniform(jax.random.key(0), (5, 8, 8, 1)), None)
     solution = settled.Solver(picard.Picard(), 3).solve(
-        lambda z: model.cell(params, z, u), model.initial_state(u), lambda z, fz: jnp.arange(5) % 2 == 0
+        lambda z: model.cell(params, z, u),
+        model.initial_state(u),
+        lambda z, fz: settled.Verdict(jnp.arange(5) % 2 == 0, jnp.zeros(5, bool)),
     )
     assert np.isfinite(solution.residual).tolist() == [True, False, True, False, True]
     assert solution.num_evaluations.tolist() == [1, 3, 1, 3, 1]
 
 
-def test_record_names_the_equilibrium(made, digits, tmp_path):
+@pytest.mark.parametrize("start", ["zero", "previous"])
+def test_record_names_the_equilibrium(start, made, digits, tmp_path):
     images, labels = digits
     out = tmp_path / "proof.jsonl"
-    list(ds.certify(made, images, SETTINGS, labels=labels, out=out))
+    list(ds.certify(made, images, dataclasses.replace(SETTINGS, start=start), labels=labels, out=out))
     header = jsonl.read(out)[0]
     reference = {name: header["reference"][name] for name in ("solver", "budget", "start", "factor")}
     assert reference == {
