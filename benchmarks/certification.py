@@ -168,7 +168,7 @@ def main() -> None:
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     checkpoint = ds.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma))
-    is_contraction = isinstance(checkpoint.size, ds.ContractionModel)
+    is_contraction = isinstance(checkpoint.size, ds.ContractionModel | ds.MonotoneModel)
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     out = arguments.out / name
     rows = {

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from deqsmooth.config.architecture import ContractionModel as ContractionModel
     from deqsmooth.config.architecture import ConvModel as ConvModel
     from deqsmooth.config.architecture import MdeqModel as MdeqModel
+    from deqsmooth.config.architecture import MonotoneModel as MonotoneModel
     from deqsmooth.config.architecture import ResnetModel as ResnetModel
     from deqsmooth.data import Dataset as Dataset
     from deqsmooth.data import load as load_dataset  # noqa: F401
@@ -73,6 +74,7 @@ _HOMES = {
     "Explicit": "types.Explicit",
     "MdeqModel": "config.architecture.MdeqModel",
     "Model": "types.Model",
+    "MonotoneModel": "config.architecture.MonotoneModel",
     "Paired": "config.Paired",
     "Plan": "certificates.plan.Plan",
     "Planning": "config.Planning",

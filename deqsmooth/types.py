@@ -45,12 +45,16 @@ class Contraction(NamedTuple):
         [classes, classes].
       readout_rounding: variables -> (a, b) such that every float32 logit of a state z differs from the exact one
         by at most `a |z| + b`.
+      modulus: variables -> positive number such that `|T(z) - z*| <= factor / modulus |T(z) - z|` for the exact
+        cell T, its equilibrium z* and every state z. The default is 1 - factor, which holds for every contraction
+        (Banach).
     """
 
     factor: Callable[[Variables], float]
     rounding: Callable[[Variables], tuple[float, float]]
     reach: Callable[[Variables], np.ndarray]
     readout_rounding: Callable[[Variables], tuple[float, float]]
+    modulus: Callable[[Variables], float] | None = None
 
 
 class Model(NamedTuple):

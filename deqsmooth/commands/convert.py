@@ -57,7 +57,7 @@ def _preset(name: str) -> Flags:
     from deqsmooth.config import presets
 
     model = presets.find("preset", name, presets.MODELS)
-    assert not isinstance(model, architecture.ConvModel | architecture.ContractionModel)
+    assert not isinstance(model, architecture.ConvModel | architecture.Branched)
     return Flags(file=tyro.MISSING, out=tyro.MISSING, preset=name, model=model)
 
 

@@ -116,15 +116,16 @@ class MdeqModel:
 
 
 @dataclasses.dataclass(frozen=True)
-class ContractionModel:
-    """Size of a multiscale DEQ whose cell is a contraction, so that its equilibrium is unique.
+class Branched:
+    """Size of a model whose state has branches of several resolutions, joined by linear maps; no model by itself.
+
+    `ds.ContractionModel` and `ds.MonotoneModel` inherit it.
 
     Attributes:
       image_shape: (height, width, channels) of the images.
       num_classes: number of classes.
       channels: channels of each branch of the state, the finest branch first. Branch i has the resolution of the
         finest one divided by 2^i.
-      factor: bound on the Lipschitz constant of the cell, in [0, 1); 0 for a network without an equilibrium.
       width: channels of the network that computes the injection, a multiple of 8.
       blocks: residual blocks of that network at each resolution.
       pooled: side of the grid to which each branch is averaged before the linear readout.
@@ -136,7 +137,6 @@ class ContractionModel:
     image_shape: tuple[int, int, int] = (8, 8, 1)
     num_classes: int = 10
     channels: tuple[int, ...] = (24, 48)
-    factor: float = 0.25
     width: int = 32
     blocks: int = 1
     pooled: int = 2
@@ -151,7 +151,6 @@ class ContractionModel:
         checks.holds(
             len(self.channels) > 0 and min(self.channels) > 0, "channels", self.channels, "positive numbers"
         )
-        checks.holds(0 <= self.factor < 1, "factor", self.factor, "in [0, 1)")
         checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
         checks.holds(self.blocks >= 0, "blocks", self.blocks, "at least 0")
         factor = self.patch * self.pooled * 2 ** (len(self.channels) - 1)
@@ -162,6 +161,41 @@ class ContractionModel:
             f"a shape whose height and width are multiples of {factor}, so that every branch can be averaged to "
             f"{self.pooled} by {self.pooled}",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ContractionModel(Branched):
+    """Size of a multiscale DEQ whose cell is a contraction, so that its equilibrium is unique.
+
+    Images, branches, injection and readout are those of `deqsmooth.config.architecture.Branched`.
+
+    Attributes:
+      factor: bound on the Lipschitz constant of the cell, in [0, 1); 0 for a network without an equilibrium.
+    """
+
+    factor: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.holds(0 <= self.factor < 1, "factor", self.factor, "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class MonotoneModel(Branched):
+    """Size of a multiscale monotone operator DEQ (Winston & Kolter 2020), whose equilibrium is unique.
+
+    Images, branches, injection and readout are those of `deqsmooth.config.architecture.Branched`.
+
+    Attributes:
+      modulus: strong monotonicity of `I - W`, where the equilibrium is that of `z = relu(W z + u)`. Nothing else
+        bounds W: the larger training makes it relative to this number, the more evaluations a solve needs.
+    """
+
+    modulus: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.finite_positive("modulus", self.modulus)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,9 +258,15 @@ class StartModel:
             checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
 
 
-Equilibrium = ConvModel | MdeqModel | ContractionModel
+Equilibrium = ConvModel | MdeqModel | ContractionModel | MonotoneModel
 Model = Equilibrium | ResnetModel
-MODELS = {"conv": ConvModel, "mdeq": MdeqModel, "contraction": ContractionModel, "resnet": ResnetModel}
+MODELS = {
+    "conv": ConvModel,
+    "mdeq": MdeqModel,
+    "contraction": ContractionModel,
+    "monotone": MonotoneModel,
+    "resnet": ResnetModel,
+}
 
 
 def sized(
@@ -263,7 +303,7 @@ def sized(
     return dataclasses.replace(size, **taken)
 
 
-def _check_images(size: Model) -> None:
+def _check_images(size: Model | Branched) -> None:
     """Raises `ValueError` unless the part of a size that describes images keeps its rules."""
     shape = size.image_shape
     checks.holds(

@@ -79,6 +79,14 @@ TRAINING: dict[str, config.Training] = {
         pretraining_budget=4,
         jacobian_weight=0.0,
     ),
+    # A monotone operator DEQ on digits.
+    "monotone": config.Training(
+        model=architecture.MonotoneModel(patch=2, channels=(32, 64), width=48),
+        epochs=120,
+        pretraining_epochs=120.0,
+        pretraining_budget=12,
+        jacobian_weight=0.0,
+    ),
     # A contraction on CIFAR-10, for two CPU cores.
     "contraction-cifar10": config.Training(
         dataset="cifar10",

@@ -9,7 +9,7 @@ from typing import overload
 
 from deqsmooth import types
 from deqsmooth.config import architecture
-from deqsmooth.models import contraction, conv, mdeq, resnet
+from deqsmooth.models import contraction, conv, mdeq, monotone, resnet
 from deqsmooth.models.precision import with_cell_dtype
 from deqsmooth.models.start_network import start as build_start
 
@@ -26,10 +26,11 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
     """Returns the model of a size; the type of the size determines the family.
 
     Args:
-      size: a `ds.ConvModel` or `ds.MdeqModel` (deep equilibrium models, Bai et al. 2020), or a `ds.ResnetModel`
-        (He et al. 2016).
+      size: a `ds.ConvModel` or `ds.MdeqModel` (deep equilibrium models, Bai et al. 2020), a `ds.ContractionModel`
+        or `ds.MonotoneModel` (whose equilibrium is unique), or a `ds.ResnetModel` (He et al. 2016).
       axis_name: mapped axis of the devices that share a training batch. If it is given, batch statistics are
-        averaged over it; otherwise each device normalises by its own. A `ds.ConvModel` has no batch statistics.
+        averaged over it; otherwise each device normalises by its own. Only `ds.MdeqModel` and `ds.ResnetModel`
+        have such statistics.
 
     Returns:
       A `ds.Model`, or a `ds.Explicit` for a `ds.ResnetModel`. Its variables are `model.init(key)`.
@@ -47,6 +48,8 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
         return mdeq.mdeq(size, axis_name)
     if isinstance(size, architecture.ContractionModel):
         return contraction.contraction(size)
+    if isinstance(size, architecture.MonotoneModel):
+        return monotone.monotone(size)
     return conv.conv(size)
 
 

@@ -161,10 +161,10 @@ def shipped(dataset: str, sigma: float, settle: str | None = None) -> pathlib.Pa
     folder = _SHIPPED / (f"{dataset}-{sigma:g}" + ("" if settle is None else "-contraction"))
     if not folder.is_dir():
         names = ", ".join(sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir()))
-        kind = "model" if settle is None else f"model for settle {settle!r}"
+        wanted = f"data set {dataset} at sigma {sigma:g}" + ("" if settle is None else f" with settle {settle!r}")
         raise ValueError(
-            f"no {kind} is shipped for data set {dataset} at sigma {sigma:g} (shipped: {names}); "
-            "train one with train.py or convert one with deqsmooth-convert, and give it as --checkpoint"
+            f"no model is shipped for {wanted} (shipped: {names}); train one with train.py or convert one with "
+            "deqsmooth-convert, and give it as --checkpoint"
         )
     return folder
 
@@ -179,11 +179,7 @@ def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
 def load_or_shipped(
     path: str | os.PathLike[str] | None, dataset: str, sigma: float, settle: str | None = None
 ) -> classifiers.Classifier:
-    """Loads a model from a folder; if none is given, the one that is shipped for a data set, noise and `settle`.
-
-    Raises:
-      ValueError: see `load` and `shipped`.
-    """
+    """Loads a model from a folder, by default from that which `shipped` returns; raises `ValueError` as they do."""
     return load(path or shipped(dataset, sigma, settle))
 
 

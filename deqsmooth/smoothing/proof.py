@@ -1,9 +1,10 @@
 """The proof of a vote: from the constants of a contraction to whether the exact equilibrium has the same class.
 
-Let L be the Lipschitz constant of the cell T, and let y be the computed value of T(z), which differs from the
-exact one by at most e. The equilibrium lies within (L |y - z| + e) / (1 - L) of y, for any z (Banach). Assume that
-the logit of a class exceeds every other logit at y by more than the difference can change within that distance.
-Then it exceeds them at the equilibrium, too.
+Let L be the Lipschitz constant of the cell T. For any z, the equilibrium lies within L / m |T(z) - z| of T(z),
+with m = 1 - L (Banach), or a larger m that the model states. Let y be the computed value of T(z), which differs
+from the exact one by at most e. Then the equilibrium lies within (L |y - z| + (L + m) e) / m of y. Assume that the
+logit of a class exceeds every other logit at y by more than the difference can change within that distance. Then
+it exceeds them at the equilibrium, too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Proof(NamedTuple):
       reach: Lipschitz constants of the differences of logits [classes, classes].
       readout_rounding: of a logit.
       norms: bound on the relative rounding of a norm of states.
+      modulus: m above.
     """
 
     factor: float
@@ -42,6 +44,7 @@ class Proof(NamedTuple):
     reach: np.ndarray
     readout_rounding: tuple[float, float]
     norms: float
+    modulus: float
 
     def distance(self, z: types.State, fz: types.State, u: types.Injection) -> types.PerLane:
         """Upper bound on the distance from f(z) to the equilibrium [lanes].
@@ -52,13 +55,14 @@ class Proof(NamedTuple):
           u: injection of the cell.
         """
         step, error = self._parts(z, fz, u)
-        return (1 + self.norms) / (1 - self.factor) * (step + error)
+        return (1 + self.norms) / self.modulus * (step + error)
 
     def _parts(self, z: types.State, fz: types.State, u: types.Injection) -> tuple[types.PerLane, types.PerLane]:
-        """The parts of the distance that come from the last step and from rounding, both times 1 - factor."""
+        """The parts of the distance that come from the last step and from rounding, both times the modulus."""
         step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z))
         at_state, at_injection = self.rounding
-        return self.factor * step, at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
+        error = at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
+        return self.factor * step, (self.factor + self.modulus) * error
 
     def verdict(
         self, z: types.State, fz: types.State, u: types.Injection, logits: types.Logits
@@ -95,7 +99,7 @@ class Proof(NamedTuple):
           solution: of a solve by the plain method to a budget.
           logits: the readout at the solution.
         """
-        distance = self.factor / (1 - self.factor) * solution.residual * per_lane.norm(solution.value)
+        distance = self.factor / self.modulus * solution.residual * per_lane.norm(solution.value)
         vote = jnp.argmax(logits, -1)
         margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
         is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
@@ -128,7 +132,7 @@ def constants(model: object, variables: types.Variables) -> Proof:
     if not isinstance(model, types.Model) or model.contraction is None:
         raise ValueError(
             "settle is 'proof'; it must be left out for a model whose cell has no proven equilibrium: the learned "
-            "start and serial sampling with an audit remain (a ContractionModel has one)"
+            "start and serial sampling with an audit remain (a ContractionModel or MonotoneModel has one)"
         )
     factor = model.contraction.factor(variables)
     if not factor < 1 - FACTOR_STEP:
@@ -146,4 +150,5 @@ def constants(model: object, variables: types.Variables) -> Proof:
         model.contraction.readout_rounding(variables),
         # Squares, a sum, a root and the few operations around them.
         (size + 16) * _UNIT,
+        1 - factor if model.contraction.modulus is None else model.contraction.modulus(variables),
     )

@@ -16,21 +16,31 @@ from deqsmooth.smoothing import certification, noise, proof, provenance
 from deqsmooth.solvers import anderson, loop, picard, settled
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.9)
+MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
 SETTINGS = ds.Smoothing(
     sigma=0.5, settle="proof", start="zero", num_selection=20, num_estimation=500, looks=(500,), alpha=0.01,
     lanes=20, block=40,
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def made():
-    """An untrained contraction with a readout that gives votes to several classes."""
-    model = ds.build(SIZE)
+def of(size):
+    """An untrained model with a readout that gives votes to several classes."""
+    model = ds.build(size)
     variables = jax.tree.map(np.asarray, model.init(jax.random.key(2)))
     cell = variables["params"]["cell"]
     cell["kernels"] = jax.tree.map(lambda x: x + 2 * np.abs(x).mean(), cell["kernels"])
     variables["params"]["readout"]["kernel"] = 3 * variables["params"]["readout"]["kernel"]
-    return classifiers.of_size(SIZE, variables, None)
+    return classifiers.of_size(size, variables, None)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return of(SIZE)
+
+
+@pytest.fixture(scope="module")
+def monotone():
+    return of(MONOTONE)
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +67,19 @@ def long_votes(classifier, images, indices, num):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("family", "change"),
     [
-        {},
-        {"start": "previous"},
-        {"start": "previous", "solver": "plain", "lanes": 7, "block": 14},
-        {"start": None, "sampler": "serial"},
+        ("made", {}),
+        ("made", {"start": "previous"}),
+        ("made", {"start": "previous", "solver": "plain", "lanes": 7, "block": 14}),
+        ("made", {"start": None, "sampler": "serial"}),
+        ("monotone", {}),
+        ("monotone", {"start": "previous", "solver": "plain"}),
     ],
     ids=str,
 )
-def test_votes_are_those_of_the_equilibrium(change, made, digits):
+def test_votes_are_those_of_the_equilibrium(family, change, request, digits):
+    made = request.getfixturevalue(family)
     images, labels = digits
     settings = ds.Smoothing(**{**{n: getattr(SETTINGS, n) for n in vars(SETTINGS) if n != "spending"}, **change})
     found = list(ds.certify(made, images, settings, labels=labels))
@@ -79,8 +92,10 @@ def test_votes_are_those_of_the_equilibrium(change, made, digits):
         assert certificate.evaluations < 30 * 520
 
 
-def test_distance_is_never_too_small(made):
+@pytest.mark.parametrize("family", ["made", "monotone"])
+def test_distance_is_never_too_small(family, request):
     """From random states, near and far, to the equilibrium in float64."""
+    made = request.getfixturevalue(family)
     model, variables, constants = made.model, made.variables, proof.proof(made)
     params = model.bind(variables)
     u, _ = model.inject(variables, jax.random.uniform(jax.random.key(0), (30, 8, 8, 1)), None)

@@ -1,0 +1,214 @@
+"""Models whose state has branches of several resolutions, joined by linear maps: all but the cell.
+
+Takes a size and the cell of a family, gives a `types.Model`. The injection is a network of the image, and the
+readout is linear in means of the state.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqsmooth import types
+from deqsmooth.config import architecture
+from deqsmooth.models import bounds, layers
+
+_GROUPS = 8
+_T = TypeVar("_T")
+
+
+class _Inject(nn.Module):
+    """A residual network of the image, which may be anything, with an output for every branch."""
+
+    size: architecture.Branched
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
+        width = self.size.width
+        x = layers.standardise(images, self.size.mean, self.size.std)
+        x = layers.Conv(width, name="conv")(layers.blocks_to_channels(x, self.size.patch))
+        outputs = []
+        for branch, channels in enumerate(self.size.channels):
+            if branch:
+                x = layers.Conv(width, stride=2, name=f"down_{branch}")(nn.relu(x))
+            for block in range(self.size.blocks):
+                y = nn.relu(layers.GroupNorm(_GROUPS, name=f"norm_{branch}_{block}")(x))
+                x = x + layers.Conv(width, name=f"block_{branch}_{block}")(y)
+            y = nn.relu(layers.GroupNorm(_GROUPS, name=f"norm_out_{branch}")(x))
+            outputs.append(layers.Conv(channels, use_bias=True, name=f"out_{branch}")(y))
+        return tuple(outputs)
+
+
+def model(
+    size: architecture.Branched,
+    init_cell: Callable[[types.RandomKey], types.Parameters],
+    bind: Callable[[types.Parameters], types.Parameters],
+    cell: Callable[[types.Parameters, types.State, types.Injection], types.State],
+    factor: Callable[[types.Parameters], float],
+    rounding: Callable[[types.Parameters], tuple[float, float]],
+    modulus: Callable[[types.Parameters], float] | None = None,
+) -> types.Model:
+    """Returns the model of a cell on branches [lanes, height / 2^i, width / 2^i, channels_i].
+
+    Args:
+      size: size of the model.
+      init_cell: key -> parameters of the cell.
+      bind: parameters of the cell -> parameters as the cell uses them.
+      cell: as in `types.Model`.
+      factor: parameters as the cell uses them, float64 -> as in `types.Contraction`; so are the next two.
+      rounding: of an evaluation of the cell.
+      modulus: by default 1 - factor.
+    """
+    inject = _Inject(size)
+
+    def init(key: types.RandomKey) -> types.Variables:
+        inject_key, cell_key, readout_key = jax.random.split(key, 3)
+        num_features = sum(channels * size.pooled**2 for channels in size.channels)
+        return {
+            "params": {
+                "inject": inject.init(inject_key, jnp.zeros((1, *size.image_shape)))["params"],
+                "cell": init_cell(cell_key),
+                "readout": {
+                    "kernel": nn.initializers.lecun_normal()(readout_key, (num_features, size.num_classes)),
+                    "bias": jnp.zeros(size.num_classes),
+                },
+            }
+        }
+
+    def apply_inject(
+        variables: types.Variables, images: types.Images, keys: types.Keys | None = None
+    ) -> tuple[types.Injection, types.Variables]:
+        return inject.apply({"params": variables["params"]["inject"]}, images), variables
+
+    def readout(
+        variables: types.Variables, z: types.State, train: bool = False
+    ) -> tuple[types.Logits, types.Variables]:
+        params = variables["params"]["readout"]
+        features = jnp.concatenate([_pooled(x, size.pooled) for x in z], -1)
+        return features @ params["kernel"] + params["bias"], variables
+
+    def bound(variables: types.Variables) -> types.Parameters:
+        return bind(variables["params"]["cell"])
+
+    compiled = jax.jit(bound)
+
+    def constant(of: Callable[[types.Parameters], _T]) -> Callable[[types.Variables], _T]:
+        return lambda variables: of(jax.tree.map(lambda x: np.asarray(x, np.float64), compiled(variables)))
+
+    return types.Model(
+        image_shape=size.image_shape,
+        num_classes=size.num_classes,
+        init=jax.jit(init),
+        bind=bound,
+        inject=apply_inject,
+        initial_state=lambda u: tuple(jnp.zeros((len(u[0]), *shape)) for shape in _shapes(size)),
+        cell=cell,
+        readout=readout,
+        contraction=types.Contraction(
+            factor=constant(factor),
+            rounding=constant(rounding),
+            reach=functools.partial(_reach, size),
+            readout_rounding=functools.partial(_readout_rounding, size),
+            modulus=None if modulus is None else constant(modulus),
+        ),
+    )
+
+
+def kernels(key: types.RandomKey, size: architecture.Branched) -> bounds.Kernels:
+    """Random kernels [to][from] of a map between all branches: 3x3 within a branch, 1x1 between two."""
+    initialise, branches = nn.initializers.lecun_normal(), range(len(size.channels))
+    return [
+        [initialise(jax.random.fold_in(key, len(branches) * i + j), _shape(size, i, j)) for j in branches]
+        for i in branches
+    ]
+
+
+def mapped(kernels: bounds.Kernels, z: types.State, offset: types.State | None = None) -> tuple[jax.Array, ...]:
+    """The map of kernels [to][from] applied to branches, plus an offset.
+
+    Between branches of one resolution it is a convolution with zero padding. Between two resolutions it is a
+    convolution of 1x1 at the coarser one, where blocks of pixels are channels, which keeps norms.
+    """
+    return tuple(
+        sum((_part(kernel, x, i - j) for j, (kernel, x) in enumerate(zip(row, z, strict=True))), start=start)
+        for i, (row, start) in enumerate(zip(kernels, offset or [0.0] * len(kernels), strict=True))
+    )
+
+
+def adjoint(kernel: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """The kernel of the adjoint of a part, which leads from the branch that it led to."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def transposed(kernels: bounds.Kernels) -> bounds.Kernels:
+    """The kernels of the adjoint map: `<mapped(k, x), y> = <x, mapped(transposed(k), y)>`."""
+    return [[adjoint(kernel) for kernel in column] for column in zip(*kernels, strict=True)]
+
+
+def _shapes(size: architecture.Branched) -> list[tuple[int, int, int]]:
+    """(height, width, channels) of each branch."""
+    height, width = (side // size.patch for side in size.image_shape[:2])
+    return [(height >> i, width >> i, channels) for i, channels in enumerate(size.channels)]
+
+
+def _shape(size: architecture.Branched, to: int, of: int) -> tuple[int, int, int, int]:
+    """Shape of the kernel from one branch to another."""
+    if to == of:
+        return (3, 3, size.channels[of], size.channels[to])
+    # Pixels of the finer branch that lie in one of the coarser.
+    block = 4 ** abs(to - of)
+    return (1, 1, size.channels[of] * (block if to > of else 1), size.channels[to] * (block if to < of else 1))
+
+
+def _part(kernel: jax.Array | np.ndarray, x: jax.Array, halvings: int) -> jax.Array:
+    """A kernel applied to a branch, and the result at the resolution of another."""
+    lanes, height, width, _ = x.shape
+    pad = (kernel.shape[0] - 1) // 2
+    side = 2 ** abs(halvings)
+    if halvings > 0:
+        x = layers.blocks_to_channels(x, side)
+    y = layers.convolve(x, kernel, 1, ((pad, pad), (pad, pad)))
+    if halvings < 0:
+        y = jnp.moveaxis(y.reshape(lanes, height, width, side, side, -1), 3, 2)
+        y = y.reshape(lanes, height * side, width * side, -1)
+    return y
+
+
+def _pooled(x: jax.Array, side: int) -> jax.Array:
+    """Means over the cells of a grid [lanes, side * side * channels]."""
+    lanes, height, width, channels = x.shape
+    blocks = x.reshape(lanes, side, height // side, side, width // side, channels)
+    return jnp.mean(blocks, (2, 4)).reshape(lanes, -1)
+
+
+def _areas(size: architecture.Branched) -> np.ndarray:
+    """Number of entries of the state of which each feature is the mean [features]."""
+    cells = size.pooled**2
+    return np.concatenate(
+        [np.full(cells * channels, height * width / cells) for height, width, channels in _shapes(size)]
+    )
+
+
+def _derivatives(size: architecture.Branched, variables: types.Variables) -> np.ndarray:
+    """Derivatives of the logits, scaled so that their norms are those in the state [features, classes]."""
+    kernel = np.asarray(variables["params"]["readout"]["kernel"], np.float64)
+    return kernel / np.sqrt(_areas(size))[:, None]
+
+
+def _reach(size: architecture.Branched, variables: types.Variables) -> np.ndarray:
+    found = _derivatives(size, variables)
+    return np.linalg.norm(found[:, :, None] - found[:, None, :], axis=0) * bounds.OUTWARDS
+
+
+def _readout_rounding(size: architecture.Branched, variables: types.Variables) -> tuple[float, float]:
+    areas = _areas(size)
+    unit = bounds.of_sum(len(areas) + int(areas.max()) + 2)
+    bias = np.abs(np.asarray(variables["params"]["readout"]["bias"], np.float64))
+    largest = np.linalg.norm(_derivatives(size, variables), axis=0).max()
+    return unit * float(largest) * bounds.OUTWARDS, unit * float(bias.max())
