@@ -179,7 +179,7 @@ def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
 def load_or_shipped(
     path: str | os.PathLike[str] | None, dataset: str, sigma: float, settle: str | None = None
 ) -> classifiers.Classifier:
-    """Loads a model from a folder, by default from that which `shipped` returns; raises `ValueError` as they do."""
+    """Loads a model from a folder, by default from that which `shipped` returns; raises what they raise."""
     return load(path or shipped(dataset, sigma, settle))
 
 
