@@ -106,10 +106,10 @@ def settle(classifier: ds.Classifier, images: np.ndarray, labels: np.ndarray, ar
         for name, x in spent.items():
             evaluations.setdefault(name, []).append(np.asarray(x))
     return {
-        "factor": classifier.size.factor,
-        "bound": constants.factor,
-        "accuracy": float(np.mean(right)),
-        "unsettled": float(np.mean(unsettled)),
+        "constant": classifier.size.factor,
+        "proved": constants.factor,
+        "accuracy under noise %": float(100 * np.mean(right)),
+        "unsettled %": float(100 * np.mean(unsettled)),
         **{name: float(np.mean(x)) for name, x in evaluations.items()},
     }
 
@@ -117,12 +117,12 @@ def settle(classifier: ds.Classifier, images: np.ndarray, labels: np.ndarray, ar
 def table(found: list[dict]) -> rich.table.Table:
     """Returns a table with a line for each constant."""
     shown = rich.table.Table(title="contractions on held-out training digits")
-    for heading in ("Lipschitz constant", "accuracy under noise %", "unsettled %", "zero", "previous", "learned"):
+    for heading in ("constant", "accuracy under noise %", "unsettled %", "zero", "previous", "learned"):
         shown.add_column(heading, justify="right")
     for one in found:
         evaluations = (f"{one[name]:.2f}" for name in ("zero", "previous", "learned"))
-        numbers = (f"{100 * one['accuracy']:.1f}", f"{100 * one['unsettled']:.3f}")
-        shown.add_row(f"{one['factor']:g}", *numbers, *evaluations)
+        numbers = (f"{one['accuracy under noise %']:.1f}", f"{one['unsettled %']:.3f}")
+        shown.add_row(f"{one['constant']:g}", *numbers, *evaluations)
     return shown
 
 
@@ -132,10 +132,10 @@ def plot(found: list[dict], path: pathlib.Path) -> None:
 
     figure, panel = pyplot.subplots(figsize=(5.6, 3.8))
     for name in ("zero", "previous", "learned"):
-        x, y = [one[name] for one in found], [100 * one["accuracy"] for one in found]
+        x, y = [one[name] for one in found], [one["accuracy under noise %"] for one in found]
         panel.plot(x, y, marker="o", label=f"from {name}")
         for one, *place in zip(found, x, y, strict=True):
-            panel.annotate(f"{one['factor']:g}", place, (0, 5), textcoords="offset points", fontsize=8)
+            panel.annotate(f"{one['constant']:g}", place, (0, 5), textcoords="offset points", fontsize=8)
     panel.set(xlabel="cell evaluations a sample", ylabel="accuracy under noise, %", xscale="log")
     panel.legend()
     figure.tight_layout()

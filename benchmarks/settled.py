@@ -81,11 +81,11 @@ def main() -> None:
     lines = [
         {
             "way": name,
-            "evaluations_per_sample": float(np.mean([one.evaluations for one in found[name]]) / samples),
-            "unsettled": float(np.mean([one.counts[-1] / one.num_estimation for one in found[name]])),
-            "seconds_per_image": least[name],
-            "ratio": baseline / least[name],
-            "equal_counts": [one.counts for one in found[name]] == [one.counts for one in found["settled, zero"]],
+            "evaluations a sample": float(np.mean([one.evaluations for one in found[name]]) / samples),
+            "unsettled %": float(100 * np.mean([one.counts[-1] / one.num_estimation for one in found[name]])),
+            "s/image": least[name],
+            "less time": baseline / least[name],
+            "equal counts": [one.counts for one in found[name]] == [one.counts for one in found["settled, zero"]],
         }
         for name in ways
     ]
@@ -99,10 +99,10 @@ def main() -> None:
     for line in lines:
         shown.add_row(
             line["way"],
-            f"{line['evaluations_per_sample']:.2f}",
-            f"{100 * line['unsettled']:.3f}",
-            f"{line['seconds_per_image']:.3f}",
-            f"{line['ratio']:.1f}x",
+            f"{line['evaluations a sample']:.2f}",
+            f"{line['unsettled %']:.3f}",
+            f"{line['s/image']:.3f}",
+            f"{line['less time']:.1f}x",
         )
     console = rich.console.Console(record=True, width=100)
     console.print(shown)

@@ -9,6 +9,9 @@ names its run, and a text after a colon is kept, as bold marks are. The headings
 `COLUMNS`, or a radius such as `r 0.25` or `0.25` for certified accuracy in percent. A new row needs its first cell
 only.
 
+`<!-- lines: FOLDER FILE -->` does the same with a file of JSON lines: the first cell is the first value of a line, and
+the headings are names of other values, which are numbers.
+
 `<!-- help: deqsmooth-NAME -->` stands directly above a block of `text`, which becomes the output of
 `deqsmooth-NAME --help` on a terminal of 100 columns; `deqsmooth-NAME --help-all` is possible as well.
 """
@@ -35,8 +38,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIGURES = ROOT / "docs" / "figures"
 
-_MARKER = re.compile(r"^<!-- (?:records|help):.*$", re.M)
+_MARKER = re.compile(r"^<!-- (?:records|lines|help):.*$", re.M)
 _TABLE = re.compile(r"^(<!-- records: (\S+) -->\n)(\|.*)\n(\|[-:| ]+)\n((?:\|.*\n?)+)", re.M)
+_LINES = re.compile(r"^(<!-- lines: (\S+) (\S+) -->\n)(\|.*)\n(\|[-:| ]+)\n((?:\|.*\n?)+)", re.M)
 _HELP = re.compile(r"^(<!-- help: deqsmooth-([a-z]+)( --help-all)? -->\n)```text\n(?:.*\n)*?```$", re.M)
 _BAR = re.compile(r"(?<!\\)\|")
 
@@ -98,24 +102,44 @@ def filled(text: str) -> str:
         exist.
     """
     for marker in _MARKER.finditer(text):
-        if not (_TABLE.match(text, marker.start()) or _HELP.match(text, marker.start())):
+        if not any(kind.match(text, marker.start()) for kind in (_TABLE, _LINES, _HELP)):
             raise ValueError(f"{marker[0]} must stand directly above a table of records or a block of help")
-    return _HELP.sub(_help, _TABLE.sub(_table, text))
+    return _HELP.sub(_help, _LINES.sub(_lines, _TABLE.sub(_table, text)))
 
 
 def _table(found: re.Match[str]) -> str:
     marker, folder, head, rule, rows = found.groups()
     headings = [heading.strip("* ").removeprefix("r ") for heading in _cells(head)[1:]]
-    first, lines = None, []
+    first = None
+    found_rows = []
     for line in rows.splitlines():
         name, *old = _cells(line)
         run = kept.run(folder, name.strip("* ").partition(":")[0])
         first = first or run
-        cells = [_cell(heading, run, first) for heading in headings]
-        old += [""] * (len(cells) - len(old))
-        lines.append(" | ".join((name, *map(_marked_as, old, cells))))
-    filled_rows = "".join(f"| {line} |\n".replace("|  |", "| |") for line in lines)
-    return f"{marker}{head}\n{rule}\n{filled_rows}"
+        found_rows.append(_row(name, old, [_cell(heading, run, first) for heading in headings]))
+    return f"{marker}{head}\n{rule}\n{''.join(found_rows)}"
+
+
+def _lines(found: re.Match[str]) -> str:
+    marker, folder, file, head, rule, rows = found.groups()
+    headings = [heading.strip("* ") for heading in _cells(head)[1:]]
+    lines = {str(next(iter(line.values()))): line for line in kept.lines(folder, file)}
+    found_rows = []
+    for row in rows.splitlines():
+        name, *old = _cells(row)
+        line = lines.get(name.strip("* "))
+        if line is None or not line.keys() >= set(headings):
+            known = f"{', '.join(lines)} with {', '.join(next(iter(lines.values())))}"
+            raise ValueError(f"a row is {name} with {', '.join(headings)}; results/{folder}/{file} has {known}")
+        found_rows.append(_row(name, old, [f"{line[heading]:.3g}" for heading in headings]))
+    return f"{marker}{head}\n{rule}\n{''.join(found_rows)}"
+
+
+def _row(name: str, old: list[str], cells: list[str]) -> str:
+    """A line of a table, whose cells are marked as the old ones were."""
+    old = old + [""] * (len(cells) - len(old))
+    line = " | ".join((name, *map(_marked_as, old, cells)))
+    return f"| {line} |\n".replace("|  |", "| |")
 
 
 def _cells(line: str) -> list[str]:
