@@ -9,8 +9,8 @@ names its run, and a text after a colon is kept, as bold marks are. The headings
 `COLUMNS`, or a radius such as `r 0.25` or `0.25` for certified accuracy in percent. A new row needs its first cell
 only.
 
-`<!-- lines: FOLDER FILE -->` does the same with a file of JSON lines: the first cell is the first value of a line, and
-the headings are names of other values, which are numbers.
+`<!-- lines: FOLDER FILE -->` does the same with a file of JSON lines: the first cell is the first value of a line,
+and the headings are names of other values, which are numbers.
 
 `<!-- help: deqsmooth-NAME -->` stands directly above a block of `text`, which becomes the output of
 `deqsmooth-NAME --help` on a terminal of 100 columns; `deqsmooth-NAME --help-all` is possible as well.

@@ -46,6 +46,8 @@ class Bound:
     @property
     def formula(self) -> str:
         """Name of the bound in records."""
+        if not sum(self.counts):
+            return bounds.NONE
         if self.audit is not None:
             return self.audit.formula
         return bounds.CLOPPER_PEARSON if self.pairs is None else bounds.PAIRED
@@ -73,7 +75,8 @@ def of_votes(
     """Bounds the probability of the class that the selection chose.
 
     Args:
-      settings: of the certificate, with a sampler; the estimation must end at one of its looks.
+      settings: of the certificate, with a sampler; the estimation must end at one of its looks, or have no votes
+        at all, which gives an abstention.
       counts_selection: votes of the selection by class [classes + 1]; the last entry never wins.
       counts: votes of the estimation by class [classes + 1].
       audit: of serial votes.
@@ -88,7 +91,9 @@ def of_votes(
     """
     selected = selected_class(counts_selection)
     count, trials = int(counts[selected]), int(sum(counts))
-    alpha_count = settings.look_alphas[trials]
+    alpha_count = settings.look_alphas[trials] if trials else 0.0
+    if not trials:
+        audit = pairs = None
     p_lower = bounds.lower_bound(count, trials, alpha_count, audit=audit, pairs=pairs)
     return Bound(
         selected=selected,

@@ -42,10 +42,12 @@ class Certificate:
       counts_selection: votes of the selection by class; the last entry counts samples that were not finite.
       counts: the same of the estimation.
       num_selection: samples of the selection (N0).
-      num_estimation: samples of the estimation that were drawn (N, or the look at which sampling stopped).
+      num_estimation: samples of the estimation that were drawn (N, or the look at which sampling stopped; 0 if the
+        image ended after its selection).
       num_audit: serial votes that were solved again with the reference (K); 0 without an audit.
       mismatches: audited votes that the reference does not give to the selected class.
-      bound: name of the bound: `clopper-pearson`, `paired`, or that of an audited bound.
+      bound: name of the bound: `clopper-pearson`, `paired`, or that of an audited bound; `none` for an image that
+        ended after its selection.
       warning: "not a valid bound" if the formula is none, else None.
       alpha: failure probability in all.
       alpha_audit: part of it that the audit takes.

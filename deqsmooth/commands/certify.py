@@ -42,7 +42,8 @@ class Flags:
         "which model": ("checkpoint", "dtype"),
         "noise and statistics": (
             "sigma num_estimation alpha",
-            "num_selection looks spending stop_radius stop_gain num_audit alpha_audit bound seed",
+            "num_selection looks spending stop_radius stop_radii stop_gain only_correct num_audit alpha_audit "
+            "bound seed",
         ),
         "the solve": ("preset sampler budget", "start solver tolerance settle warmup_budget reference_budget"),
         "running it": ("predict", "lanes images_per_batch block share distributed"),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
-# Metadata of a setting that came after others had been recorded: it is written only when it is given, so that what
-# was recorded before keeps its digest.
+# Metadata of a setting that came after others had been recorded: it is written only when it is not its
+# default, so that what was recorded before keeps its digest.
 LATER = {"written": "if given"}
 
 # Settings that earlier versions wrote and this version no longer has, by kind of settings. The value given here
@@ -34,7 +34,7 @@ def to_json(settings: DataclassInstance) -> dict[str, Any]:
     encoded = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value is None and field.metadata == LATER:
+        if value == field.default and field.metadata == LATER:
             continue
         is_settings = dataclasses.is_dataclass(value) and not isinstance(value, type)
         encoded[field.name] = to_json(value) if is_settings else value

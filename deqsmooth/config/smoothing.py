@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-from deqsmooth.config import checks, serialization, solve
+from deqsmooth.config import checks, serialization, solve, stopping
 from deqsmooth.statistics import bounds, looks
 
 SAMPLERS = ("serial", "independent")
@@ -65,12 +65,18 @@ class Smoothing:
       num_audit: serial: votes that are solved again with the reference (K); by default 1,000, or half of N if that
         is less.
       looks: independent: increasing numbers of estimation samples at which a certificate may be read; the last one
-        is N. By default only N; with the recommended method also a twentieth and a fifth of N.
+        is N. By default only N; with the recommended method also a twentieth and a fifth of N, or with
+        `stop_radii` those of `deqsmooth.statistics.looks.geometric`.
       spending: how the looks share alpha: `proportional` to their samples (the default), or `equal`.
       stop_radius: sampling stops at a look where this radius is certified or out of reach; see
         `deqsmooth.statistics.looks.is_last`.
       stop_gain: sampling stops at a look where further samples would add at most this to the radius; see
-        `deqsmooth.statistics.looks.is_last`. 0.02 with the recommended method.
+        `deqsmooth.statistics.looks.is_last`. 0.02 with the recommended method, unless another stop is given.
+      stop_radii: radii at which certified accuracy will be read, increasing numbers from 0. Sampling stops at a
+        look where the largest of them that an image can be certified for is decided; see
+        `deqsmooth.statistics.looks.is_last`.
+      only_correct: independent: an image whose selected class is not its label ends after the selection, as an
+        abstention. It could not add to certified accuracy or ACR. The labels must be known.
       alpha: largest probability that a certificate is false.
       alpha_audit: part of alpha that the audit takes; half of it by default.
       bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
@@ -121,6 +127,8 @@ class Smoothing:
     seed: int = 0
     spending: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
     settle: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    stop_radii: tuple[float, ...] | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    only_correct: bool = dataclasses.field(default=False, metadata=serialization.LATER)
 
     _independent_bound: ClassVar[str | None] = None
 
@@ -154,7 +162,7 @@ class Smoothing:
         if self.tolerance is not None:
             checks.finite_positive("tolerance", self.tolerance)
         self._check_bound()
-        self._check_looks()
+        stopping.check(self)
         if not self.cap > 0:
             audit = f" with num_audit, {self.num_audit}," if self.num_audit else ""
             raise ValueError(
@@ -177,14 +185,16 @@ class Smoothing:
         is_short = start == "learned" and self.settle is None
         budget = self.budget or (_LEARNED_BUDGET if is_short else defaults["budget"])
         shares = [int(share * self.num_estimation) for share in _LOOKS]
-        read = self.looks or (*(look for look in shares if look >= _FIRST_LOOK), self.num_estimation)
-        stops = self.stop_gain is not None or self.stop_radius is not None
+        read = (*(look for look in shares if look >= _FIRST_LOOK), self.num_estimation)
+        if self.stop_radii is not None:
+            read = looks.geometric(self.num_estimation)
+        stops = any(getattr(self, name) is not None for name in stopping.RULES)
         return dataclasses.replace(
             self,
             sampler="independent",
             start=start,
             budget=budget,
-            looks=read,
+            looks=self.looks or read,
             stop_gain=self.stop_gain if stops else _STOP_GAIN,
         )
 
@@ -253,32 +263,6 @@ class Smoothing:
         if self.alpha_audit is not None:
             rule = f"in (0, alpha = {self.alpha})"
             checks.holds(0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, rule)
-
-    def _check_looks(self) -> None:
-        if self.looks is None:
-            for name in ("spending", "stop_radius", "stop_gain"):
-                value = getattr(self, name)
-                rule = "left out without looks, at which a run may stop"
-                checks.holds(value is None or self.sampler is None, name, value, rule)
-            return
-        if self.spending is not None:
-            checks.known("spending", self.spending, looks.SPENDING)
-        checks.holds(
-            self.sampler != "serial",
-            "sampler",
-            repr(self.sampler),
-            "'independent' with looks, which read its votes",
-        )
-        increasing = all(a < b for a, b in zip((0, *self.looks), self.looks, strict=False))
-        checks.holds(
-            increasing and self.looks[-1:] == (self.num_estimation,),
-            "looks",
-            self.looks,
-            f"increasing, at least 1, and end with num_estimation, {self.num_estimation}",
-        )
-        for name in ("stop_radius", "stop_gain"):
-            if getattr(self, name) is not None:
-                checks.finite_positive(name, getattr(self, name))
 
     @property
     def continuous(self) -> bool:

@@ -135,4 +135,8 @@ def _stopping(settings: config.Smoothing) -> str:
         found.append(f"stops at radius {settings.stop_radius:g}")
     if settings.stop_gain is not None:
         found.append(f"stops at gain {settings.stop_gain:g}")
+    if settings.stop_radii is not None:
+        found.append(f"stops at radii {', '.join(f'{radius:g}' for radius in settings.stop_radii)}")
+    if settings.only_correct:
+        found.append("only correct classes")
     return ", ".join(found)

@@ -149,7 +149,7 @@ def certify_dataset(
         programs.check(classifier, settings)
     if programs is not None and skip_soundness_check and out is None:
         # Nothing is left to check, and a resumed run may have only images that cannot be read.
-        yield from _certify(programs, _images(classifier, dataset, places, on_unreadable))
+        yield from _certify(programs, inputs.read(classifier, dataset, places, settings, on_unreadable))
         return
     image = inputs.first_usable(classifier, dataset, places, settings)
     dataset.check_classes(check(classifier, settings, image, skip_soundness_check=skip_soundness_check))
@@ -158,7 +158,7 @@ def certify_dataset(
         left: Sequence[int], report: Callable[[record.Unreadable], None] | None
     ) -> Iterator[record.Certificate]:
         ready = programs or prepare(classifier, settings, image.shape, len(left))
-        return _certify(ready, _images(classifier, dataset, left, report))
+        return _certify(ready, inputs.read(classifier, dataset, left, settings, report))
 
     if out is None:
         yield from run(places, on_unreadable)
@@ -220,25 +220,6 @@ def check(
     if not skip_soundness_check:
         contract.check(parts.logits, parts.parameters, image, own=classifier.size is None)
     return parts.num_classes
-
-
-def _images(
-    classifier: classifiers.Classifier,
-    dataset: data.Dataset,
-    places: Sequence[int],
-    on_unreadable: Callable[[record.Unreadable], None] | None,
-) -> Iterator[Image]:
-    """Reads images of a data set, one after another."""
-    for index in places:
-        try:
-            image, label = dataset[index]
-            data.check_images(image[None], classifier.image_shape)
-        except ValueError as error:
-            if on_unreadable is None:
-                raise ValueError(f"image {index}: {error}") from None
-            on_unreadable(record.Unreadable(index, str(error)))
-        else:
-            yield Image(index, image, label)
 
 
 def prepare(

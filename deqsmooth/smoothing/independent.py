@@ -44,7 +44,8 @@ class _Active:
         self._looks = collections.deque(settings.looks or (settings.num_estimation,))
         self._drawn = 0
         self._ask(noise.SELECTION, 0, settings.num_selection)
-        self._ask_next_look()
+        if not settings.only_correct:
+            self._ask_next_look()
 
     def _ask(self, phase: int, first: int, last: int) -> None:
         for begin in range(first, last, self._settings.lanes):
@@ -68,9 +69,14 @@ class _Active:
             self.residual.append(votes.residual[number, : unit.size])
 
     def is_finished(self) -> bool:
-        """Reads the look whose samples are all counted, and asks for those of the next unless sampling stops."""
+        """Reads what is counted, the selection or a look, and asks for the next look unless sampling stops."""
         settings = self._settings
         selected = bound.selected_class(self.counts[noise.SELECTION].tolist())
+        if not self._drawn:
+            is_wrong = selected != self.image.label
+            if not is_wrong:
+                self._ask_next_look()
+            return is_wrong
         if looks.is_last(
             int(self.counts[noise.ESTIMATION][selected]),
             self._drawn,
@@ -78,6 +84,7 @@ class _Active:
             sigma=settings.sigma,
             stop_radius=settings.stop_radius,
             stop_gain=settings.stop_gain,
+            stop_radii=settings.stop_radii,
         ):
             return True
         self._ask_next_look()
@@ -89,7 +96,11 @@ class _Active:
             tuple(self.counts[phase].tolist()) for phase in (noise.SELECTION, noise.ESTIMATION)
         )
         work = record.Work(
-            self.evaluations, self.fallbacks, np.concatenate(self.residual), np.empty(0), self.seconds
+            self.evaluations,
+            self.fallbacks,
+            np.concatenate([np.empty(0), *self.residual]),
+            np.empty(0),
+            self.seconds,
         )
         return Tally(self.image, selection, estimation, None, work)
 

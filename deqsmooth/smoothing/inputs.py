@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from deqsmooth import config, data
 from deqsmooth.certificates import record
 from deqsmooth.config import checks
 from deqsmooth.models import classifiers, starts
+from deqsmooth.smoothing.tally import Image
 from deqsmooth.statistics import bounds
 
 _TRIED = 8
@@ -89,10 +90,47 @@ def first_usable(
     errors = []
     for index in chosen[:_TRIED]:
         try:
-            return images(classifier, dataset[index][0][None], settings)[0]
+            image, label = dataset[index]
+            _check_label(settings, index, label)
+            return images(classifier, image[None], settings)[0]
         except ValueError as error:
             errors.append(error)
     raise errors[0]
+
+
+def read(
+    classifier: classifiers.Classifier,
+    dataset: data.Dataset,
+    chosen: Sequence[int],
+    settings: config.Smoothing,
+    on_unreadable: Callable[[record.Unreadable], None] | None,
+) -> Iterator[Image]:
+    """Reads images of a data set, one after another.
+
+    Args:
+      classifier: the classifier.
+      dataset: the images and labels.
+      chosen: indices of the images.
+      settings: of the certificates.
+      on_unreadable: called for an image that cannot be used; None raises `ValueError` instead.
+    """
+    for index in chosen:
+        try:
+            image, label = dataset[index]
+            _check_label(settings, index, label)
+            data.check_images(image[None], classifier.image_shape)
+        except ValueError as error:
+            if on_unreadable is None:
+                raise ValueError(f"image {index}: {error}") from None
+            on_unreadable(record.Unreadable(index, str(error)))
+        else:
+            yield Image(index, image, label)
+
+
+def _check_label(settings: config.Smoothing, index: int, label: int | None) -> None:
+    """Raises `ValueError` if an image has no label and its settings need one."""
+    rule = "known with only_correct, which ends an image whose selected class is another"
+    checks.holds(not settings.only_correct or label is not None, f"the label of image {index}", label, rule)
 
 
 def _check_settings(classifier: classifiers.Classifier, settings: config.Smoothing) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data
-from deqsmooth.config import checks
+from deqsmooth.config import checks, stopping
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, inputs, noise, sampler
 from deqsmooth.statistics import significance
@@ -89,7 +89,8 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
     """
     if settings.sampler is None and settings.looks is None:
         chosen = certification.recommended(classifier, settings)
-        return dataclasses.replace(chosen, looks=None, spending=None, stop_radius=None, stop_gain=None)
+        at_the_end: dict[str, Any] = dict.fromkeys(("looks", "spending", *stopping.RULES))
+        return dataclasses.replace(chosen, **at_the_end, only_correct=False)
     if settings.sampler != "independent" or settings.looks:
         raise ValueError(
             f"sampler is {settings.sampler or 'not given'} and looks is {settings.looks}; "

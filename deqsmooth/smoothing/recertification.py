@@ -17,13 +17,13 @@ import numpy as np
 
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, record
-from deqsmooth.config import checks
+from deqsmooth.config import checks, stopping
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, inputs, noise
 
 _IMAGES = 16
 _LAYOUT = ("lanes", "images_per_batch", "block")
-_ESTIMATION = ("looks", "spending", "stop_radius", "stop_gain")
+_ESTIMATION = ("looks", "spending", *stopping.RULES, "only_correct")
 # The votes were drawn with these.
 _SAME = ("sigma", "num_selection", "num_estimation", "alpha", "seed", *_ESTIMATION)
 

@@ -1,7 +1,9 @@
 """Confidence bounds on the probability of a class, from counts of votes, and the radius that follows.
 
 Every bound is one-sided and holds with probability at least 1 - alpha over the noise and, where votes are audited,
-over the random draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3.
+over the random draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3. Bounds and
+radii are rounded outward: no lower bound and no radius is above the exact number that it stands for, and no upper
+bound below it; see `deqsmooth.statistics.outward`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import scipy
+
+from deqsmooth.statistics import outward
+
+# Relative; far above that of scipy's distribution function.
+_HYPERGEOMETRIC_ERROR = 1e-6
 
 
 class Audit(NamedTuple):
@@ -57,7 +64,8 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
     """
     if successes == 0:
         return 0.0
-    return float(scipy.stats.beta.ppf(alpha, successes, trials - successes + 1))
+    approximate = float(scipy.special.betaincinv(successes, trials - successes + 1, alpha))
+    return outward.binomial_lower(approximate, successes, trials, alpha)
 
 
 def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
@@ -72,7 +80,8 @@ def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
       >>> round(clopper_pearson_upper(1, 100, 0.001), 4)
       0.0886
     """
-    return 1.0 - clopper_pearson_lower(trials - successes, trials, alpha)
+    lower = clopper_pearson_lower(trials - successes, trials, alpha)
+    return math.nextafter(1.0 - lower, 1.0)
 
 
 def binomial_interval(successes: int, trials: int, alpha: float) -> tuple[float, float]:
@@ -111,7 +120,9 @@ def hypergeometric_upper(marked_drawn: int, drawn: int, population: int, alpha: 
     most, least = population - (drawn - marked_drawn), marked_drawn
     while least < most:
         middle = (least + most + 1) // 2
-        if scipy.stats.hypergeom.cdf(marked_drawn, population, middle, drawn) > alpha:
+        if scipy.stats.hypergeom.cdf(marked_drawn, population, middle, drawn) > alpha * (
+            1 - _HYPERGEOMETRIC_ERROR
+        ):
             least = middle
         else:
             most = middle - 1
@@ -148,7 +159,8 @@ def paper_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> fl
       audit: of these votes; its formula is not read.
       alpha_count: failure probability spent on the count.
     """
-    return clopper_pearson_lower(math.floor(count * _surviving(audit)), trials, alpha_count)
+    surviving = math.nextafter(count * _surviving(audit), 0.0)
+    return clopper_pearson_lower(math.floor(surviving), trials, alpha_count)
 
 
 def reference_code_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
@@ -190,6 +202,8 @@ PAIRED = "paired"
 """Name in settings and records of the bound from paired samples; see `paired_lower`."""
 CLOPPER_PEARSON = "clopper-pearson"
 """Name in records of the bound from independent votes of the certified classifier itself."""
+NONE = "none"
+"""Name in records where no sample was drawn to bound a probability: the bound is 0."""
 
 
 def audited_lower(count: int, trials: int, audit: Audit, alpha_count: float) -> float:
@@ -232,7 +246,7 @@ def paired_lower(count: int, trials: int, pairs: Pairs, alpha_count: float) -> f
       True
     """
     lost = clopper_pearson_upper(pairs.lost, pairs.num, pairs.alpha)
-    return max(0.0, clopper_pearson_lower(count, trials, alpha_count) - lost)
+    return max(0.0, math.nextafter(clopper_pearson_lower(count, trials, alpha_count) - lost, 0.0))
 
 
 def lower_bound(
@@ -266,7 +280,10 @@ def radius(p_lower: float, sigma: float) -> float:
       >>> round(radius(0.99, 0.5), 3), radius(0.5, 0.5)
       (1.163, 0.0)
     """
-    return float(sigma * scipy.stats.norm.ppf(p_lower)) if p_lower > 0.5 else 0.0
+    if p_lower <= 0.5:
+        return 0.0
+    quantile = float(scipy.special.ndtri(p_lower))
+    return math.nextafter(sigma * outward.normal_lower(quantile, p_lower), 0.0) if p_lower < 1 else quantile
 
 
 def probability(radius: float, sigma: float) -> float:
@@ -300,4 +317,4 @@ def least_count(trials: int, alpha: float, probability: float) -> int:
 
 def _surviving(audit: Audit) -> float:
     """Lower confidence bound on the share of votes that the reference confirms."""
-    return 1.0 - clopper_pearson_upper(audit.mismatches, audit.num, audit.alpha)
+    return math.nextafter(1.0 - clopper_pearson_upper(audit.mismatches, audit.num, audit.alpha), 0.0)

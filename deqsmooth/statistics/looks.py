@@ -6,12 +6,15 @@ probability at least 1 - alpha, and the bound at the look where sampling stops h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from deqsmooth.statistics import bounds
 
 PROPORTIONAL, EQUAL = SPENDING = ("proportional", "equal")
 _TAIL = 0.025
+_RATIO, _STEP = 1.25, 100
+_DEVIATIONS = 2.0
 
 
 def alphas(alpha: float, sizes: Sequence[int], spending: str = PROPORTIONAL) -> dict[int, float]:
@@ -31,6 +34,46 @@ def alphas(alpha: float, sizes: Sequence[int], spending: str = PROPORTIONAL) -> 
     return {look: alpha * weight / sum(weights.values()) for look, weight in weights.items()}
 
 
+def geometric(total: int) -> tuple[int, ...]:
+    """Sizes of many looks, each about a quarter larger than the one before; all but the last are multiples of 100.
+
+    Args:
+      total: samples of the last look.
+
+    Example:
+      >>> geometric(1000)
+      (100, 200, 300, 400, 500, 600, 800, 1000)
+    """
+    size, sizes = total / _RATIO, {total}
+    while size >= _STEP:
+        sizes.add(round(size / _STEP) * _STEP)
+        size /= _RATIO
+    return tuple(sorted(sizes))
+
+
+def is_out_of_reach(count: int, trials: int, goal: int, total: int) -> bool:
+    """Whether the votes so far make it unlikely that a count is reached in the end.
+
+    With Jeffreys' prior the count in the end has a beta-binomial distribution. A goal is out of reach if it is
+    more than two standard deviations above the mean of this distribution, or if not even unanimous further votes
+    would give it. No bound depends on this.
+
+    Args:
+      count: votes for the class so far.
+      trials: samples so far.
+      goal: votes that are wanted in the end.
+      total: samples in the end.
+
+    Example:
+      >>> is_out_of_reach(60, 100, 560, 1000), is_out_of_reach(60, 100, 720, 1000)
+      (False, True)
+    """
+    left, for_class, others = total - trials, count + 0.5, trials - count + 0.5
+    mean = count + left * for_class / (trials + 1)
+    variance = left * for_class * others * (total + 1) / ((trials + 1) ** 2 * (trials + 2))
+    return goal > count + left or goal - 0.5 > mean + _DEVIATIONS * math.sqrt(variance)
+
+
 def is_last(
     count: int,
     trials: int,
@@ -39,13 +82,16 @@ def is_last(
     sigma: float,
     stop_radius: float | None = None,
     stop_gain: float | None = None,
+    stop_radii: Sequence[float] | None = None,
 ) -> bool:
     """Whether sampling stops at a look.
 
     It stops at the last look, and where even unanimous further votes would certify nothing. With `stop_radius` it
     also stops once that radius is certified, or once even unanimous further votes could not reach it. With
     `stop_gain` it also stops where sampling to the last look would add at most `stop_gain` to the radius, if the
-    class got the upper end of its 95 % Clopper-Pearson interval as its share of the further votes.
+    class got the upper end of its 95 % Clopper-Pearson interval as its share of the further votes. With
+    `stop_radii` it also stops where the next radius of this grid is out of reach, see `is_out_of_reach`, or there
+    is none.
 
     Args:
       count: votes for the class so far.
@@ -54,6 +100,7 @@ def is_last(
       sigma: standard deviation of the noise.
       stop_radius: radius that is wanted.
       stop_gain: least gain of radius for which sampling goes on.
+      stop_radii: grid of radii at which certified accuracy is read, increasing.
 
     Example:
       >>> is_last(60, 100, alphas(0.001, (100, 10_000)), sigma=0.5)
@@ -71,6 +118,14 @@ def is_last(
     now, best = reached(count, trials), reached(count + total - trials, total)
     if best == 0 or (stop_radius is not None and (now >= stop_radius or best < stop_radius)):
         return True
+    if stop_radii is not None:
+        # A radius of 0 asks for a class that is certified at all.
+        coming = [radius for radius in stop_radii if now < radius or now == 0]
+        if not coming:
+            return True
+        goal = bounds.least_count(total, parts[total], bounds.probability(coming[0], sigma))
+        if is_out_of_reach(count, trials, goal, total):
+            return True
     if stop_gain is None:
         return False
     further = int(bounds.clopper_pearson_upper(count, trials, _TAIL) * (total - trials))

@@ -44,6 +44,9 @@ def test_later_setting_is_written_if_given():
     """The digest of what was recorded before it must stay."""
     independent = config.Smoothing(sampler="independent", looks=(5000, 10_000))
     assert "spending" not in serialization.to_json(independent)
+    assert "only_correct" not in serialization.to_json(independent)
+    given = dataclasses.replace(independent, only_correct=True)
+    assert serialization.from_json(config.Smoothing, serialization.to_json(given)).only_correct is True
     given = dataclasses.replace(independent, spending="equal")
     assert serialization.to_json(given)["spending"] == "equal"
     assert serialization.to_json(config.Smoothing())["tolerance"] is None

@@ -98,6 +98,10 @@ def test_recommended_method_follows_the_start():
         ({"num_estimation": 60}, {"looks": (60,)}),
         ({"looks": (50, 10_000)}, {"looks": (50, 10_000), "stop_gain": 0.02}),
         ({"stop_radius": 0.5}, {"stop_radius": 0.5, "stop_gain": None}),
+        (
+            {"stop_radii": (0, 0.5), "num_estimation": 1000},
+            {"stop_radii": (0.0, 0.5), "stop_gain": None, "looks": (100, 200, 300, 400, 500, 600, 800, 1000)},
+        ),
         ({"tolerance": 1e-3}, {"tolerance": 1e-3, "start": "learned"}),
     ],
 )

@@ -102,7 +102,7 @@ def test_types_of_headers_are_right(header):
 def test_page_describes_written_settings(header):
     smoothing = header(ds.Smoothing(sampler="independent"))["smoothing"]
     every = {field.name for field in dataclasses.fields(ds.Smoothing)} - {"images_per_batch"}
-    assert every - {"spending", "settle"} <= set(smoothing) <= every
+    assert every - {"spending", "settle", "stop_radii", "only_correct"} <= set(smoothing) <= every
 
 
 def test_fields_of_attacks_are_named(tmp_path, monkeypatch):

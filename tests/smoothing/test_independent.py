@@ -1,11 +1,13 @@
 """Independent sampling with looks: the same counts whatever the schedule, and images that stop make room."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from deqsmooth import config, data
+from deqsmooth.certificates import bound, verification
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, sampler
 from deqsmooth.statistics import bounds, looks
@@ -88,6 +90,10 @@ def test_settings_of_looks_are_checked():
         ({"looks": (50, 100)}, "increasing, at least 1, and end with num_estimation, 400"),
         ({"looks": None, "stop_gain": 0.1}, "stop_gain is 0.1; it must be left out without looks"),
         ({"stop_radius": -1.0}, "stop_radius is -1.0; it must be a finite positive number"),
+        ({"stop_radii": (0.5, 0.25)}, "must be increasing finite numbers from 0"),
+        ({"stop_radii": (-0.25, 0.25)}, "must be increasing finite numbers from 0"),
+        ({"stop_radii": ()}, "must be increasing finite numbers from 0"),
+        ({"looks": None, "stop_radii": (0.5,)}, "must be left out without looks"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(LOOKS, **change)
@@ -98,6 +104,45 @@ def test_settings_of_looks_are_checked():
         settings = dataclasses.replace(LOOKS, spending=spending)
         expected = bounds.radius(bounds.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
         assert settings.cap == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.usefixtures("optimised")
+def test_wrong_classes_end_after_selection(model, images, tmp_path):
+    whole = certify(model, images, LOOKS)
+    labels = np.array([whole[index]["selected"] for index in range(12)])
+    labels[::3] = (labels[::3] + 1) % 10
+    settings, out = dataclasses.replace(LOOKS, only_correct=True), tmp_path / "run.jsonl"
+    found = list(certification.certify(model, images, settings, labels=labels, out=out))
+    for c in found:
+        ended = c.index % 3 == 0
+        expected = (
+            (0, None, 0.0, "none") if ended else (400, whole[c.index]["prediction"], whole[c.index]["radius"])
+        )
+        assert (c.num_estimation, c.prediction, c.radius, c.bound)[: len(expected)] == expected
+        assert c.counts_selection == whole[c.index]["counts_selection"]
+        assert c.counts == ((0,) * 11 if ended else whole[c.index]["counts"])
+        assert c.evaluations == 2 * (20 + c.num_estimation) and c.correct == (c.prediction == c.label)
+    assert verification.verify(out).differences == []
+    # The same lines do not follow from a header without the setting, or from other labels.
+    for change, line in (({"only_correct": False}, {}), ({}, {"label": 11})):
+        text = out.read_text().splitlines()
+        header = json.loads(text[0])
+        header["smoothing"].update(change)
+        lines = [{**json.loads(one), **(line if "radius" in one else {})} for one in text[1:]]
+        path = tmp_path / "changed.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in (header, *lines)))
+        messages = [str(one) for one in verification.verify(path).differences]
+        assert sum("counts add up to 0" in one or "counts add up to 400" in one for one in messages) >= 4
+    paired = config.Paired(**{**vars(settings), "budget": 3, "num_pairs": 20, "bound": "paired"})
+    again = bound.of_votes(paired, found[0].counts_selection, (0,) * 11, pairs=paired.pairs(1))
+    assert (again.formula, again.radius, again.pairs) == ("none", 0.0, None)
+
+
+def test_only_correct_needs_labels(model, images):
+    with pytest.raises(ValueError, match="the label of image 0 is None; it must be known with only_correct"):
+        certify(model, images, LOOKS, only_correct=True)
+    with pytest.raises(ValueError, match="only_correct is True; it must be left out with serial sampling"):
+        config.Smoothing(sampler="serial", only_correct=True)
 
 
 def wrong_probability(p, alphas, **rule):
@@ -127,7 +172,7 @@ def wrong_probability(p, alphas, **rule):
 
 
 @pytest.mark.parametrize("spending", looks.SPENDING)
-@pytest.mark.parametrize("rule", [{}, {"stop_gain": 0.2}, {"stop_radius": 0.4}])
+@pytest.mark.parametrize("rule", [{}, {"stop_gain": 0.2}, {"stop_radius": 0.4}, {"stop_radii": (0.0, 0.2, 0.4)}])
 def test_coverage_by_enumeration_whatever_the_rule(rule, spending):
     alpha = 0.1
     alphas = looks.alphas(alpha, (10, 20, 40), spending)
