@@ -73,7 +73,7 @@ TRAINING: dict[str, config.Training] = {
     # unrolled evaluations come within 1/256 of its equilibrium. A start and a fine-tuning follow: the presets
     # `contraction` and `contraction-fine-tuned` of `--phase start`.
     "contraction": config.Training(
-        model=architecture.ContractionModel(patch=2, channels=(32, 64), width=48),
+        model=architecture.ContractionModel(patch=2, channels=(32, 64), width=64),
         epochs=120,
         pretraining_epochs=120.0,
         pretraining_budget=4,
@@ -81,7 +81,7 @@ TRAINING: dict[str, config.Training] = {
     ),
     # A monotone operator DEQ on digits.
     "monotone": config.Training(
-        model=architecture.MonotoneModel(patch=2, channels=(32, 64), width=48),
+        model=architecture.MonotoneModel(patch=2, channels=(32, 64), width=64),
         epochs=120,
         pretraining_epochs=120.0,
         pretraining_budget=12,

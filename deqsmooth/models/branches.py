@@ -36,12 +36,12 @@ class _Inject(nn.Module):
         outputs = []
         for branch, channels in enumerate(self.size.channels):
             if branch:
-                x = layers.Conv(width, stride=2, name=f"down_{branch}")(nn.relu(x))
+                x = layers.Conv(width, size=1, name=f"down_{branch}")(layers.blocks_to_channels(nn.relu(x), 2))
             for block in range(self.size.blocks):
                 y = nn.relu(layers.GroupNorm(_GROUPS, name=f"norm_{branch}_{block}")(x))
                 x = x + layers.Conv(width, name=f"block_{branch}_{block}")(y)
             y = nn.relu(layers.GroupNorm(_GROUPS, name=f"norm_out_{branch}")(x))
-            outputs.append(layers.Conv(channels, use_bias=True, name=f"out_{branch}")(y))
+            outputs.append(layers.Conv(channels, size=1, use_bias=True, name=f"out_{branch}")(y))
         return tuple(outputs)
 
 
