@@ -204,7 +204,7 @@ def sample(name, dtype, arguments):
 
         return classify
 
-    checkpoint = classifiers.of_size(presets.MODELS[name], variables)
+    checkpoint = classifiers.of_size(size_of(name), variables)
     clean = np.asarray(images)
     spent = timing.seconds_in_turn(
         {
@@ -248,6 +248,8 @@ def pytorch(name, lanes, arguments):
         import torch
     except ImportError:
         return
+    if not isinstance(size_of(name), ds.MdeqModel):
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     total = lanes * jax.local_device_count()
     model, variables, images = _model(name, "float32", total)
@@ -289,9 +291,14 @@ def _text(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def size_of(name):
+    """Returns the size of a model by its name, or by that of a recipe that trains it."""
+    return presets.MODELS[name] if name in presets.MODELS else presets.TRAINING[name].model
+
+
 @functools.cache
 def _model(name, dtype, num):
-    size = presets.MODELS[name]
+    size = size_of(name)
     model = models.build(size)
     variables = model.init(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (num, *size.image_shape))
@@ -325,6 +332,11 @@ def rates(name, lanes, total, spent) -> dict[str, float]:
         "tflops": total * flops / spent / 1e12,
         "conv_gbs": total * num_bytes / spent / 1e9,
     }
+
+
+def flops(fn, *arguments) -> int:
+    """Returns the floating point operations of all convolutions of a function of arrays, or of their shapes."""
+    return _convolutions(jax.make_jaxpr(fn)(*arguments).jaxpr)[0]
 
 
 def _convolutions(jaxpr) -> tuple[int, int]:

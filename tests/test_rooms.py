@@ -48,7 +48,7 @@ HOMES = {
     "tensorflow_datasets": {"data/prepared.py"},
     "torch": {"models/state_dicts.py"},
     "matplotlib": {"reports/canvas.py"},
-    "optax": {"training/loop.py", "training/losses.py", "training/start_training.py"},
+    "optax": {"training/losses.py", "training/optimiser.py", "training/start_training.py", "training/updates.py"},
     "scipy": {"statistics/bounds.py", "statistics/significance.py"},
 }
 JAX_FREE = [room for room, (_, never) in ROOMS.items() if never >= JAX]

@@ -146,12 +146,13 @@ def _run(
         def follow(now: loop.Progress) -> None:
             nonlocal waited, done
             if not done:
-                progress.begin(shown, "", now.total, int(now.state.update) - 1)
-            done = int(now.state.update)
+                done = int(now.state.update) - 1
+                progress.begin(shown, "", now.total, done)
+            num, done = int(now.state.update) - done, int(now.state.update)
             waited += now.waited
             if now.evaluation is not None:
                 console.print(f"after {done} updates: {metrics.describe(now.evaluation)}")
-            progress.advance(shown, metrics.describe(now.metrics))
+            progress.advance(shown, metrics.describe(now.metrics), num)
             # Every process must ask after every update.
             if interrupted.is_requested(done) and done < now.total:
                 interrupted.end()

@@ -55,12 +55,12 @@ def begin(
     )
 
 
-def advance(progress: rich.progress.Progress, description: str) -> None:
-    """Counts a step and updates the description; without a terminal, prints a line if the last one is old."""
+def advance(progress: rich.progress.Progress, description: str, num: int = 1) -> None:
+    """Counts steps and updates the description; without a terminal, prints a line if the last one is old."""
     (task,) = progress.tasks
     # Before the step counts: the other steps of its batch, which end at the same time, do not count yet either.
     left = _time_left(task)
-    progress.update(task.id, advance=1, description=description, last=task.elapsed)
+    progress.update(task.id, advance=num, description=description, last=task.elapsed)
     if progress.console.is_terminal:
         return
     now, printed = progress.get_time(), task.fields["printed"]

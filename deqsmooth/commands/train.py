@@ -32,8 +32,8 @@ class Flags:
     """
 
     GROUPS: ClassVar[listing.Groups] = {
-        "which images": ("dataset data_dir test_data", "held_out download"),
-        "which model": ("preset", "dtype model"),
+        "which images": ("dataset data_dir test_data", "held_out augment download"),
+        "which model": ("preset", "dtype injection_dtype model"),
         "noise and loss": (
             "sigma",
             "loss loss_weight draws adversarial_radius adversarial_steps adversarial_epochs jacobian_weight "
@@ -41,11 +41,11 @@ class Flags:
         ),
         "optimisation": (
             "epochs batch_size learning_rate",
-            "optimiser final_learning_rate warmup weight_decay clip_norm accumulation rematerialise "
+            "optimiser final_learning_rate warmup weight_decay clip_norm ema accumulation rematerialise "
             "pretraining_epochs pretraining_budget pretraining_jacobian_weight",
         ),
         "the solve": ("budget", "solver gradient gradient_budget reference_budget"),
-        "running it": ("phase resume", "evaluation_interval seed distributed"),
+        "running it": ("phase resume", "evaluation_interval updates_per_call seed distributed"),
         "output": ("workdir", ""),
     }
 
@@ -80,15 +80,15 @@ class StartFlags:
     """
 
     GROUPS: ClassVar[listing.Groups] = {
-        "which images": ("dataset data_dir test_data", "held_out download"),
+        "which images": ("dataset data_dir test_data", "held_out augment download"),
         "which model": ("checkpoint fine_tune", "dtype network"),
         "noise and loss": ("sigma", "distance_weight settle_weight"),
         "optimisation": (
             "preset epochs batch_size learning_rate",
-            "optimiser final_learning_rate warmup weight_decay clip_norm accumulation",
+            "optimiser final_learning_rate warmup weight_decay clip_norm ema accumulation",
         ),
         "the solve": ("budget", "solver reference_budget"),
-        "running it": ("phase resume", "evaluation_interval seed distributed"),
+        "running it": ("phase resume", "evaluation_interval updates_per_call seed distributed"),
         "output": ("workdir", ""),
     }
 

@@ -9,6 +9,8 @@ from deqsmooth.config import architecture, checks, selection, serialization, sol
 
 GRADIENTS = ("one-step", "neumann", "broyden", "gmres")
 OPTIMISERS = ("adamw", "sgd")
+INJECTION_DTYPES = ("float32", "bfloat16")
+AUGMENTATIONS = ("none", "crop-and-flip")
 LOSSES = ("cross-entropy", "consistency", "macer", "cat-rs")
 _PRETRAINING_EPOCHS = 5.0
 
@@ -39,6 +41,13 @@ class Descent:
       seed: seed of the initialisation, the order of images and the noise.
       held_out: every how many-th training image, in an order that the seed gives, is held out: the model is
         evaluated on it and never trained on it. By default none if there are test images, otherwise every tenth.
+      ema: decay by update of an exponentially weighted mean of the parameters, in (0, 1). If it is given, the mean
+        is what is evaluated and saved as the model.
+      augment: `crop-and-flip` (random crops of the images padded with four pixels, half of them flipped) or
+        `none`; by default that of the data set.
+      updates_per_call: number of updates in one call of a compiled program that holds all images on the device.
+        Order and augmentation of the images are then part of the program, and metrics are means over the updates
+        of a call. By default every update is a call, and its images come from the host.
     """
 
     dataset: str = "digits"
@@ -56,6 +65,9 @@ class Descent:
     evaluation_interval: int = 5
     seed: int = 0
     held_out: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    ema: float | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    augment: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    updates_per_call: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -70,6 +82,12 @@ class Descent:
         checks.holds(0 <= self.warmup <= 1, "warmup", self.warmup, "in [0, 1]")
         if self.held_out is not None:
             checks.holds(self.held_out >= 2, "held_out", self.held_out, "at least 2")
+        if self.ema is not None:
+            checks.holds(0 < self.ema < 1, "ema", self.ema, "in (0, 1)")
+        if self.augment is not None:
+            checks.known("augment", self.augment, AUGMENTATIONS)
+        if self.updates_per_call is not None:
+            checks.positive(self, "updates_per_call")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +126,8 @@ class Training(Descent):
       reference_budget: cell evaluations of the Anderson solve with which the model is evaluated.
       dtype: floating point type of the cell. Parameters and everything else are float32, multiplied in JAX's
         default precision, which is lower on accelerators.
+      injection_dtype: floating point type in which the injection is computed, by default float32; the parameters
+        that are trained are float32.
       model: size of the model, by default `ds.ConvModel()`; None for a model of the caller's own.
 
     Raises:
@@ -137,6 +157,7 @@ class Training(Descent):
     reference_budget: int = 30
     dtype: str = "float32"
     model: architecture.Model | None = dataclasses.field(default_factory=architecture.ConvModel)
+    injection_dtype: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -147,6 +168,8 @@ class Training(Descent):
         checks.known("loss", self.loss, LOSSES)
         checks.positive(self, "pretraining_budget", "gradient_budget", "jacobian_interval", "reference_budget")
         checks.positive(self, "adversarial_steps", "draws")
+        if self.injection_dtype is not None:
+            checks.known("injection_dtype", self.injection_dtype, INJECTION_DTYPES)
         if self.loss != "cross-entropy":
             checks.holds(self.draws > 1, "draws", self.draws, f"at least 2 with loss {self.loss!r}")
         if self.loss == "cat-rs":
@@ -178,7 +201,8 @@ class Training(Descent):
         for name in ("pretraining_epochs", "jacobian_weight"):
             checks.holds(getattr(self, name) in (0, None), name, getattr(self, name), rule)
         rule = "float32 for a model without an equilibrium"
-        checks.holds(self.dtype == "float32", "dtype", self.dtype, rule)
+        for name in ("dtype", "injection_dtype"):
+            checks.holds(getattr(self, name) in ("float32", None), name, getattr(self, name), rule)
 
     def resolved(self) -> Training:
         """These settings with the number of epochs of pre-training that they stand for."""

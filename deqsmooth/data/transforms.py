@@ -10,7 +10,7 @@ from PIL import Image
 
 from deqsmooth.data import contents
 
-_PADDING = 4
+PADDING = 4
 _SHORT_SIDE, _CROP = 256, 224
 
 
@@ -28,9 +28,9 @@ def crop_and_flip(images: Sequence[np.ndarray], rng: np.random.Generator) -> np.
     """Random crops of the images padded with zeros, half of them flipped: the usual augmentation of CIFAR."""
     whole = np.stack(images)
     num, height, width, _ = whole.shape
-    pad = (_PADDING, _PADDING)
+    pad = (PADDING, PADDING)
     windows = sliding_window_view(np.pad(whole, ((0, 0), pad, pad, (0, 0))), (height, width), (1, 2))
-    down, right = rng.integers(0, 2 * _PADDING + 1, (2, num))
+    down, right = rng.integers(0, 2 * PADDING + 1, (2, num))
     crops = windows[np.arange(num), down, right].transpose(0, 2, 3, 1)
     flipped = rng.random((num, 1, 1, 1)) < 0.5
     return contents.to_float(np.where(flipped, crops[:, :, ::-1], crops))
@@ -72,3 +72,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
     return resized.reshape(*resized.shape[:2], image.shape[-1])
+
+
+AUGMENTATIONS = {"none": stack, "crop-and-flip": crop_and_flip}
+"""Augmentations of images of one size, by the names of `config.training.AUGMENTATIONS`."""

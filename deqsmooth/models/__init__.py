@@ -10,7 +10,7 @@ from typing import overload
 from deqsmooth import types
 from deqsmooth.config import architecture
 from deqsmooth.models import contraction, conv, mdeq, monotone, resnet
-from deqsmooth.models.precision import with_cell_dtype
+from deqsmooth.models.precision import with_cell_dtype, with_injection_dtype
 from deqsmooth.models.start_network import start as build_start
 
 
@@ -53,4 +53,4 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
     return conv.conv(size)
 
 
-__all__ = ["build", "build_start", "with_cell_dtype"]
+__all__ = ["build", "build_start", "with_cell_dtype", "with_injection_dtype"]

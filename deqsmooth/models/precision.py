@@ -1,4 +1,4 @@
-"""Mixed precision: takes a model, gives the same model with its cell computed in another floating point type."""
+"""Mixed precision: takes a model, gives it with a part of it computed in another floating point type."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import types
+from deqsmooth.config import checks
 
 
 def with_cell_dtype(model: types.Model, dtype: str) -> types.Model:
@@ -38,6 +39,33 @@ def with_cell_dtype(model: types.Model, dtype: str) -> types.Model:
         initial_state=lambda u: _cast(model.initial_state(u), "float32"),
         cell=lambda params, z, u: _cast(model.cell(params, _cast(z, dtype), u), "float32"),
     )
+
+
+def with_injection_dtype(model: types.Model, dtype: str) -> types.Model:
+    """Returns the model with its injection computed in a dtype, for training; what it returns is float32.
+
+    The parameters are cast for each injection, so their gradients are float32. Group statistics are float32.
+
+    Args:
+      model: float32 model without batch statistics.
+      dtype: `float32` (the model itself is returned) or `bfloat16`.
+
+    Raises:
+      ValueError: when it is called or traced, if its variables have more than parameters.
+    """
+    if dtype == "float32":
+        return model
+
+    def inject(
+        variables: types.Variables, images: types.Images, keys: types.Keys | None
+    ) -> tuple[types.Injection, types.Variables]:
+        rule = "float32 for a model with batch statistics"
+        checks.holds(list(variables) == ["params"], "injection_dtype", dtype, rule)
+        rounded = {**variables, "params": _cast(variables["params"], dtype)}
+        u, _ = model.inject(rounded, images.astype(dtype), keys)
+        return _cast(u, "float32"), variables
+
+    return model._replace(inject=inject)
 
 
 def _cast(tree: types.State, dtype: str) -> types.State:

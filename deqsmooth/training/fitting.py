@@ -15,7 +15,7 @@ import jax
 from deqsmooth import arithmetic, config, data, devices, models, types
 from deqsmooth.config import architecture, checks
 from deqsmooth.models import checkpoints, classifiers, parts
-from deqsmooth.training import loop, metrics, model_training, splits, start_training, states
+from deqsmooth.training import loop, metrics, model_training, splits, start_training, states, updates
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def train(
       workdir: folder for metrics (`metrics.jsonl`), states and the trained model (`model`); None to write nothing.
       resume: whether the training may continue from the newest state in `workdir`. After any interruption, such as
         Ctrl-C or an exception of `on_progress`, it continues to the same numbers.
-      on_progress: called with a `deqsmooth.training.loop.Progress` after every update. An exception that it raises
-        ends the training; the state is saved before. With several processes all must raise it after the same
-        update.
+      on_progress: called with a `deqsmooth.training.loop.Progress` after every update, or with
+        `updates_per_call` after every call. An exception that it raises ends the training; the state is saved
+        before. With several processes all must raise it after the same update.
       name: that records give the classifier; by default see `ds.classifier`. `ds.save` and `ds.train_start` keep
         it.
 
@@ -103,11 +103,11 @@ def train(
     state = _fit(
         _open(workdir, settings, None, training, evaluated),
         resume,
-        model_training.init(built, settings, len(training)),
+        model_training.init(built, settings),
         lambda state: model_training.fit(built, settings, training, evaluated, state),
         on_progress,
     )
-    variables = jax.device_get(state.variables)
+    variables = jax.device_get(state.evaluated())
     settings = dataclasses.replace(settings, data_dir=None)
     if size is None:
         made = classifiers.classifier(model, variables)._replace(training=settings)
@@ -166,11 +166,11 @@ def train_start(
     state = _fit(
         _open(workdir, settings, classifier.sha256, training, evaluated),
         resume,
-        start_training.init(model, teacher, settings, len(training)),
+        start_training.init(model, teacher, settings),
         lambda state: start_training.fit(model, teacher, settings, training, evaluated, state),
         on_progress,
     )
-    params = jax.device_get(state.variables["params"])
+    params = jax.device_get(state.evaluated()["params"])
     variables = start_training.trained(teacher, params)
     mean = start_training.mean_equilibrium(model, variables, settings, training)
     variables = {**variables, "start": {"network": params["network"], "mean": mean}}
@@ -218,7 +218,7 @@ def _check(
             splits.check(images, shape, num_classes, name)
     rule = f"at most the number of training images, {num_training}"
     checks.holds(settings.batch_size <= num_training, "batch_size", settings.batch_size, rule)
-    loop.check_accumulation(settings, devices.mesh_of_all(settings.batch_size))
+    updates.check_accumulation(settings, devices.mesh_of_all(settings.batch_size))
 
 
 def _open(
@@ -238,10 +238,10 @@ def _open(
 def _fit(
     run: states.Run | None,
     resume: bool,
-    initial: loop.State,
-    fit: Callable[[loop.State], Iterator[loop.Progress]],
+    initial: updates.State,
+    fit: Callable[[updates.State], Iterator[loop.Progress]],
     on_progress: OnProgress | None,
-) -> loop.State:
+) -> updates.State:
     """Runs a training to its end, with metrics and saved states if it has a folder; returns the last state.
 
     Args:
@@ -263,11 +263,11 @@ def _fit(
 
 
 def _follow(
-    state: loop.State,
-    fit: Callable[[loop.State], Iterator[loop.Progress]],
+    state: updates.State,
+    fit: Callable[[updates.State], Iterator[loop.Progress]],
     run: states.Run | None,
     on_progress: OnProgress | None,
-) -> loop.State:
+) -> updates.State:
     """Makes the updates after a state; returns the last state. Saves the state wherever the updates end."""
     is_first = devices.share(None)[0] == 0
     log_file = run.workdir / "metrics.jsonl" if run is not None and is_first else None
@@ -295,7 +295,7 @@ def _follow(
 
 
 @contextlib.contextmanager
-def _saving(run: states.Run | None, state: loop.State) -> Iterator[None]:
+def _saving(run: states.Run | None, state: updates.State) -> Iterator[None]:
     """Saves a state before any exception ends a training."""
     try:
         yield

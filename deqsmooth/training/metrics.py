@@ -1,4 +1,4 @@
-"""Metrics of a training run as JSONL: a line every 10 updates, and a line for each evaluation."""
+"""Metrics of a training run as JSONL: a line every 10 updates, or a call, and a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import pathlib
 from typing import IO, Any
 
-from deqsmooth.training import loop
+from deqsmooth.training import loop, updates
 
 _INTERVAL = 10
 _LOG = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Log:
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._file: IO[str]
         self._path = path
+        self._last = 0
         try:
             self._file = io.StringIO() if path is None else _open(path)
         except OSError as error:
@@ -53,6 +54,7 @@ class Log:
         Raises:
           ValueError: a line before these is no JSON, or no line of the file has metrics; nothing is removed then.
         """
+        self._last = update
         self._file.seek(0)
         lines = self._file.readlines()
         updates = [_update_of(line) for line in lines]
@@ -70,9 +72,10 @@ class Log:
         self._file.seek(0, io.SEEK_END)
 
     def write(self, progress: loop.Progress) -> None:
-        """Writes the lines that are due after an update."""
-        update = int(progress.state.update)
-        if update % _INTERVAL == 0:
+        """Writes the lines that are due after an update, or after the updates of a call."""
+        update, before = int(progress.state.update), self._last
+        self._last = update
+        if update // _INTERVAL > before // _INTERVAL:
             values = progress.metrics._asdict().items()
             self._append(update, {name: float(x) for name, x in values if x is not None})
         if progress.evaluation is not None:
@@ -98,7 +101,7 @@ def _update_of(line: str) -> int | None:
     return update if isinstance(update, int) and line.endswith("\n") else None
 
 
-def describe(values: loop.Values) -> str:
+def describe(values: updates.Values) -> str:
     """Formats metrics of an update, or an evaluation, for the screen; leaves out values that are None."""
     given = {name: x for name, x in values._asdict().items() if x is not None}
     return ", ".join(f"{name.replace('_', ' ')} {float(x):.3g}" for name, x in given.items())

@@ -22,7 +22,7 @@ from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.models import starts
 from deqsmooth.smoothing import ascent
 from deqsmooth.solvers import gradients, jacobian
-from deqsmooth.training import backward_residual, chance, evaluation, loop, losses, schedules
+from deqsmooth.training import backward_residual, chance, evaluation, loop, losses, schedules, updates
 
 _KEY = 0
 _RowKeys = Key[Array, "rows"]
@@ -51,10 +51,10 @@ class Metrics(NamedTuple):
     gradient_norm: jax.Array | None = None
 
 
-def init(model: types.Model | types.Explicit, settings: config.Training, num_images: int) -> loop.State:
-    """Returns the state before the first update on a training split of `num_images` images."""
+def init(model: types.Model | types.Explicit, settings: config.Training) -> updates.State:
+    """Returns the state before the first update."""
     variables = model.init(jax.random.fold_in(jax.random.key(settings.seed), _KEY))
-    return loop.init(variables, settings, loop.num_updates(settings, num_images))
+    return updates.init(variables, settings)
 
 
 def attach_fn(settings: config.Training, cell: gradients.Cell) -> gradients.Attach:
@@ -285,7 +285,7 @@ def fit(
     settings: config.Training,
     train: data.Dataset,
     test: data.Dataset,
-    state: loop.State | None = None,
+    state: updates.State | None = None,
 ) -> Iterator[loop.Progress]:
     """Trains a model; update t is a function of settings and t, so that a training can resume from any state.
 
@@ -302,9 +302,10 @@ def fit(
     Warns:
       UserWarning: see `backward_residual.warned` and `chance.warned`.
     """
-    state = init(model, settings, len(train)) if state is None else state
+    state = init(model, settings) if state is None else state
     if isinstance(model, types.Model):
         model = models.with_cell_dtype(model, settings.dtype)
+        model = models.with_injection_dtype(model, settings.injection_dtype or "float32")
     run = loop.run(
         state,
         settings,

@@ -10,6 +10,7 @@ import numpy as np
 
 from deqsmooth import config, data
 from deqsmooth.config import architecture, checks
+from deqsmooth.data import transforms
 
 _LOG = logging.getLogger(__name__)
 _HELD_OUT = 10
@@ -41,7 +42,8 @@ def split(
 ) -> tuple[data.Dataset, data.Dataset, Settings]:
     """Returns the images to train on, those to evaluate on, and the settings with what was held out.
 
-    If there are no test images, every `settings.held_out`-th image, by default every tenth, is held out.
+    If there are no test images, every `settings.held_out`-th image, by default every tenth, is held out. The
+    images to train on have the augmentation of the settings.
 
     Args:
       dataset: images to train on.
@@ -49,8 +51,14 @@ def split(
       settings: settings of the training.
 
     Raises:
-      ValueError: there are fewer than two images to divide, or `held_out` is given together with test images.
+      ValueError: there are fewer than two images to divide, `held_out` is given together with test images, or
+        `augment` for images that have to be resized.
     """
+    if settings.augment is not None:
+        given = tuple(transforms.AUGMENTATIONS.values())
+        rule = "left out for a data set whose images are resized"
+        checks.holds(dataset.augment in given, "augment", settings.augment, rule)
+        dataset = dataclasses.replace(dataset, augment=transforms.AUGMENTATIONS[settings.augment])
     if test is not None:
         if settings.held_out is not None:
             raise ValueError(f"held_out is {settings.held_out}; it must be left out where test images are given")

@@ -25,7 +25,7 @@ from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, parts, starts
 from deqsmooth.smoothing import noise, proof
 from deqsmooth.solvers import per_lane
-from deqsmooth.training import evaluation, loop
+from deqsmooth.training import evaluation, loop, updates
 
 _INIT, _EVALUATION, _MEAN = 3, 4, 5
 _NUM_MEAN = 2000
@@ -95,16 +95,13 @@ def check(classifier: classifiers.Classifier, settings: config.StartTraining) ->
     checks.holds(has_params, "the variables", list(variables), rule)
 
 
-def init(
-    model: types.Model, variables: types.Variables, settings: config.StartTraining, num_images: int
-) -> loop.State:
+def init(model: types.Model, variables: types.Variables, settings: config.StartTraining) -> updates.State:
     """Returns the state before the first update.
 
     Args:
       model: the model.
       variables: variables of the model; with `fine_tune` also those of its start.
       settings: settings of the training.
-      num_images: number of images in the training split.
 
     Returns:
       A state whose `params` are the parameters of the `network`, and with `fine_tune` also of the `model`.
@@ -115,7 +112,7 @@ def init(
     else:
         # A copy: the first update donates the buffers of its state.
         params = jax.tree.map(jnp.array, {"network": variables["start"]["network"], "model": variables["params"]})
-    return loop.init({"params": params}, settings, loop.num_updates(settings, num_images))
+    return updates.init({"params": params}, settings)
 
 
 def trained(teacher: types.Variables, params: types.Parameters) -> types.Variables:
@@ -216,7 +213,7 @@ def fit(
     settings: config.StartTraining,
     train: data.Dataset,
     test: data.Dataset,
-    state: loop.State | None = None,
+    state: updates.State | None = None,
 ) -> Iterator[loop.Progress]:
     """Trains the start network of a model, and with `fine_tune` also the model.
 
@@ -231,7 +228,7 @@ def fit(
     Yields:
       The progress after every update.
     """
-    state = init(model, teacher, settings, len(train)) if state is None else state
+    state = init(model, teacher, settings) if state is None else state
     model = models.with_cell_dtype(model, settings.dtype)
     mesh = devices.mesh_of_all(settings.batch_size)
     shared = jax.device_put(teacher, devices.replicated(mesh))

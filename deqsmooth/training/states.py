@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from deqsmooth import config
 from deqsmooth.config import serialization
 from deqsmooth.models import checkpoints
-from deqsmooth.training import loop
+from deqsmooth.training import updates
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Run:
         self.wait()
         return self._manager.latest_step()
 
-    def latest(self, like: loop.State) -> loop.State | None:
+    def latest(self, like: updates.State) -> updates.State | None:
         """Returns the newest state that can be read, or None if there is no state yet.
 
         Newer states that are damaged, because a file was cut off or is missing, are removed with a warning.
@@ -146,7 +146,7 @@ class Run:
             "run to resume it"
         )
 
-    def save(self, state: loop.State) -> None:
+    def save(self, state: updates.State) -> None:
         """Writes a state in the background; every process of a run must call this."""
         if self._manager.latest_step() == int(state.update):
             return

@@ -115,6 +115,33 @@ def test_bfloat16_rounds_only_inside_cell(model, variables, images):
     assert {x.dtype for x in jax.tree.leaves(gradient["params"])} == {jnp.dtype("float32")}
 
 
+def test_bfloat16_injection_keeps_float32_gradients():
+    size = architecture.ContractionModel(image_shape=(8, 8, 1), channels=(8,), width=8)
+    model, images = models.build(size), jax.random.uniform(jax.random.key(3), (5, 8, 8, 1))
+    rounded, variables = models.with_injection_dtype(model, "bfloat16"), model.init(jax.random.key(0))
+    assert models.with_injection_dtype(model, "float32") is model
+
+    def power(variables, model):
+        u, after = model.inject(variables, images, None)
+        assert after is variables
+        return jnp.sum(u[0] ** 2), u[0]
+
+    (gradient, found), (expected, exact) = (
+        jax.jit(jax.grad(lambda v, m=m: power(v, m), has_aux=True))(variables) for m in (rounded, model)
+    )
+    assert found.dtype == jnp.float32
+    assert 1e-4 < jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact) < 0.03
+    for x, y in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        # Sums over all pixels, whose terms partly cancel.
+        assert x.dtype == jnp.float32 and jnp.linalg.norm(x - y) <= 0.2 * jnp.linalg.norm(y)
+
+
+def test_bfloat16_injection_refuses_batch_statistics():
+    model = models.with_injection_dtype(models.build(TINY), "bfloat16")
+    with pytest.raises(ValueError, match="injection_dtype is bfloat16; it must be float32 for a model with batch"):
+        model.inject(model.init(jax.random.key(0)), jnp.zeros((1, 8, 8, 3)), None)
+
+
 FAMILIES = {
     "conv": architecture.ConvModel(channels=8, expansion=1, num_groups=4),
     "mdeq": architecture.MdeqModel(channels=(8, 8), head_channels=(2, 2), final_channels=4, dropout=0.3),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import pytest
 
-from deqsmooth.training import loop, metrics
+from deqsmooth.training import loop, metrics, updates
 
 
 class Values(NamedTuple):
@@ -15,7 +15,7 @@ class Values(NamedTuple):
 
 
 def progress(update, loss=1.0, evaluation=None):
-    return loop.Progress(loop.State({}, (), jnp.int32(update)), Values(loss), evaluation, 0.0, 100)
+    return loop.Progress(updates.State({}, (), jnp.int32(update)), Values(loss), evaluation, 0.0, 100)
 
 
 def strict(constant):

@@ -15,7 +15,16 @@ from support import SMALL
 
 from deqsmooth import config, data, devices, models
 from deqsmooth.config import architecture
-from deqsmooth.training import backward_residual, loop, metrics, model_training, schedules, states
+from deqsmooth.training import (
+    backward_residual,
+    loop,
+    metrics,
+    model_training,
+    optimiser,
+    schedules,
+    states,
+    updates,
+)
 
 SETTINGS = config.Training(
     sigma=0.25,
@@ -72,7 +81,7 @@ def test_resumed_run_is_bit_identical(splits, whole, tmp_path):
             if progress.evaluation is not None:
                 run.save(progress.state)
     with states.Run(tmp_path, SETTINGS) as run:
-        state = run.latest(model_training.init(model, SETTINGS, 1437))
+        state = run.latest(model_training.init(model, SETTINGS))
     assert int(state.update) == 12
     resumed = list(fit(splits, state=state))
     for ours, theirs in zip(resumed, whole[12:], strict=True):
@@ -142,16 +151,16 @@ def test_rematerialisation_and_accumulation_save_memory(splits):
         settings = dataclasses.replace(SETTINGS, batch_size=64, **change)
         step = jax.jit(
             functools.partial(
-                loop.update,
+                updates.update,
                 gradient_fn=functools.partial(model_training.gradient_fn, model=model, settings=settings),
                 seed=0,
-                transformation=loop.optimiser(settings, 10),
+                transformation=optimiser.build(settings),
                 mesh=devices.mesh_of_all(64),
                 task=schedules.Task(True, False, 8),
                 accumulation=settings.accumulation,
             )
         )
-        lowered = step.lower(model_training.init(model, settings, 600), images, labels, NOTHING)
+        lowered = step.lower(model_training.init(model, settings), images, labels, NOTHING, 10)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     # One evaluation is kept instead of eight, or a device processes two images at a time instead of eight.
@@ -168,7 +177,7 @@ def test_indivisible_accumulation_raises(splits):
 
 def test_batch_statistics_are_updated(splits):
     model = toy.build()
-    state = model_training.init(model, SETTINGS, 600)
+    state = model_training.init(model, SETTINGS)
     keys = jax.random.split(jax.random.key(0), 32)
     images, labels = splits[0].take(range(32))
     loss = functools.partial(
@@ -231,7 +240,7 @@ def test_mdeq_trains_on_tfds_data(tmp_path):
     assert len(found) == 4
     assert all(np.isfinite(jax.tree.leaves(p.metrics)).all() and p.waited >= 0 for p in found)
     assert found[-1].evaluation.median_residual > 0
-    states = model_training.init(models.build(settings.model), settings, 16), found[-1].state
+    states = model_training.init(models.build(settings.model), settings), found[-1].state
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
     for collection in ("params", "batch_stats"):
         changed = jax.tree.map(lambda x, y: bool((x != y).any()), *(s.variables[collection] for s in states))
@@ -260,7 +269,7 @@ def test_gradient_is_that_of_loss(splits, change):
     settings = dataclasses.replace(SETTINGS, gradient_budget=4, adversarial_steps=1, **change)
     task = schedules.Task(False, False, 3, settings.adversarial_radius > 0)
     model = models.build(SMALL)
-    variables = model_training.init(model, settings, 600).variables
+    variables = model_training.init(model, settings).variables
     images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(4)))
     rest = variables, images, labels, jax.random.split(jax.random.key(0), 4), schedules.Weights(0.0, 0.1)
     given = {"task": task, "model": model, "settings": settings}
@@ -289,7 +298,7 @@ def test_unsolved_backward_pass_warns_once(splits, monkeypatch, largest, warned)
 
 def test_penalty_enters_loss_with_its_weight(splits):
     model = models.build(SMALL)
-    state = model_training.init(model, SETTINGS, 600)
+    state = model_training.init(model, SETTINGS)
     images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(16)))
     keys = jax.random.split(jax.random.key(0), 16)
 
@@ -310,7 +319,7 @@ def test_adversarial_loss_grows_with_radius(splits):
     """For the same noise draws, the loss grows with the radius."""
     model = models.build(SMALL)
     settings = dataclasses.replace(SETTINGS, adversarial_radius=1.0, adversarial_steps=4, draws=2)
-    state = model_training.init(model, settings, 600)
+    state = model_training.init(model, settings)
     images, labels = (jax.numpy.asarray(x) for x in splits[0].take(range(32)))
     keys = jax.random.split(jax.random.key(0), 32)
 

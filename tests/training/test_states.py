@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deqsmooth import config
-from deqsmooth.training import loop, states
+from deqsmooth.training import states, updates
 
 SETTINGS = config.Training(epochs=8)
 KEPT = (10, 20)
@@ -17,7 +17,7 @@ KEPT = (10, 20)
 def state(update):
     key = jax.random.fold_in(jax.random.key(0), update)
     params = {name: jax.random.normal(key, shape) for name, shape in (("kernel", (40, 50)), ("bias", (50,)))}
-    return loop.init({"params": params}, SETTINGS, 30)._replace(update=jnp.int32(update))
+    return updates.init({"params": params}, SETTINGS)._replace(update=jnp.int32(update))
 
 
 @pytest.fixture(scope="module")

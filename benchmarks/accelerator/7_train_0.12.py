@@ -1,0 +1,6 @@
+"""Trains the contraction and its start at sigma 0.12."""
+
+import training
+
+if __name__ == "__main__":
+    training.main(0.12)
