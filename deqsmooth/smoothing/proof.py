@@ -22,7 +22,7 @@ from deqsmooth.solvers import per_lane, settled
 
 _UNIT = 2.0**-24
 _LARGEST_RATIO = 50
-_HOPELESS = 1 / 8
+_HOPELESS = 1 / 64
 FACTOR_STEP = 1e-4
 """Constants of cells are rounded up to a multiple of this."""
 
