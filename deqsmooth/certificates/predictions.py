@@ -113,7 +113,8 @@ def _check_votes(one: Prediction, terms: headers.Terms) -> Iterator[str]:
         yield f"counts adds up to {sum(one.counts)}; the header says {settings.num_estimation}"
         return
     classes = len(one.counts) - 1
-    expected = significance.smoothed_class(one.counts[:-1], settings.alpha)
+    unknown = 0 if settings.settle is None else one.counts[-1]
+    expected = significance.smoothed_class(one.counts[:-1], settings.alpha, unknown)
     if one.prediction != expected:
         yield f"prediction is {one.prediction}; it should be {expected}"
     if one.label is not None and not 0 <= one.label < classes:

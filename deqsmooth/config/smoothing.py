@@ -135,8 +135,6 @@ class Smoothing:
     def __post_init__(self) -> None:
         checks.typed(self)
         checks.holds(0 < self.alpha < 1, "alpha", self.alpha, "in (0, 1)")
-        if self.solver is None:
-            object.__setattr__(self, "solver", "anderson" if self.settle is None else "plain")
         if self.settle is not None:
             self._resolve_settled()
         elif self.sampler is None and self._is_serial():
@@ -225,12 +223,14 @@ class Smoothing:
 
     def _defaults(self) -> dict[str, Any]:
         """The defaults of the sampler."""
+        solver = {"solver": "anderson" if self.settle is None else "plain"}
         if self.sampler is None:
-            return {}
+            return solver
         if self.sampler == "independent":
-            return _INDEPENDENT if self.settle is None else _SETTLED
+            read = {"looks": (self.num_estimation,)} if self.only_correct else {}
+            return {**(_INDEPENDENT if self.settle is None else _SETTLED), **solver, **read}
         audit = max(1, min(_LARGEST_AUDIT, self.num_estimation // 2))
-        return {**_SERIAL, "num_audit": audit, "alpha_audit": self.alpha / 2}
+        return {**_SERIAL, **solver, "num_audit": audit, "alpha_audit": self.alpha / 2}
 
     def _check_absent(self) -> None:
         """Raises `ValueError` if a setting of the serial sampler is given with the independent one."""
@@ -238,7 +238,8 @@ class Smoothing:
             return
         for name in sorted((*_SERIAL_ONLY, "bound")):
             value, only = getattr(self, name), self._independent_bound if name == "bound" else None
-            checks.holds(value == only, name, value, "left out with the independent sampler, which has no audit")
+            which = "with the independent sampler" if self.settle is None else "where votes are settled by proof"
+            checks.holds(value == only, name, value, f"left out {which}, which has no audit")
 
     def _check_start(self) -> None:
         if self.start is None:

@@ -18,7 +18,7 @@ from deqsmooth.models import layers
 Kernels = list[list[Any]]
 """A linear map between branches: kernels [to][from], HWIO, arrays of NumPy or JAX."""
 # A compiled program computes the kernels in float32 by sums of at most some thousand terms; constants are made
-# larger by more than these can differ.
+# larger by more than these can differ, if the norms of the channels of a kernel differ by less than 1e4.
 OUTWARDS = 1 + 2.0**-12
 _ITERATIONS, _SMALLEST = 50, 1e-6
 
@@ -74,7 +74,7 @@ def _products(kernel: jax.Array | np.ndarray) -> jax.Array:
     """Bound on the products of a convolution with its transpose [in_channels, in_channels].
 
     Entry (c, d) is the sum over all offsets of the absolute correlation of the kernels of input channels c and d.
-    Zero padding only removes terms.
+    Zero padding extends by zeros before a convolution of the plane, and restricts after it: norms do not grow.
     """
     pad = kernel.shape[0] - 1
     correlations = layers.convolve(

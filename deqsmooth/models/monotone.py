@@ -92,7 +92,7 @@ def monotone(size: architecture.MonotoneModel) -> types.Model:
         # The rounding of A z passes through A^T; A^T rounds what it is given.
         at_state = largest * inner + bounds.rounding(back, last) * (largest + inner)
         at_state += bounds.rounding(skew, last) + bounds.of_sum(last) * abs(params["keep"])
-        return float(at_state) * bounds.OUTWARDS, bounds.of_sum(last) * float(params["step"]) * bounds.OUTWARDS
+        return float(at_state) * bounds.OUTWARDS**2, bounds.of_sum(last) * float(params["step"]) * bounds.OUTWARDS
 
     return branches.model(size, init, bind, cell, factor, rounding, modulus)
 

@@ -12,6 +12,7 @@ import numpy as np
 from deqsmooth.certificates import plan, record, rounding, statements, verification
 from deqsmooth.reports import names, summary, tables
 from deqsmooth.reports.runs import Run
+from deqsmooth.statistics import bounds
 
 ALPHA = 0.05
 """Largest probability that an interval over images misses."""
@@ -243,7 +244,7 @@ def _settings(run: Run) -> dict[str, str]:
         "selection samples (N0)": f"{given.num_selection:,}",
         "estimation samples (N)": f"{given.num_estimation:,}{looks}",
         "alpha": f"{given.alpha:g}",
-        "bound": run.checked.found[0].bound,
+        "bound": next((one.bound for one in run.checked.found if one.bound != bounds.NONE), bounds.NONE),
         "seed": str(given.seed),
         "soundness check": str(header.get("soundness_check", "not stated")),
     }

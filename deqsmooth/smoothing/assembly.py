@@ -171,7 +171,8 @@ def _settled(
     def classify(variables: types.Variables, images: types.Images) -> base_classifier.Output:
         params, (u, _) = model.bind(variables), model.inject(variables, images, None)
         solution = stops.solve(lambda z: model.cell(params, z, u), start(variables)(u), decide(variables, u))
-        return base_classifier.read(model, variables, solution)
+        # Also where the vote is not settled: such logits are those of a function of the image, but prove nothing.
+        return base_classifier.Output(model.readout(variables, solution.value, False)[0], solution)
 
     def queue(
         variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int

@@ -78,7 +78,9 @@ def predict(
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
         counts = np.bincount(votes, minlength=programs.assembly.num_classes + 1).tolist()
-        yield Prediction(significance.smoothed_class(counts[:-1], settings.alpha), tuple(counts))
+        # A vote that is not settled may be for any class.
+        unknown = 0 if settings.settle is None else counts[-1]
+        yield Prediction(significance.smoothed_class(counts[:-1], settings.alpha, unknown), tuple(counts))
 
 
 def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:

@@ -10,6 +10,8 @@ it exceeds them at the equilibrium, too.
 from __future__ import annotations
 
 import math
+import os
+import re
 from typing import NamedTuple
 
 import jax
@@ -17,10 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import types
+from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.solvers import per_lane, settled
 
 _UNIT = 2.0**-24
+_FAST_MATH = re.compile(r"xla_cpu_enable_fast_math(?!=(?:false|0))")
+# More than the norm of all entries whose squares are 0 in float32, for up to 2^40 of them.
+_UNDERFLOW = 2.0**-43
 _LARGEST_RATIO = 50
 _HOPELESS = 1 / 64
 FACTOR_STEP = 1e-4
@@ -59,7 +65,7 @@ class Proof(NamedTuple):
 
     def _parts(self, z: types.State, fz: types.State, u: types.Injection) -> tuple[types.PerLane, types.PerLane]:
         """The parts of the distance that come from the last step and from rounding, both times the modulus."""
-        step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z))
+        step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z)) + _UNDERFLOW
         at_state, at_injection = self.rounding
         error = at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
         return self.factor * step, (self.factor + self.modulus) * error
@@ -79,7 +85,8 @@ class Proof(NamedTuple):
           logits: the readout at f(z).
         """
         at_state, constant = self.readout_rounding
-        rounding = 2 * (at_state * per_lane.norm(fz) + constant)
+        # Of two logits, each computed once here and once more where the vote is read.
+        rounding = 4 * (at_state * per_lane.norm(fz) + constant)
         vote = jnp.argmax(logits, -1)
         margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
         changes = jnp.asarray(self.reach, jnp.float32)[vote] * self.distance(z, fz, u)[:, None] + rounding[:, None]
@@ -120,6 +127,11 @@ def proof(classifier: classifiers.Classifier) -> Proof:
             f"settle is 'proof'; it must be left out on {jax.default_backend()}: the rounding of convolutions is "
             "bounded on CPUs alone"
         )
+    if _FAST_MATH.search(os.environ.get("XLA_FLAGS", "")):
+        raise ValueError(
+            "settle is 'proof'; XLA_FLAGS must not have xla_cpu_enable_fast_math, which allows roundings that the "
+            "proof does not cover"
+        )
     return constants(classifier.model, classifier.variables)
 
 
@@ -142,7 +154,7 @@ def constants(model: object, variables: types.Variables) -> Proof:
     images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
     state = jax.eval_shape(lambda images: model.initial_state(model.inject(variables, images, None)[0]), images)
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(state))
-    return Proof(
+    found = Proof(
         # Of few digits, so that machines which round kernels differently state the same.
         round(math.ceil(factor / FACTOR_STEP) * FACTOR_STEP, 9),
         model.contraction.rounding(variables),
@@ -152,3 +164,20 @@ def constants(model: object, variables: types.Variables) -> Proof:
         (size + 16) * _UNIT,
         1 - factor if model.contraction.modulus is None else model.contraction.modulus(variables),
     )
+    _check(found, model.num_classes)
+    return found
+
+
+def _check(found: Proof, num_classes: int) -> None:
+    """Raises `ValueError` if a constant that a model states cannot be one."""
+    for name, value in (
+        ("factor", found.factor),
+        ("rounding", min(found.rounding)),
+        ("readout_rounding", min(found.readout_rounding)),
+        ("reach", float(np.min(found.reach))),
+    ):
+        checks.holds(0 <= value < math.inf, f"{name} of the contraction", value, "finite and at least 0")
+    checks.finite_positive("modulus of the contraction", found.modulus)
+    rule = f"({num_classes}, {num_classes}), one number for each pair of classes"
+    shape = np.shape(found.reach)
+    checks.holds(shape == (num_classes, num_classes), "shape of reach of the contraction", shape, rule)

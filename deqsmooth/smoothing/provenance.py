@@ -106,7 +106,9 @@ def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: d
             raise ValueError(
                 f"{name} is {given}; the certificates are about {about}{words}: give the one of the run"
             )
-    _check_factor(header["reference"].get("factor"), classifier)
+    stated = header["reference"].get("factor")
+    if stated is not None or header["smoothing"].get("settle") is not None:
+        _check_factor(stated, classifier)
     # Another version traces the same code to another program.
     program = header["reference"].get("program", identity.program)
     if header["versions"] == versions() and program != identity.program:
@@ -115,9 +117,9 @@ def agree(header: dict[str, Any], classifier: classifiers.Classifier, dataset: d
 
 def _check_factor(stated: float | None, classifier: classifiers.Classifier) -> None:
     """Raises `ValueError` if votes were settled with a constant that is not that of the classifier's cell."""
-    if stated is None:
-        return
     own = proof.proof(classifier).factor
+    if stated is None:
+        raise ValueError("reference.factor is not given; votes that were settled by proof need one")
     # Machines that round kernels differently may be a step apart.
     if not math.isclose(stated, own, rel_tol=0, abs_tol=1.01 * proof.FACTOR_STEP):
         raise ValueError(f"votes were settled with a Lipschitz bound of {stated:g}; that of the cell is {own:g}")

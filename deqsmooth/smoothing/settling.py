@@ -85,8 +85,11 @@ def run(
         progress = progress._replace(active=rows < num_rows)
         progress = lax.while_loop(lambda progress: jnp.sum(progress.active) > num_left, advance, progress)
         info = kernels.info(base_classifier.read(model, variables, progress.best))
-        before = queue.found.num_evaluations[rows]
-        info = info._replace(num_evaluations=info.num_evaluations + before)
+        before = jax.tree.map(lambda x: x[rows], queue.found)
+        info = info._replace(
+            num_evaluations=info.num_evaluations + before.num_evaluations,
+            num_fallbacks=info.num_fallbacks + before.num_fallbacks,
+        )
         return _Queue(
             is_left=queue.is_left.at[rows].set(progress.active, mode="drop"),
             found=jax.tree.map(lambda all, x: all.at[rows].set(x, mode="drop"), queue.found, info),

@@ -34,7 +34,9 @@ def binomial_lower(approximate: float, count: int, trials: int, alpha: float) ->
       True
     """
     goal = math.log(alpha) * (1 + 16 * _UNIT)
-    return _lowered(approximate, lambda p: log_binomial_tail(count, trials, p) <= goal)
+    return _lowered(
+        min(approximate, math.nextafter(1.0, 0.0)), lambda p: log_binomial_tail(count, trials, p) <= goal
+    )
 
 
 def normal_lower(approximate: float, probability: float) -> float:
@@ -110,7 +112,9 @@ def _stirling(n: int) -> float:
 
 def _lowered(value: float, is_safe: Callable[[float], bool]) -> float:
     """A value, or one below it for which a check holds; the steps grow until it does. 0 needs no check."""
-    step = value * 2.0**-50
+    if not value > 0:
+        return 0.0
+    step = max(value * 2.0**-50, math.ulp(value))
     while value > 0 and not is_safe(value):
         value -= step
         step *= 2

@@ -25,7 +25,7 @@ def sign_test(only_first: int, only_second: int) -> float:
     return float(scipy.stats.binomtest(only_first, wins, 0.5).pvalue) if wins else 1.0
 
 
-def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
+def smoothed_class(counts: Sequence[int], alpha: float, unknown: int = 0) -> int | None:
     """Returns the class of the smoothed classifier, or None if the votes do not separate it from the runner-up.
 
     A two-sided binomial test compares the two classes with the most votes (Cohen et al. 2019, PREDICT). A class
@@ -34,12 +34,16 @@ def smoothed_class(counts: Sequence[int], alpha: float) -> int | None:
     Args:
       counts: votes by class.
       alpha: largest probability of returning a wrong class.
+      unknown: further votes, each of which may be for any class; they are taken to be for the runner-up.
 
     Example:
       >>> smoothed_class([3, 80, 17], 0.001), smoothed_class([3, 50, 47], 0.001)
       (1, None)
+      >>> smoothed_class([3, 80, 17], 0.001, unknown=40) is None
+      True
     """
     second, first = np.argsort(counts, kind="stable")[-2:]
-    won, both = int(counts[first]), int(counts[first]) + int(counts[second])
-    certain = both > 0 and scipy.stats.binomtest(won, both, 0.5).pvalue <= alpha
+    won = int(counts[first])
+    both = won + int(counts[second]) + unknown
+    certain = 2 * won > both and scipy.stats.binomtest(won, both, 0.5).pvalue <= alpha
     return int(first) if certain else None
