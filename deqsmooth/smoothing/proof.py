@@ -172,8 +172,8 @@ def _check(found: Proof, num_classes: int) -> None:
     """Raises `ValueError` if a constant that a model states cannot be one."""
     for name, value in (
         ("factor", found.factor),
-        ("rounding", min(found.rounding)),
-        ("readout_rounding", min(found.readout_rounding)),
+        ("rounding", float(np.min(found.rounding))),
+        ("readout_rounding", float(np.min(found.readout_rounding))),
         ("reach", float(np.min(found.reach))),
     ):
         checks.holds(0 <= value < math.inf, f"{name} of the contraction", value, "finite and at least 0")

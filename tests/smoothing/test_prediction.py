@@ -1,6 +1,7 @@
 """Predictions: the votes that one would count by hand, and a test that errs as rarely as it says."""
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -73,3 +74,16 @@ def test_other_samplers_are_refused(small, change):
     settings = config.Smoothing(**{"sampler": "independent", "num_estimation": 90, "alpha": 0.4, **change})
     with pytest.raises(ValueError, match="a prediction takes 'independent' votes, all at once"):
         next(prediction.predict(small, images, settings))
+
+
+def test_unknown_votes_cannot_change_a_prediction():
+    """Whatever classes the unknown votes are for, as many tests as there are ways to divide them."""
+    seen = set()
+    for counts, unknown in itertools.product([(30, 3, 1), (12, 10, 3), (2, 25, 4), (0, 9, 0)], (0, 3, 6, 12)):
+        found = significance.smoothed_class(counts, 0.01, unknown)
+        seen.add(found)
+        for given in itertools.product(range(unknown + 1), repeat=3):
+            if sum(given) == unknown and found is not None:
+                votes = [a + b for a, b in zip(counts, given, strict=True)]
+                assert significance.smoothed_class(votes, 0.01) == found
+    assert seen == {0, 1, None}

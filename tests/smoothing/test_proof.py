@@ -246,6 +246,31 @@ def test_other_devices_are_refused(made, monkeypatch):
         proof.proof(made)
 
 
+@pytest.mark.parametrize("flags", ["--xla_cpu_enable_fast_math=true", "--a=b --xla_cpu_enable_fast_math"])
+def test_fast_math_is_refused(flags, made, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    with pytest.raises(ValueError, match="must not have xla_cpu_enable_fast_math"):
+        proof.proof(made)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    proof.proof(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("factor", -0.1, "factor of the contraction is -0.1"),
+        ("rounding", (1e-6, float("nan")), "rounding of the contraction is nan"),
+        ("reach", np.ones((2, 3)), r"shape of reach of the contraction is \(2, 3\)"),
+        ("modulus", 0.0, r"modulus of the contraction is 0\.0"),
+    ],
+)
+def test_impossible_constants_are_refused(name, value, message):
+    model = adversarial(1.0).model
+    stated = model.contraction._replace(**{name: lambda variables: value})
+    with pytest.raises(ValueError, match=message):
+        proof.constants(model._replace(contraction=stated), {})
+
+
 def test_proof_chooses_the_chain_without_a_start(made):
     settings = ds.Smoothing(settle="proof").recommended(has_start=False)
     assert (settings.sampler, settings.start, settings.budget) == ("independent", "previous", 60)

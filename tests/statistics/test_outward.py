@@ -99,3 +99,13 @@ def test_differences_of_bounds_are_outward():
         assert fractions.Fraction(found) <= lower - fractions.Fraction(
             bounds.clopper_pearson_upper(lost, 200, 0.0001)
         )
+
+
+@pytest.mark.parametrize(
+    ("count", "trials", "alpha"), [(10, 10, 1 - 2.0**-53), (10**7, 10**7, 1 - 1e-10), (1, 2, 5e-310), (1, 1, 0.5)]
+)
+def test_extreme_counts_have_bounds(count, trials, alpha):
+    """Where the approximation is 1, or so small that its steps underflow."""
+    lower = bounds.clopper_pearson_lower(count, trials, alpha)
+    assert 0 <= lower < 1
+    assert lower == 0 or outward.log_binomial_tail(count, trials, lower) <= math.log(alpha) * (1 - 1e-12) + 1e-15
