@@ -59,7 +59,7 @@ def test_table_certifies_the_trained_model(trained, cache):
     results = folder / "out" / "table-0.5"
     ((name, text),) = jsonl.texts(results / "records.tar.gz")
     checked = verification.verify_text(name, text)
-    assert checked.differences == [] and [one.index for one in checked.certificates] == [0, 8, 16]
+    assert checked.differences == [] and [one.index for one in checked.found] == [0, 8, 16]
     assert checked.header["smoothing"]["start"] == "learned"
     assert "learned 2" in (results / "table.txt").read_text()
 

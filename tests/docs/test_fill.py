@@ -70,6 +70,19 @@ def test_wrong_cells_are_corrected():
     assert fill.filled(re.sub(r"(?<=audited \|).*", "", right)) == right
 
 
+def test_files_of_lines_fill_tables():
+    text = (fill.ROOT / "docs" / "proof.md").read_text()
+    lines = kept.lines("settled", "digits-0.5.jsonl")
+    (serial,) = (line for line in lines if line["way"] == "settled, previous")
+    row = next(row for row in text.splitlines() if row.startswith("| settled, previous |"))
+    assert float(row.split("|")[-2]) == pytest.approx(serial["less time"], rel=5e-3)
+    wrong = text.replace(row, "| settled, previous | 1 | 1 | 1 |")
+    assert wrong != text and fill.filled(wrong) == text
+    for old, new in (("| settled, previous |", "| settled, never |"), ("| s/image |", "| s/photo |")):
+        with pytest.raises(ValueError, match="results/settled/digits-0.5.jsonl has shipped, zero 30"):
+            fill.filled(text.replace(old, new))
+
+
 def test_command_corrects_pages_and_figures(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(PAGE.replace("303,000", ""))
@@ -200,7 +213,7 @@ def is_measured(rows):
 @pytest.mark.parametrize("page", MANUAL, ids=name)
 def test_measured_tables_have_a_marker(page):
     for note, rows in TABLE.findall(FENCED.sub("", page.read_text())):
-        assert note.startswith("<!-- records: ") or not is_measured(rows), rows
+        assert note.startswith(("<!-- records: ", "<!-- lines: ")) or not is_measured(rows), rows
 
 
 def test_typed_numbers_are_noticed():
