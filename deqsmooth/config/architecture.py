@@ -245,7 +245,7 @@ class StartModel:
     """Size of a network that predicts the equilibrium from the injection.
 
     Attributes:
-      width: channels of the hidden layers, a multiple of 8; None for no hidden layers, where each pixel of the
+      width: channels of the hidden layers, a multiple of 8; `None` for no hidden layers, where each pixel of the
         state is a function of the same pixel of the injection, for models whose state has the injection's
         resolutions.
     """
