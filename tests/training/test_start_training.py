@@ -90,7 +90,7 @@ def test_settling_leaves_less_to_prove(splits):
 
     def remaining(weight):
         settings = dataclasses.replace(
-            SETTINGS, network=architecture.StartModel(width=None), settle_weight=weight, batch_size=256
+            SETTINGS, network=architecture.StartModel(width=None), settle_weight=weight, batch_size=64, epochs=4
         )
         *_, last = start_training.fit(model, variables, settings, *splits)
         start = starts.learned(
