@@ -100,7 +100,7 @@ def test_retired_settings_are_dropped_or_refused(tmp_path, variables):
 
 
 def test_missing_shipped_model_raises():
-    with pytest.raises(ValueError, match=r"digits-0\.25, digits-0\.5"):
+    with pytest.raises(ValueError, match=r"digits-0\.5, digits-0\.5-contraction"):
         checkpoints.shipped("digits", 1.0)
 
 
