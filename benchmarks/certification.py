@@ -84,9 +84,8 @@ def settings_by_row(arguments: Benchmark, is_contraction: bool) -> dict[str, con
         rows |= {f"{start} {k}": config.Smoothing(**plain, start=start, budget=k) for k in (1, 2, 3, 5)}
     looks = {"looks": arguments.looks, "stop_gain": arguments.stop_gain}
     if is_contraction:
-        settled = {"settle": "proof", "solver": "plain"}
         starts = ("zero", "previous", "learned")
-        rows |= {f"settled {start}": config.Smoothing(**plain, **settled, start=start) for start in starts}
+        rows |= {f"settled {start}": config.Smoothing(**plain, settle="proof", start=start) for start in starts}
     rows |= {f"{name}, looks": dataclasses.replace(settings, **looks) for name, settings in rows.items()}
     for k in (1, 2, 3):
         rows[f"serial {k}, audited"] = config.Smoothing(**common, budget=k, num_audit=arguments.num_audit)
@@ -168,7 +167,7 @@ def main() -> None:
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     checkpoint = ds.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma))
-    is_contraction = isinstance(checkpoint.size, ds.ContractionModel | ds.MonotoneModel)
+    is_contraction = checkpoint.model.contraction is not None
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     out = arguments.out / name
     rows = {

@@ -57,10 +57,9 @@ def main() -> None:
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
     indices = selection.indices(len(dataset))
     shipped = ds.load_checkpoint(arguments.dataset, arguments.sigma)
-    folder = arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma, "proof")
-    contraction = ds.load(folder)
+    contraction = checkpoints.load_or_shipped(arguments.checkpoint, arguments.dataset, arguments.sigma, "proof")
     plain = {"sigma": arguments.sigma, "sampler": "independent", "num_estimation": arguments.num_estimation}
-    proof = {**plain, "settle": "proof", "solver": "plain", "block": arguments.block}
+    proof = {**plain, "settle": "proof", "block": arguments.block}
     ways = {
         "shipped, zero 30": (shipped, config.Smoothing(**plain)),
         "shipped, learned 1": (shipped, config.Smoothing(**plain, start="learned", budget=1, solver="plain")),

@@ -6,9 +6,10 @@ The header is that of certificates with the same settings, with another `kind` a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from deqsmooth import config
 from deqsmooth.certificates import headers, jsonl, record
 from deqsmooth.statistics import significance
 
@@ -91,6 +92,18 @@ def differences(file: File) -> list[str]:
     return found
 
 
+def smoothed_class(counts: Sequence[int], settings: config.Smoothing) -> int | None:
+    """Returns the class that votes predict, or None; see `deqsmooth.statistics.significance.smoothed_class`.
+
+    Args:
+      counts: votes by class [classes + 1]; the last entry counts samples without a vote. Where votes are settled
+        by proof, each of these may be for any class; elsewhere it is for none.
+      settings: of the prediction.
+    """
+    unknown = 0 if settings.settle is None else counts[-1]
+    return significance.smoothed_class(counts[:-1], settings.alpha, unknown)
+
+
 def read(name: str, text: str) -> list[Prediction]:
     """The predictions of a file in which a run is to go on.
 
@@ -113,8 +126,7 @@ def _check_votes(one: Prediction, terms: headers.Terms) -> Iterator[str]:
         yield f"counts adds up to {sum(one.counts)}; the header says {settings.num_estimation}"
         return
     classes = len(one.counts) - 1
-    unknown = 0 if settings.settle is None else one.counts[-1]
-    expected = significance.smoothed_class(one.counts[:-1], settings.alpha, unknown)
+    expected = smoothed_class(one.counts, settings)
     if one.prediction != expected:
         yield f"prediction is {one.prediction}; it should be {expected}"
     if one.label is not None and not 0 <= one.label < classes:

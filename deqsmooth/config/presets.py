@@ -66,69 +66,59 @@ _PAPER = config.Training(
     model=_MDEQ_SMALL,
 )
 
+_CONTRACTION = config.Training(
+    model=architecture.ContractionModel(patch=2, channels=(32, 64), width=64),
+    epochs=120,
+    pretraining_epochs=120.0,
+    pretraining_budget=4,
+    jacobian_weight=0.0,
+)
+_CIFAR10_MODEL = architecture.ContractionModel(
+    image_shape=(32, 32, 3),
+    channels=(64, 128),
+    width=96,
+    blocks=3,
+    patch=4,
+    mean=_MDEQ_SMALL.mean,
+    std=_MDEQ_SMALL.std,
+)
+_CIFAR10_TRAINING = config.Training(
+    dataset="cifar10",
+    model=_CIFAR10_MODEL,
+    epochs=15,
+    batch_size=128,
+    learning_rate=2e-3,
+    weight_decay=0.05,
+    pretraining_epochs=15.0,
+    pretraining_budget=3,
+    jacobian_weight=0.0,
+    evaluation_interval=1,
+)
+
 TRAINING: dict[str, config.Training] = {
     # The shipped digits models; about four minutes on two CPU cores.
     "digits": config.Training(),
     # The shipped contractions on digits, whose votes can be settled by proof. The cell needs no penalty, and four
     # unrolled evaluations come within 1/256 of its equilibrium. A start and a fine-tuning follow: the presets
     # `contraction` and `contraction-fine-tuned` of `--phase start`.
-    "contraction": config.Training(
-        model=architecture.ContractionModel(patch=2, channels=(32, 64), width=64),
-        epochs=120,
-        pretraining_epochs=120.0,
-        pretraining_budget=4,
-        jacobian_weight=0.0,
-    ),
+    "contraction": _CONTRACTION,
     # A monotone operator DEQ on digits.
-    "monotone": config.Training(
+    "monotone": dataclasses.replace(
+        _CONTRACTION,
         model=architecture.MonotoneModel(patch=2, channels=(32, 64), width=64),
-        epochs=120,
-        pretraining_epochs=120.0,
         pretraining_budget=12,
-        jacobian_weight=0.0,
     ),
-    # A contraction on CIFAR-10, for two CPU cores.
-    "contraction-cifar10": config.Training(
-        dataset="cifar10",
-        model=architecture.ContractionModel(
-            image_shape=(32, 32, 3),
-            channels=(64, 128),
-            width=96,
-            blocks=3,
-            patch=4,
-            mean=_MDEQ_SMALL.mean,
-            std=_MDEQ_SMALL.std,
-        ),
-        epochs=15,
-        batch_size=128,
-        learning_rate=2e-3,
-        weight_decay=0.05,
-        pretraining_epochs=15.0,
-        pretraining_budget=3,
-        jacobian_weight=0.0,
-        evaluation_interval=1,
-    ),
+    # A contraction on CIFAR-10, for two CPU cores. Not run to the end here.
+    "contraction-cifar10": _CIFAR10_TRAINING,
     # A contraction on CIFAR-10 for one GPU: channels in multiples of 64, 5.6 million parameters. An image is 1.4
     # GFLOP of injection and 0.14 an evaluation of the cell. Not run on an accelerator.
-    "contraction-cifar10-gpu": config.Training(
-        dataset="cifar10",
-        model=architecture.ContractionModel(
-            image_shape=(32, 32, 3),
-            channels=(128, 192),
-            width=256,
-            blocks=3,
-            patch=2,
-            mean=_MDEQ_SMALL.mean,
-            std=_MDEQ_SMALL.std,
-        ),
+    "contraction-cifar10-gpu": dataclasses.replace(
+        _CIFAR10_TRAINING,
+        model=dataclasses.replace(_CIFAR10_MODEL, channels=(128, 192), width=256, patch=2),
         epochs=240,
         batch_size=512,
-        learning_rate=2e-3,
         warmup=0.03,
-        weight_decay=0.05,
         pretraining_epochs=240.0,
-        pretraining_budget=3,
-        jacobian_weight=0.0,
         evaluation_interval=20,
         ema=0.999,
         augment="crop-and-flip",
@@ -229,8 +219,8 @@ TRAINING: dict[str, config.Training] = {
 START_TRAINING: dict[str, config.StartTraining] = {
     # The shipped digits models; about a minute on two CPU cores.
     "digits": config.StartTraining(),
-    # The first start of the shipped contractions, and the two together for votes that are settled after one
-    # evaluation.
+    # A start for a contraction; then model and start together, so that most votes are settled after one
+    # evaluation. The shipped contractions are trained by both, one after the other.
     "contraction": config.StartTraining(epochs=40, settle_weight=1.0, network=architecture.StartModel(width=None)),
     "contraction-fine-tuned": config.StartTraining(
         epochs=40,

@@ -74,7 +74,8 @@ def _products(kernel: jax.Array | np.ndarray) -> jax.Array:
     """Bound on the products of a convolution with its transpose [in_channels, in_channels].
 
     Entry (c, d) is the sum over all offsets of the absolute correlation of the kernels of input channels c and d.
-    Zero padding extends by zeros before a convolution of the plane, and restricts after it: norms do not grow.
+    A convolution with zero padding extends by zeros, convolves in the plane and restricts to the image. Extension
+    and restriction do not increase norms.
     """
     pad = kernel.shape[0] - 1
     correlations = layers.convolve(

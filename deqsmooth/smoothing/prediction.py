@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deqsmooth import config, data
+from deqsmooth.certificates import predictions
 from deqsmooth.config import checks, stopping
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, inputs, noise, sampler
-from deqsmooth.statistics import significance
 
 
 class Prediction(NamedTuple):
@@ -78,9 +78,7 @@ def predict(
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
         counts = np.bincount(votes, minlength=programs.assembly.num_classes + 1).tolist()
-        # A vote that is not settled may be for any class.
-        unknown = 0 if settings.settle is None else counts[-1]
-        yield Prediction(significance.smoothed_class(counts[:-1], settings.alpha, unknown), tuple(counts))
+        yield Prediction(predictions.smoothed_class(counts, settings), tuple(counts))
 
 
 def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:

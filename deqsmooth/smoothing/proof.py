@@ -60,7 +60,9 @@ class Proof(NamedTuple):
           fz: the cell at z.
           u: injection of the cell.
         """
-        step, error = self._parts(z, fz, u)
+        return self._distance(*self._parts(z, fz, u))
+
+    def _distance(self, step: types.PerLane, error: types.PerLane) -> types.PerLane:
         return (1 + self.norms) / self.modulus * (step + error)
 
     def _parts(self, z: types.State, fz: types.State, u: types.Injection) -> tuple[types.PerLane, types.PerLane]:
@@ -87,12 +89,10 @@ class Proof(NamedTuple):
         at_state, constant = self.readout_rounding
         # Of two logits, each computed once here and once more where the vote is read.
         rounding = 4 * (at_state * per_lane.norm(fz) + constant)
-        vote = jnp.argmax(logits, -1)
-        margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
-        changes = jnp.asarray(self.reach, jnp.float32)[vote] * self.distance(z, fz, u)[:, None] + rounding[:, None]
-        is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
-        is_settled = jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
+        margin, reach, is_other = self._margins(logits)
         step, error = self._parts(z, fz, u)
+        changes = reach * self._distance(step, error)[:, None] + rounding[:, None]
+        is_settled = jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
         return settled.Verdict(is_settled, step <= _HOPELESS * error)
 
     def remaining(self, solution: types.Solution, logits: types.Logits) -> types.PerLane:
@@ -107,12 +107,15 @@ class Proof(NamedTuple):
           logits: the readout at the solution.
         """
         distance = self.factor / self.modulus * solution.residual * per_lane.norm(solution.value)
+        margin, reach, is_other = self._margins(logits)
+        within = jnp.min(jnp.where(is_other, margin / jnp.where(is_other, reach, 1), jnp.inf), -1)
+        return jnp.log(jnp.maximum(distance / (within + distance / _LARGEST_RATIO), 1))
+
+    def _margins(self, logits: types.Logits) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """How far the largest logit exceeds each, the Lipschitz constant of that, and which are other classes."""
         vote = jnp.argmax(logits, -1)
         margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
-        is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
-        reach = jnp.where(is_other, jnp.asarray(self.reach, jnp.float32)[vote], 1)
-        within = jnp.min(jnp.where(is_other, margin / reach, jnp.inf), -1)
-        return jnp.log(jnp.maximum(distance / (within + distance / _LARGEST_RATIO), 1))
+        return margin, jnp.asarray(self.reach, jnp.float32)[vote], jnp.arange(logits.shape[-1]) != vote[:, None]
 
 
 def proof(classifier: classifiers.Classifier) -> Proof:
