@@ -27,7 +27,7 @@ import deqsmooth as ds
 from deqsmooth import devices, models, solvers
 from deqsmooth.config import presets
 from deqsmooth.models import base_classifier, classifiers, starts
-from deqsmooth.smoothing import certification, kernels, layout, noise
+from deqsmooth.smoothing import certification, layout, noise
 
 _SIGMA = 0.5
 _SHORT, _LONG = 10, 30
@@ -169,7 +169,7 @@ def sample(name, dtype, arguments):
         def on_block(shared, rows):
             variables, images = shared
             keys = jnp.stack([noise.phase_key(0, 0, noise.ESTIMATION)] * block)
-            return classify(variables, kernels.noisy(images[jnp.zeros_like(rows)], keys, rows, _SIGMA))
+            return classify(variables, noise.noisy(images[jnp.zeros_like(rows)], keys, rows, _SIGMA))
 
         run = _highest(lambda v, x: devices.map_blocks(on_block, (v, x), rows, block, mesh))
         return lambda: run(variables, images)

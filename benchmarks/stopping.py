@@ -1,7 +1,7 @@
 """Samples that ways of stopping early need for a table of certified accuracy, by exact enumeration.
 
 An image is sampled until the largest radius of a grid that it can be certified for is decided: it stops at a size
-where the next radius is out of reach (`deqsmooth.statistics.looks.is_out_of_reach`, for every way). The ways
+where the next radius is out of reach (`deqsmooth.statistics.looks.within_reach`, for every way). The ways
 differ in the bound that certifies a radius: Clopper-Pearson at looks that share alpha, or a confidence sequence
 that is read at looks. The distribution of the count from look to look is computed and not sampled, so that the
 tables have no error but that of rounding. Its tails below 1e-13 are left out.
@@ -29,7 +29,7 @@ import tyro
 from scipy import optimize, signal, special, stats
 
 from deqsmooth.certificates import jsonl
-from deqsmooth.statistics import bounds, looks
+from deqsmooth.statistics import bounds, looks, robustness
 
 ROOT = pathlib.Path(__file__).parents[1]
 _TAIL = 1e-13
@@ -87,7 +87,7 @@ class Way:
     def _open(self, goal: int, total: int) -> list[int]:
         """The least count at each size from which a count in the end is within reach."""
         return [
-            least(0, size, lambda count, size=size: not looks.is_out_of_reach(count, size, goal, total))
+            least(0, size, lambda count, size=size: goal <= looks.within_reach(count, size, total))
             for size in self.sizes
         ]
 
@@ -320,9 +320,9 @@ def main() -> None:
     data = {folder: cases_of(folder, arguments.row) for folder in arguments.records}
     data["even"] = [Case(p, 1 / len(uniform), 1 / len(uniform)) for p in uniform]
     for total in arguments.sizes:
-        cap = bounds.radius(bounds.clopper_pearson_lower(total, total, alpha), sigma)
+        cap = robustness.radius(bounds.clopper_pearson_lower(total, total, alpha), sigma)
         radii = np.arange(0, cap, arguments.step).tolist()
-        grid = [bounds.probability(radius, sigma) for radius in radii]
+        grid = [robustness.probability(radius, sigma) for radius in radii]
         print(f"N {total:,}, alpha {alpha:g}, sigma {sigma:g}, radii {', '.join(f'{r:g}' for r in radii)}")
         print("\nPercent of N drawn, by the probability of the selected class\n")
         print(" " * 37 + "looks" + "".join(f"{p:>7g}" for p in single))

@@ -17,7 +17,7 @@ from matplotlib import patches
 
 from deqsmooth.certificates import rounding, statements
 from deqsmooth.reports import canvas
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import robustness
 
 if TYPE_CHECKING:
     from deqsmooth.reports.canvas import Axes
@@ -163,7 +163,7 @@ def p_a() -> Drawing:
         sigma, end = data["sigma"], 1.75
 
         def radius_of(p: float) -> float:
-            return bounds.radius(p, sigma) if p < 1 else 2 * end
+            return robustness.radius(p, sigma) if p < 1 else 2 * end
 
         looks = (((0.38, 78), "-"), ((1.0, 24), (0, (4, 2))))
         for (name, found), (place, style) in zip(data["p_a"].items(), looks, strict=True):

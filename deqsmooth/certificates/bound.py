@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from deqsmooth import config
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 NOT_VALID = "not a valid bound"
 
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A lower bound on the probability of the selected class, and everything that it follows from.
+    """Bounds on the probability of the selected class and of the others, and everything that they follow from.
 
     Attributes:
       selected: class with the most votes of the selection; the lowest one of a tie.
       prediction: the selected class if it is certified, else None.
       p_lower: lower bound on its probability under noise.
+      p_upper: upper bound on that of every other class; None if it is 1 - p_lower.
       radius: certified L2 radius, in the unit of sigma; 0 if nothing is certified.
       cap: radius of unanimous votes without a mismatch by the same settings.
       count: votes of the estimation for the selected class.
@@ -26,6 +28,8 @@ class Bound:
       counts: the same of the estimation.
       alpha: largest probability that the bound is false.
       alpha_count: part of alpha that this reading of the count takes.
+      alpha_upper: part of it that p_upper takes.
+      noise_error: taken off p_lower, and added to p_upper; see `ds.Smoothing.noise_error`.
       audit: of serial votes, else None.
       pairs: if the votes are those of another classifier, else None.
     """
@@ -33,6 +37,7 @@ class Bound:
     selected: int
     prediction: int | None
     p_lower: float
+    p_upper: float | None
     radius: float
     cap: float
     count: int
@@ -40,6 +45,8 @@ class Bound:
     counts: tuple[int, ...]
     alpha: float
     alpha_count: float
+    alpha_upper: float
+    noise_error: float
     audit: bounds.Audit | None
     pairs: bounds.Pairs | None
 
@@ -50,6 +57,8 @@ class Bound:
             return bounds.NONE
         if self.audit is not None:
             return self.audit.formula
+        if self.p_upper is not None:
+            return bounds.TWO_SIDED
         return bounds.CLOPPER_PEARSON if self.pairs is None else bounds.PAIRED
 
     @property
@@ -69,6 +78,7 @@ def of_votes(
     counts_selection: Sequence[int],
     counts: Sequence[int],
     *,
+    noise_error: float = 0.0,
     audit: bounds.Audit | None = None,
     pairs: bounds.Pairs | None = None,
 ) -> Bound:
@@ -79,6 +89,7 @@ def of_votes(
         at all, which gives an abstention.
       counts_selection: votes of the selection by class [classes + 1]; the last entry never wins.
       counts: votes of the estimation by class [classes + 1].
+      noise_error: of a sample of the image; see `ds.Smoothing.noise_error`.
       audit: of serial votes.
       pairs: if the votes are those of another classifier.
 
@@ -91,21 +102,62 @@ def of_votes(
     """
     selected = selected_class(counts_selection)
     count, trials = int(counts[selected]), int(sum(counts))
-    alpha_count = settings.look_alphas[trials] if trials else 0.0
+    alpha_count, alpha_upper = (parts.get(trials, 0.0) for parts in (settings.look_alphas, settings.upper_alphas))
     if not trials:
         audit = pairs = None
-    p_lower = bounds.lower_bound(count, trials, alpha_count, audit=audit, pairs=pairs)
+    p_lower, p_upper = probabilities(
+        counts, selected, alpha_count, alpha_upper, noise_error=noise_error, audit=audit, pairs=pairs
+    )
     return Bound(
         selected=selected,
-        prediction=selected if p_lower > 0.5 else None,
+        prediction=selected if is_certified(p_lower, p_upper) else None,
         p_lower=p_lower,
-        radius=bounds.radius(p_lower, settings.sigma),
+        p_upper=p_upper,
+        radius=robustness.radius(p_lower, settings.sigma, p_upper),
         cap=settings.cap,
         count=count,
         counts_selection=tuple(map(int, counts_selection)),
         counts=tuple(map(int, counts)),
         alpha=settings.alpha,
         alpha_count=alpha_count,
+        alpha_upper=alpha_upper,
+        noise_error=noise_error,
         audit=audit,
         pairs=pairs,
     )
+
+
+def probabilities(
+    counts: Sequence[int],
+    selected: int,
+    alpha_count: float,
+    alpha_upper: float,
+    *,
+    noise_error: float = 0.0,
+    audit: bounds.Audit | None = None,
+    pairs: bounds.Pairs | None = None,
+) -> tuple[float, float | None]:
+    """Lower bound on the probability of a class, and upper bound on that of every other one.
+
+    Args:
+      counts: votes of the estimation by class [classes + 1].
+      selected: the class, which no vote of these has chosen.
+      alpha_count: failure probability of the count.
+      alpha_upper: failure probability of the upper bound; 0 for none, which gives None.
+      noise_error: see `of_votes`.
+      audit: of serial votes.
+      pairs: if the votes are those of another classifier.
+    """
+    trials = sum(counts)
+    p_lower = bounds.lower_bound(int(counts[selected]), trials, alpha_count, audit=audit, pairs=pairs)
+    if noise_error:
+        p_lower = max(0.0, math.nextafter(p_lower - noise_error, 0.0))
+    if not alpha_upper:
+        return p_lower, None
+    others = bounds.others_upper(counts, selected, alpha_upper) + noise_error
+    return p_lower, math.nextafter(min(others, 1.0 - p_lower), 1.0)
+
+
+def is_certified(p_lower: float, p_upper: float | None) -> bool:
+    """Whether a class with these bounds is that of the smoothed classifier."""
+    return p_lower > (0.5 if p_upper is None else p_upper)

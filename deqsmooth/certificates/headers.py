@@ -35,6 +35,7 @@ class Terms(NamedTuple):
       selection: of the images.
       solves: whether the classifier has an equilibrium to solve for.
       num_images: number of images of the data set; None if it is not known.
+      noise_error: of a sample of an image; see `ds.Smoothing.noise_error`.
     """
 
     schema: int
@@ -42,6 +43,7 @@ class Terms(NamedTuple):
     selection: config.Selection
     solves: bool
     num_images: int | None
+    noise_error: float
 
     def check_index(self, index: int) -> Iterator[str]:
         """Yields what is wrong with the index of an image; nothing if the header selects it."""
@@ -69,12 +71,14 @@ def terms(name: object, header: dict[str, Any]) -> Terms:
             encoded.setdefault("spending", looks.EQUAL)
         is_size = num_images is None or (type(num_images) is int and num_images > 0)
         checks.holds(is_size, "num_images", num_images, "a positive whole number or null")
+        settings = serialization.from_json(kind, serialization.without_retired(kind, encoded))
         return Terms(
             schema,
-            serialization.from_json(kind, serialization.without_retired(kind, encoded)),
+            settings,
             serialization.from_json(config.Selection, header["selection"]),
             header["reference"]["solver"] is not None,
             num_images,
+            settings.noise_error(header["image_shape"]) if settings.grid else 0.0,
         )
     except KeyError as error:
         raise ValueError(f"{name}, line 1: the header has no entry {error}") from None

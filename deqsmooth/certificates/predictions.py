@@ -92,16 +92,18 @@ def differences(file: File) -> list[str]:
     return found
 
 
-def smoothed_class(counts: Sequence[int], settings: config.Smoothing) -> int | None:
+def smoothed_class(counts: Sequence[int], settings: config.Smoothing, noise_error: float) -> int | None:
     """Returns the class that votes predict, or None; see `deqsmooth.statistics.significance.smoothed_class`.
 
     Args:
       counts: votes by class [classes + 1]; the last entry counts samples without a vote. Where votes are settled
         by proof, each of these may be for any class; elsewhere it is for none.
       settings: of the prediction.
+      noise_error: of a sample, see `ds.Smoothing.noise_error`; that of all samples is taken off alpha.
     """
     unknown = 0 if settings.settle is None else counts[-1]
-    return significance.smoothed_class(counts[:-1], settings.alpha, unknown)
+    alpha = settings.alpha - sum(counts) * noise_error
+    return significance.smoothed_class(counts[:-1], alpha, unknown)
 
 
 def read(name: str, text: str) -> list[Prediction]:
@@ -126,7 +128,7 @@ def _check_votes(one: Prediction, terms: headers.Terms) -> Iterator[str]:
         yield f"counts adds up to {sum(one.counts)}; the header says {settings.num_estimation}"
         return
     classes = len(one.counts) - 1
-    expected = smoothed_class(one.counts, settings)
+    expected = smoothed_class(one.counts, settings, terms.noise_error)
     if one.prediction != expected:
         yield f"prediction is {one.prediction}; it should be {expected}"
     if one.label is not None and not 0 <= one.label < classes:

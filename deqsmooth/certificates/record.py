@@ -14,11 +14,12 @@ import numpy as np
 from deqsmooth import config
 from deqsmooth.certificates.bound import Bound
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the format. All are read, and the newest is written.
 
 Schema 1 had no chain. Schemas 1 and 2 wrote pairs as an audit. Schemas 1 to 3 had no plan and no end lines, see
-`plan`, and no `num_images` in the header: the number of images of the data set, null if it is not known.
+`plan`, and no `num_images` in the header: the number of images of the data set, null if it is not known. Schemas 1
+to 4 had no `noise` in the header, and no `p_upper`, `alpha_upper` and `noise_error`.
 """
 _QUANTILES = (0.5, 0.9, 1.0)
 
@@ -37,6 +38,7 @@ class Certificate:
       correct: whether prediction and label agree; None if the label is unknown.
       radius: certified radius, float64; 0 if the run abstains.
       p_lower: lower bound on the probability of the selected class.
+      p_upper: upper bound on that of every other class; None if it is 1 - p_lower.
       selected: class that the selection chose.
       count: votes of the estimation for it.
       counts_selection: votes of the selection by class; the last entry counts samples that were not finite.
@@ -46,8 +48,8 @@ class Certificate:
         image ended after its selection).
       num_audit: serial votes that were solved again with the reference (K); 0 without an audit.
       mismatches: audited votes that the reference does not give to the selected class.
-      bound: name of the bound: `clopper-pearson`, `paired`, or that of an audited bound; `none` for an image that
-        ended after its selection.
+      bound: name of the bound: `clopper-pearson`, `two-sided`, `paired`, or that of an audited bound; `none` for
+        an image that ended after its selection.
       warning: "not a valid bound" if the formula is none, else None.
       alpha: failure probability in all.
       alpha_audit: part of it that the audit takes.
@@ -77,6 +79,8 @@ class Certificate:
         without such a comparison.
       lost: of these, samples to which only the classifier of the votes gave the selected class.
       alpha_pairs: part of alpha that the pairs take.
+      alpha_upper: part of alpha that p_upper takes.
+      noise_error: what the error of exactly drawn noise takes off p_lower; see `ds.Smoothing.noise_error`.
     """
 
     index: int
@@ -119,6 +123,9 @@ class Certificate:
     num_pairs: int = 0
     lost: int = 0
     alpha_pairs: float = 0.0
+    p_upper: float | None = None
+    alpha_upper: float = 0.0
+    noise_error: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +203,7 @@ def claims(bound: Bound) -> dict[str, Any]:
         "prediction": bound.prediction,
         "radius": bound.radius,
         "p_lower": bound.p_lower,
+        "p_upper": bound.p_upper,
         "selected": bound.selected,
         "count": bound.count,
         "counts_selection": bound.counts_selection,
@@ -212,6 +220,8 @@ def claims(bound: Bound) -> dict[str, Any]:
         "num_pairs": 0 if pairs is None else pairs.num,
         "lost": 0 if pairs is None else pairs.lost,
         "alpha_pairs": 0.0 if pairs is None else pairs.alpha,
+        "alpha_upper": bound.alpha_upper,
+        "noise_error": bound.noise_error,
     }
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from deqsmooth.certificates import cohen, record
-from deqsmooth.statistics import bounds, significance
+from deqsmooth.certificates import bound, cohen, record
+from deqsmooth.statistics import bounds, robustness, significance
 
 _MOST_RADII = 20
 
@@ -218,19 +218,19 @@ def simultaneous_radii(found: Sequence[record.Certificate]) -> list[float]:
     Returns:
       A radius for each certificate, in their order.
     """
-    return [bounds.radius(_p_lower(c, num=len(found)), c.sigma) for c in found]
+    return [_radius(c, *_probabilities(c, num=len(found))) for c in found]
 
 
 def under(formula: str, c: record.Certificate) -> record.Certificate:
     """The certificate that another formula makes of the same audited votes."""
-    p_lower = _p_lower(c, formula=formula)
-    prediction = c.selected if p_lower > 0.5 else None
+    p_lower, p_upper = _probabilities(c, formula=formula)
+    prediction = c.selected if bound.is_certified(p_lower, p_upper) else None
     return dataclasses.replace(
         c,
         bound=formula,
         p_lower=p_lower,
         prediction=prediction,
-        radius=bounds.radius(p_lower, c.sigma),
+        radius=_radius(c, p_lower, p_upper),
         correct=record.is_correct(prediction, c.label),
     )
 
@@ -238,19 +238,25 @@ def under(formula: str, c: record.Certificate) -> record.Certificate:
 @functools.cache
 def _unanimous(trials: int, alpha: float, sigma: float) -> float:
     """Radius of unanimous votes, for settings that all images of a run share."""
-    return bounds.radius(bounds.clopper_pearson_lower(trials, trials, alpha), sigma)
+    return robustness.radius(bounds.clopper_pearson_lower(trials, trials, alpha), sigma)
 
 
-def _p_lower(c: record.Certificate, num: int = 1, formula: str | None = None) -> float:
-    """The bound of a certificate again, at a fraction of its alpha or by another formula of audited votes."""
+def _radius(c: record.Certificate, p_lower: float, p_upper: float | None) -> float:
+    return robustness.radius(p_lower, c.sigma, p_upper)
+
+
+def _probabilities(c: record.Certificate, num: int = 1, formula: str | None = None) -> tuple[float, float | None]:
+    """The bounds of a certificate again, at a fraction of its alpha or by another formula of audited votes."""
     alpha_count = c.alpha_count
     if alpha_count is None:
         alpha_count = (c.alpha - c.alpha_audit - c.alpha_pairs) / len(c.looks or (1,))
     audit = bounds.Audit(c.num_audit, c.mismatches, c.alpha_audit / num, formula or c.bound)
-    return bounds.lower_bound(
-        c.count,
-        c.num_estimation,
+    return bound.probabilities(
+        c.counts,
+        c.selected,
         alpha_count / num,
+        c.alpha_upper / num,
+        noise_error=c.noise_error,
         audit=audit if c.bound in bounds.AUDITED else None,
         pairs=bounds.Pairs(c.num_pairs, c.lost, c.alpha_pairs / num) if c.bound == bounds.PAIRED else None,
     )

@@ -235,7 +235,7 @@ def _check_votes(certificate: Certificate, terms: headers.Terms) -> Iterator[str
     settings = terms.settings
     try:
         _check_counts(certificate, settings)
-        expected = _expected(certificate, settings, terms.solves)
+        expected = _expected(certificate, terms)
     except (TypeError, ValueError, IndexError, ArithmeticError) as error:
         yield str(error)
         return
@@ -286,9 +286,9 @@ def _check_counts(certificate: Certificate, settings: config.Smoothing) -> None:
             raise ValueError(f"{name} is {getattr(certificate, name)}; it must be from 0 to {most}")
 
 
-def _expected(certificate: Certificate, settings: config.Smoothing, solves: bool) -> dict[str, Any]:
-    """The values of a certificate that follow from its votes and the settings."""
-    audit = None
+def _expected(certificate: Certificate, terms: headers.Terms) -> dict[str, Any]:
+    """The values of a certificate that follow from its votes and the header."""
+    settings, audit = terms.settings, None
     if settings.num_audit is not None:
         # Only votes for the selected class are audited, of which there may be fewer.
         audited = min(settings.num_audit, certificate.counts[bound.selected_class(certificate.counts_selection)])
@@ -297,12 +297,13 @@ def _expected(certificate: Certificate, settings: config.Smoothing, solves: bool
         settings,
         certificate.counts_selection,
         certificate.counts,
+        noise_error=terms.noise_error,
         audit=audit,
         pairs=settings.pairs(certificate.lost) if isinstance(settings, config.Paired) else None,
     )
     return {
         **record.claims(again),
-        **record.choices(settings, solves),
+        **record.choices(settings, terms.solves),
         "lanes": settings.lanes,
         "correct": record.is_correct(again.prediction, certificate.label),
     }

@@ -16,7 +16,7 @@ from deqsmooth import config
 from deqsmooth.certificates import rounding
 from deqsmooth.commands import listing
 from deqsmooth.commands import main as commands
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import robustness
 
 if TYPE_CHECKING:
     from deqsmooth.smoothing import planning
@@ -141,7 +141,7 @@ def plans(
 
 def _no_plan(found: Sequence[planning.Pilot], settings: config.Planning) -> str:
     """The reason why no image of the pilot is expected to reach the radius."""
-    required = bounds.probability(settings.radius, settings.sigma)
+    required = robustness.probability(settings.radius, settings.sigma)
     largest = max(float(np.max(x.correct * x.counts / x.settings.num_estimation)) for x in found)
     return (
         f"no image of the pilot is expected to reach radius {settings.radius:g}: its class must get more than "

@@ -8,12 +8,11 @@ from deqsmooth.config.paired import Paired
 from deqsmooth.config.planning import Planning
 from deqsmooth.config.resolved import Independent, Resolved, Serial
 from deqsmooth.config.selection import DATASETS, Selection
-from deqsmooth.config.smoothing import BOUNDS, INDEPENDENT_STARTS, SAMPLERS, SERIAL_STARTS, Smoothing
-from deqsmooth.config.solve import DTYPES, SOLVERS
+from deqsmooth.config.smoothing import SAMPLERS, Smoothing
+from deqsmooth.config.solve import DTYPES, INDEPENDENT_STARTS, SERIAL_STARTS, SOLVERS
 from deqsmooth.config.training import GRADIENTS, LOSSES, OPTIMISERS, Descent, StartTraining, Training
 
 __all__ = [
-    "BOUNDS",
     "DATASETS",
     "DTYPES",
     "GRADIENTS",

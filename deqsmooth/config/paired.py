@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from deqsmooth.config import checks
 from deqsmooth.config.smoothing import Smoothing
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Paired(Smoothing):
     num_pairs: int = 1000
     alpha_pairs: float | None = None
 
-    _independent_bound: ClassVar[str | None] = bounds.PAIRED
+    _independent_bounds: ClassVar[tuple[str | None, ...]] = (bounds.PAIRED,)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -43,7 +43,7 @@ class Paired(Smoothing):
         """Radius of unanimous votes of which the pairs lose none: no certificate can be larger."""
         votes = self.num_estimation
         p_lower = bounds.lower_bound(votes, votes, self.look_alphas[votes], pairs=self.pairs(0))
-        return bounds.radius(p_lower, self.sigma)
+        return robustness.radius(p_lower, self.sigma)
 
     def pairs(self, lost: int) -> bounds.Pairs:
         """The pairs of an image."""

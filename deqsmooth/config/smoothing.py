@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from deqsmooth.config import checks, serialization, solve, stopping
-from deqsmooth.statistics import bounds, looks
+from deqsmooth.config import checks, probability, serialization, solve, stopping
+from deqsmooth.statistics import bounds, looks, rounded_normal
 
 SAMPLERS = ("serial", "independent")
-SERIAL_STARTS = ("previous", "first", "clean")
-INDEPENDENT_STARTS = ("zero", "constant", "learned")
-BOUNDS = tuple(bounds.AUDITED)
 SETTLED = ("proof",)
 _SERIAL = {
     "start": "previous",
     "budget": 3,
     "warmup_budget": 10,
     "reference_budget": 30,
-    "bound": BOUNDS[0],
+    "bound": probability.AUDITED[0],
 }
 _LARGEST_AUDIT = 1000
+_GRID = 255
 _INDEPENDENT: dict[str, Any] = {"start": "zero", "budget": 30}
 _SETTLED: dict[str, Any] = {"start": "previous", "budget": 60}
-_SETTLED_STARTS = (*INDEPENDENT_STARTS, "previous")
 # On the shipped models at sigma 0.5, two evaluations from the learned start reach the ACR of thirty from zero up
 # to 0.002; see results/README.md.
 _LEARNED_BUDGET = 2
@@ -79,7 +78,13 @@ class Smoothing:
         abstention. It could not add to certified accuracy or ACR. The labels must be known.
       alpha: largest probability that a certificate is false.
       alpha_audit: part of alpha that the audit takes; half of it by default.
-      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound.
+      bound: serial: `exact` (the default), `paper`, or `reference-code`, which is not a valid bound. Independent:
+        `clopper-pearson` (the default), or `two-sided` (recommended), which also bounds the probabilities of the
+        other classes; see `deqsmooth.statistics.bounds.others_upper`.
+      alpha_upper: two-sided: part of alpha that the bound on the other classes takes; a tenth by default.
+      noise: `gaussian`: rounded to float32. `exact`: images with noise are rounded to a grid, whose points are
+        drawn with their exact probabilities; see `deqsmooth.smoothing.noise.rounded`. Images must be on the grid.
+      grid: exact: points of the grid in a unit; 255, that of images of 8 bits, by default.
       lanes: samples of an image that are solved side by side; 100 by default. Serial: the number of chains,
         which each begin with a warm-up; the votes depend on it.
       images_per_batch: serial: images solved side by side. Independent: units in one call; a unit is up to `lanes`
@@ -129,8 +134,11 @@ class Smoothing:
     settle: str | None = dataclasses.field(default=None, metadata=serialization.LATER)
     stop_radii: tuple[float, ...] | None = dataclasses.field(default=None, metadata=serialization.LATER)
     only_correct: bool = dataclasses.field(default=False, metadata=serialization.LATER)
+    alpha_upper: float | None = dataclasses.field(default=None, metadata=serialization.LATER)
+    noise: str = dataclasses.field(default="gaussian", metadata=serialization.LATER)
+    grid: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
-    _independent_bound: ClassVar[str | None] = None
+    _independent_bounds: ClassVar[tuple[str | None, ...]] = (None, bounds.CLOPPER_PEARSON, bounds.TWO_SIDED)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -147,7 +155,7 @@ class Smoothing:
                 object.__setattr__(self, name, value)
         solve.check_noise(self.sigma, self.seed, self.dtype)
         solve.check(str(self.solver), 1 if self.budget is None else self.budget)
-        self._check_start()
+        solve.check_start(self)
         sizes = ("num_selection", "num_estimation", "lanes", "images_per_batch", "block", *_SERIAL_ONLY[:3])
         for name in sizes:
             if getattr(self, name) not in (None, "auto"):
@@ -159,7 +167,8 @@ class Smoothing:
                 checks.holds(fits, name, getattr(self, name), f"at most {largest:,}")
         if self.tolerance is not None:
             checks.finite_positive("tolerance", self.tolerance)
-        self._check_bound()
+        self._fill_bound()
+        probability.check(self)
         stopping.check(self)
         if not self.cap > 0:
             audit = f" with num_audit, {self.num_audit}," if self.num_audit else ""
@@ -171,7 +180,8 @@ class Smoothing:
     def recommended(self, has_start: bool) -> Smoothing:
         """These settings with a sampler; if none is given, with the method that is recommended for a classifier.
 
-        That is independent sampling with looks, from the learned start if the classifier has one, else from zero.
+        That is independent sampling with looks and two-sided bounds, from the learned start if the classifier has
+        one, else from zero.
 
         Args:
           has_start: whether the classifier has a trained start: `classifier.start_training is not None`.
@@ -193,6 +203,7 @@ class Smoothing:
             start=start,
             budget=budget,
             looks=self.looks or read,
+            bound=self.bound or bounds.TWO_SIDED,
             stop_gain=self.stop_gain if stops else _STOP_GAIN,
         )
 
@@ -218,8 +229,9 @@ class Smoothing:
 
     def _is_serial(self) -> bool:
         """Whether a setting is given that only the serial sampler has."""
-        only = [getattr(self, name) for name in (*_SERIAL_ONLY, "bound")]
-        return self.start in SERIAL_STARTS or any(value is not None for value in only)
+        only = [getattr(self, name) for name in _SERIAL_ONLY]
+        is_audited = self.bound not in self._independent_bounds
+        return self.start in solve.SERIAL_STARTS or is_audited or any(value is not None for value in only)
 
     def _defaults(self) -> dict[str, Any]:
         """The defaults of the sampler."""
@@ -237,33 +249,18 @@ class Smoothing:
         if self.sampler == "serial":
             return
         for name in sorted((*_SERIAL_ONLY, "bound")):
-            value, only = getattr(self, name), self._independent_bound if name == "bound" else None
+            value, allowed = getattr(self, name), self._independent_bounds if name == "bound" else (None,)
             which = "with the independent sampler" if self.settle is None else "where votes are settled by proof"
-            checks.holds(value == only, name, value, f"left out {which}, which has no audit")
+            checks.holds(value in allowed, name, value, f"left out {which}, which has no audit")
 
-    def _check_start(self) -> None:
-        if self.start is None:
-            return
-        independent = INDEPENDENT_STARTS if self.settle is None else _SETTLED_STARTS
-        starts = SERIAL_STARTS if self.sampler == "serial" else independent
-        checks.known("start", str(self.start), SERIAL_STARTS + INDEPENDENT_STARTS)
-        checks.holds(
-            self.start in starts, "start", repr(self.start), f"one of {starts} for sampler {self.sampler!r}"
-        )
-
-    def _check_bound(self) -> None:
-        if self.sampler == "serial":
-            checks.known("bound", str(self.bound), BOUNDS)
-        if self.num_audit is not None:
-            checks.holds(
-                self.num_audit <= self.num_estimation,
-                "num_audit",
-                self.num_audit,
-                f"at most num_estimation, {self.num_estimation}: the audit solves votes of the estimation again",
-            )
-        if self.alpha_audit is not None:
-            rule = f"in (0, alpha = {self.alpha})"
-            checks.holds(0 < self.alpha_audit < self.alpha, "alpha_audit", self.alpha_audit, rule)
+    def _fill_bound(self) -> None:
+        """Gives the settings of bound and noise that depend on others their defaults."""
+        if self.sampler == "independent" and self.bound == bounds.CLOPPER_PEARSON:
+            object.__setattr__(self, "bound", None)
+        if self.bound == bounds.TWO_SIDED and self.alpha_upper is None:
+            object.__setattr__(self, "alpha_upper", self.alpha / 10)
+        if self.noise == "exact" and self.grid is None:
+            object.__setattr__(self, "grid", _GRID)
 
     @property
     def continuous(self) -> bool:
@@ -282,21 +279,39 @@ class Smoothing:
         if self.sampler is None:
             # The recommended looks take a part of alpha, whatever the start is.
             return self.recommended(has_start=False).cap
-        votes = self.num_estimation
-        audit = None if self.num_audit is None else self.audit(self.num_audit, 0)
-        return bounds.radius(bounds.lower_bound(votes, votes, self.look_alphas[votes], audit=audit), self.sigma)
+        return probability.cap(self)
 
     def audit(self, num: int, mismatches: int) -> bounds.Audit:
         """The audit of an image by the serial sampler."""
         return bounds.Audit(num, mismatches, self.alpha_audit or 0.0, str(self.bound))
 
+    def noise_error(self, image_shape: Sequence[int]) -> float:
+        """Bound on the total variation distance between the noise of a sample and exact noise; 0 if not drawn so.
+
+        Probabilities of classes are off by at most this. With Gaussian noise in float32 nothing is known of it.
+
+        Args:
+          image_shape: (height, width, channels).
+        """
+        if self.grid is None:
+            return 0.0
+        return rounded_normal.total_variation(self.sigma, self.grid, math.prod(image_shape))
+
     @property
     def alpha_count(self) -> float:
-        """The part of alpha for the counts, all looks together."""
-        return self.alpha - (self.alpha_audit or 0.0)
+        """The part of alpha for the counts of the class, all looks together."""
+        return self.alpha - (self.alpha_audit or 0.0) - (self.alpha_upper or 0.0)
 
     @property
     def look_alphas(self) -> dict[int, float]:
         """The part of alpha that each look takes, by its number of samples. Without looks, N takes all of it."""
+        return self._shared(self.alpha_count)
+
+    @property
+    def upper_alphas(self) -> dict[int, float]:
+        """The part of alpha that the bound on the other classes takes at each look."""
+        return self._shared(self.alpha_upper or 0.0)
+
+    def _shared(self, alpha: float) -> dict[int, float]:
         sizes = self.looks or (self.num_estimation,)
-        return looks.alphas(self.alpha_count, sizes, self.spending or looks.PROPORTIONAL)
+        return looks.alphas(alpha, sizes, self.spending or looks.PROPORTIONAL)

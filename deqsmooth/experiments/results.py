@@ -13,7 +13,7 @@ import numpy as np
 
 from deqsmooth.certificates import attempts, bound, jsonl, record, rounding, statements, truth, verification
 from deqsmooth.reports import canvas, figures, overview, tables
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 ABOVE = "above the truth"
 """Heading of the column that counts lower bounds above the upper end of the true probability's interval."""
@@ -137,7 +137,7 @@ def _possible_radii(name: str, serial: verification.Checked, votes: Sequence[rec
     """Radii of a serial row by each audited bound, and the true radii that independent votes leave possible."""
     sigma, trials = serial.settings.sigma, sum(votes[0].counts)
     possible = [
-        (bounds.radius(lower, sigma), bounds.radius(upper, sigma))
+        (robustness.radius(lower, sigma), robustness.radius(upper, sigma))
         for lower, upper in truth.intervals(serial.found, votes)
     ]
     by_bound = {"sound": serial.found, **_other_bounds(serial)}
@@ -148,7 +148,7 @@ def _possible_radii(name: str, serial: verification.Checked, votes: Sequence[rec
         + ", ".join(f"{truth.above(found, votes)} ({name})" for name, found in by_bound.items())
         + f", which is {bound.NOT_VALID}.",
         possible,
-        {name: [bounds.radius(c.p_lower, sigma) for c in found] for name, found in by_bound.items()},
+        {name: [robustness.radius(c.p_lower, sigma) for c in found] for name, found in by_bound.items()},
     )
 
 

@@ -12,8 +12,10 @@ import importlib.util
 import io
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+from deqsmooth.statistics import bands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -126,6 +128,24 @@ def line_styles() -> Iterator[dict[str, Any]]:
     """Colour and dash of each run; they repeat after 32 runs."""
     for dash, colour in itertools.cycle(itertools.product(_DASHES, COLOURS)):
         yield {"color": colour, "linestyle": dash}
+
+
+def fill_band(
+    axes: Axes, places: Sequence[float], shares: Sequence[float], num: int, alpha: float, colour: str
+) -> None:
+    """Draws a confidence band around falling steps; see `deqsmooth.statistics.bands.half_width`.
+
+    Args:
+      axes: to draw on.
+      places: where the steps fall.
+      shares: of images, in percent, at these places.
+      num: images.
+      alpha: 1 minus the confidence level.
+      colour: of the band.
+    """
+    width = 100 * bands.half_width(num, alpha)
+    lower, upper = [max(x - width, 0) for x in shares], [min(x + width, 100) for x in shares]
+    axes.fill_between(places, lower, upper, step="pre", color=colour, alpha=0.15, linewidth=0)
 
 
 def _make_room(canvas: Canvas, axes: Axes) -> None:

@@ -31,7 +31,7 @@ def certified_accuracy(
     Args:
       runs: results of the images, by name of the run.
       attacked: pairs (radius, robust accuracy in [0, 1]), by name of the run.
-      alpha: 1 minus the confidence level of the bands, which are intervals over images.
+      alpha: 1 minus the confidence level of the bands, which hold at all radii at once.
     """
     largest = max(line.radius for found in runs.values() for line in found) or 1.0
     has_bands = len(runs) <= _MOST_BANDS
@@ -40,10 +40,10 @@ def certified_accuracy(
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(runs.items(), canvas.line_styles(), strict=False):
             curve = statements.accuracies(found, _steps(found, end), alpha)
-            radii, shares, lower, upper = np.transpose(curve) * [[1], [100], [100], [100]]
+            radii, shares = [one.radius for one in curve], [100 * one.share for one in curve]
             axes.plot(radii, shares, drawstyle="steps-pre", label=canvas.entry(name), **style)
             if has_bands:
-                axes.fill_between(radii, lower, upper, step="pre", color=style["color"], alpha=0.15, linewidth=0)
+                canvas.fill_band(axes, radii, shares, len(found), alpha, style["color"])
             if name in attacked:
                 points = np.transpose(attacked[name]) * [[1], [100]]
                 legend = canvas.entry(f"{name}, attacked")
@@ -55,8 +55,8 @@ def certified_accuracy(
     caption = "Share of images that are classified correctly and certified to at least this radius."
     if has_bands:
         caption += (
-            f" Bands: {100 * (1 - alpha):g} % interval for the images that these were drawn from, at each radius "
-            "by itself."
+            f" Bands: with {100 * (1 - alpha):g} % confidence, the curve of all images that these were drawn from "
+            "lies inside, at every radius at once."
         )
     if attacked:
         caption += " Crosses: the share of the attacked images whose class the attacks could not change."

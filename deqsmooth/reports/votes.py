@@ -20,6 +20,7 @@ _MOST_ESTIMATES = 5
 _TICKS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.99999)
 _NEAR = 1e-6
 _MARGIN = 0.15
+_ALPHA = 0.05
 
 
 def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
@@ -37,8 +38,10 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
 
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(bounds.items(), canvas.line_styles(), strict=False):
-            axes.plot(*_share_above(found, low, high), drawstyle="steps-pre", label=canvas.entry(name), **style)
+            places, shares = _share_above(found, low, high)
+            axes.plot(places, shares, drawstyle="steps-pre", label=canvas.entry(name), **style)
             if has_estimates:
+                canvas.fill_band(axes, places, shares, len(found), _ALPHA, style["color"])
                 points = _share_above(estimates[name], low, high)
                 axes.plot(*points, drawstyle="steps-pre", color=style["color"], linewidth=1, alpha=0.5)
         axes.axvline(0, color=axes.xaxis.label.get_color(), linewidth=0.8)
@@ -54,11 +57,14 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
     )
     if has_estimates:
         caption += (
-            " Thin lines: by the share of votes that was counted; unanimous votes are half a vote below 100 %."
+            f" Bands: with {100 * (1 - _ALPHA):g} % confidence, the curve of all images that these were drawn "
+            "from lies inside everywhere. Thin lines: by the share of votes that was counted; unanimous votes are "
+            "half a vote below 100 %."
         )
-    caption += (
-        " Images below 50 % have no certificate. Equal distances on the axis are equal differences of radius."
-    )
+    if all(c.p_upper is None for found in runs.values() for c in found):
+        caption += (
+            " Images below 50 % have no certificate. Equal distances on the axis are equal differences of radius."
+        )
     return canvas.Figure("votes", caption, draw, canvas.PAGE)
 
 

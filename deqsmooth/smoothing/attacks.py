@@ -118,6 +118,8 @@ def attack(
         raise ValueError(
             f"sampler is {settings.sampler!r}; attacks are made on the classifiers of 'independent' certificates"
         )
+    rule = "'gaussian': attacked images are on no grid, and exact noise cannot be drawn for them"
+    checks.holds(settings.noise == "gaussian", "noise", repr(settings.noise), rule)
     found = inputs.certificates(found, settings)
     if not found:
         return

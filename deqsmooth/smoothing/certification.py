@@ -219,6 +219,10 @@ def check(
     parts = assembly.assemble(classifier, resolved, image.shape)
     if not skip_soundness_check:
         contract.check(parts.logits, parts.parameters, image, own=classifier.size is None)
+        # A proof of a vote includes the rounding of the logits.
+        if settings.noise == "exact" and settings.settle is None:
+            block = settings.block if isinstance(settings.block, int) else layout.default_block()
+            contract.check_bits(parts.logits, parts.parameters, image, block)
     return parts.num_classes
 
 
@@ -289,7 +293,13 @@ def _certify(programs: sampler.Programs, images: Iterator[Image]) -> Iterator[re
     else:
         tallies = independent.tallies(programs, settings, images)
     for tally in tallies:
-        proved = bound.of_votes(settings, tally.counts_selection, tally.counts, audit=tally.audit)
+        proved = bound.of_votes(
+            settings,
+            tally.counts_selection,
+            tally.counts,
+            noise_error=settings.noise_error(tally.image.pixels.shape),
+            audit=tally.audit,
+        )
         yield record.certificate(
             tally.image.index,
             tally.image.label,

@@ -133,10 +133,39 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
         )
 
 
-def _compiled(classify: Classify, parameters: Any, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images to logits, float64 [lanes, classes], compiled without optimisation to save time."""
+def check_bits(classify: Classify, parameters: Any, image: np.ndarray, lanes: int) -> None:
+    """Checks that every bit of the logits of an image is the same in every lane, beside any other images.
+
+    Exact noise makes a certificate exact only if the base classifier is a function of the input in every bit.
+
+    Args:
+      classify: the base classifier.
+      parameters: its first argument.
+      image: clean image, float32 in [0, 1] [H, W, C].
+      lanes: of the calls.
+
+    Raises:
+      ValueError: logits differ.
+    """
+    noisy = image + np.random.default_rng(0).normal(0, 0.5, (lanes, *image.shape))
+    batch = noisy.astype(np.float32)
+    logits = _compiled(classify, parameters, batch, is_optimised=True)
+    first = logits(batch)
+    for order in (np.roll(np.arange(lanes), 1), np.roll(np.arange(lanes), lanes // 2 + 1), np.arange(lanes)[::-1]):
+        if not np.array_equal(logits(batch[order]), first[order], equal_nan=True):
+            raise ValueError(
+                f"noise is 'exact', but the logits of an image depend on its lane among {lanes} by rounding, so "
+                "that the classifier is no function of its input in every bit: set another block, or noise "
+                "'gaussian'"
+            )
+
+
+def _compiled(
+    classify: Classify, parameters: Any, images: np.ndarray, *, is_optimised: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images to logits, float64 [lanes, classes]; without optimisation it compiles sooner."""
     options: dict[str, str | bool] | None = {"xla_backend_optimization_level": "0"}
-    if jax.default_backend() != "cpu":
+    if is_optimised or jax.default_backend() != "cpu":
         options = None
     lowered = jax.jit(lambda parameters, images: classify(parameters, images)).lower(parameters, images)
     program = lowered.compile(compiler_options=options)

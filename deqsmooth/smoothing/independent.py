@@ -77,11 +77,15 @@ class _Active:
             if not is_wrong:
                 self._ask_next_look()
             return is_wrong
+        *votes, unknown = self.counts[noise.ESTIMATION].tolist()
+        count = votes.pop(selected)
         if looks.is_last(
-            int(self.counts[noise.ESTIMATION][selected]),
+            count,
             self._drawn,
             settings.look_alphas,
             sigma=settings.sigma,
+            other=max(votes) + unknown,
+            upper_parts=self._upper_parts(len(votes)),
             stop_radius=settings.stop_radius,
             stop_gain=settings.stop_gain,
             stop_radii=settings.stop_radii,
@@ -89,6 +93,11 @@ class _Active:
             return True
         self._ask_next_look()
         return False
+
+    def _upper_parts(self, num_others: int) -> dict[int, float] | None:
+        if self._settings.alpha_upper is None:
+            return None
+        return {look: part / num_others for look, part in self._settings.upper_alphas.items()}
 
     def tally(self) -> Tally:
         """The counts of the finished image."""

@@ -15,6 +15,8 @@ from deqsmooth.smoothing.tally import Image
 from deqsmooth.statistics import bounds
 
 _TRIED = 8
+# Images of 8 bits, with black as 0 and white as 255 or 256; of 10, 12 and 16 bits.
+_GRIDS = (255, 256, 1023, 4095, 65535)
 # Settings that each certificate has, too.
 _OF_CERTIFICATES = ("sampler", "sigma", "alpha", "num_selection", "seed")
 
@@ -67,10 +69,13 @@ def images(classifier: classifiers.Classifier, given: npt.ArrayLike, settings: c
     """Images as float32 [images, H, W, C], if the classifier can be smoothed on them with these settings.
 
     Raises:
-      ValueError: it cannot; see `data.check_images`.
+      ValueError: it cannot; see `data.check_images`. Or the noise is exact, and an image is not on its grid.
     """
     _check_settings(classifier, settings)
-    return data.check_images(given, classifier.image_shape)
+    found = data.check_images(given, classifier.image_shape)
+    for number, image in enumerate(found if settings.grid else ()):
+        _check_grid(settings, image, f"image {number}")
+    return found
 
 
 def first_usable(
@@ -119,6 +124,7 @@ def read(
             image, label = dataset[index]
             _check_label(settings, index, label)
             data.check_images(image[None], classifier.image_shape)
+            _check_grid(settings, image, "it")
         except ValueError as error:
             if on_unreadable is None:
                 raise ValueError(f"image {index}: {error}") from None
@@ -131,6 +137,28 @@ def _check_label(settings: config.Smoothing, index: int, label: int | None) -> N
     """Raises `ValueError` if an image has no label and its settings need one."""
     rule = "known with only_correct, which ends an image whose selected class is another"
     checks.holds(not settings.only_correct or label is not None, f"the label of image {index}", label, rule)
+
+
+def _check_grid(settings: config.Smoothing, image: np.ndarray, name: str) -> None:
+    """Raises `ValueError` unless an image is on the grid of its exact noise, up to the rounding of float32."""
+    if settings.grid is None or _is_on_grid(image, settings.grid):
+        return
+    wrong = image.ravel()[~_on_grid(image, settings.grid).ravel()][0]
+    other = [grid for grid in _GRIDS if _is_on_grid(image, grid)]
+    remedy = f"; it is on that of 1/{other[0]}: set grid to {other[0]}" if other else ", or noise 'gaussian'"
+    raise ValueError(
+        f"{name} has a pixel {wrong:.8g}; with exact noise pixels must be multiples of 1/{settings.grid}, the "
+        f"grid{remedy}"
+    )
+
+
+def _on_grid(image: np.ndarray, grid: int) -> np.ndarray:
+    scaled = image.astype(np.float64) * grid
+    return np.abs(scaled - np.round(scaled)) <= 2.0**-23 * np.maximum(scaled, 1)
+
+
+def _is_on_grid(image: np.ndarray, grid: int) -> bool:
+    return bool(_on_grid(image, grid).all())
 
 
 def _check_settings(classifier: classifiers.Classifier, settings: config.Smoothing) -> None:

@@ -106,7 +106,12 @@ def serial(
 
 
 def run(
-    kernel: Kernel, images: types.Images, keys: types.Keys, samples: jax.Array, sigma: float
+    kernel: Kernel,
+    images: types.Images,
+    keys: types.Keys,
+    samples: jax.Array,
+    sigma: float,
+    grid: int | None = None,
 ) -> tuple[Info, types.Counts]:
     """Draws the votes of a block of lanes.
 
@@ -116,6 +121,7 @@ def run(
       keys: phase key of every lane's image [lanes]; see `deqsmooth.smoothing.noise.phase_key`.
       samples: sample index of every step and lane [steps, lanes], int32.
       sigma: standard deviation of the noise.
+      grid: see `deqsmooth.smoothing.noise.noisy`.
 
     Returns:
       Info with leaves [steps, lanes], and the evaluations that the first states took [lanes].
@@ -133,20 +139,8 @@ def run(
     """
 
     def step(state: types.State, index: jax.Array) -> tuple[types.State, Info]:
-        return kernel.step(state, noisy(images, keys, index, sigma))
+        return kernel.step(state, noise.noisy(images, keys, index, sigma, grid))
 
-    state, evaluations = kernel.init(images, noisy(images, keys, samples[0], sigma))
+    state, evaluations = kernel.init(images, noise.noisy(images, keys, samples[0], sigma, grid))
     _, found = lax.scan(step, state, samples)
     return found, evaluations
-
-
-def noisy(images: types.Images, keys: types.Keys, samples: types.SampleIndices, sigma: float) -> types.Images:
-    """Images [lanes, H, W, C], each with the noise of its key and sample index.
-
-    Args:
-      images: clean image of every lane [lanes, H, W, C].
-      keys: phase key of every lane's image [lanes].
-      samples: sample index of every lane [lanes].
-      sigma: standard deviation of the noise.
-    """
-    return images + sigma * noise.gaussian(keys, samples, images.shape[1:])

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import types
+from deqsmooth.smoothing import inversion
 
 SELECTION, ESTIMATION, AUDIT, PREDICTION, ATTACK = range(5)
 """Phases of an image; no two phases share a draw."""
+GENERATOR = "threefry2x32"
+"""Generator of all bits. Its draws do not depend on how they are batched; those of other generators may."""
 
 
 def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Array) -> types.RandomKey:
@@ -29,8 +32,26 @@ def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Ar
       >>> gaussian(keys, jnp.arange(1, dtype=jnp.int32), (8, 8, 1)).shape
       (1, 8, 8, 1)
     """
-    # The draws of Threefry do not depend on how they are batched; those of other generators may.
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), image), phase)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), image), phase)
+
+
+def noisy(
+    images: types.Images, keys: types.Keys, samples: types.SampleIndices, sigma: float, grid: int | None = None
+) -> types.Images:
+    """Images [lanes, H, W, C], each with the noise of its key and sample index.
+
+    Args:
+      images: clean image of every lane [lanes, H, W, C]; with a grid, multiples of 1 / grid.
+      keys: phase key of every lane [lanes].
+      samples: sample index of every lane [lanes].
+      sigma: standard deviation of the noise.
+      grid: None for the sum of image and `gaussian` noise. Else the sum of image and real noise, rounded to
+        multiples of 1 / grid: since the image is on the grid, that is the sum of image and rounded noise.
+    """
+    if grid is None:
+        return images + sigma * gaussian(keys, samples, images.shape[1:])
+    drawn = rounded(keys, samples, images.shape[1:], sigma, grid)
+    return (jnp.round(images * grid).astype(jnp.int32) + drawn).astype(jnp.float32) / grid
 
 
 def gaussian(keys: types.Keys, samples: types.SampleIndices, shape: tuple[int, ...]) -> jax.Array:
@@ -43,6 +64,36 @@ def gaussian(keys: types.Keys, samples: types.SampleIndices, shape: tuple[int, .
     """
     draw = jax.vmap(lambda key, sample: jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32))
     return draw(keys, samples)
+
+
+def rounded(
+    keys: types.Keys, samples: types.SampleIndices, shape: tuple[int, ...], sigma: float, grid: int
+) -> jax.Array:
+    """Draws of the integer nearest to `grid` times a normal variable [lanes, ...], int32.
+
+    Of 64 random bits of an entry, the last is the sign, and the others are an integer U. The magnitude is the
+    number of `rounded_normal.thresholds` above U. Only integers are compared, so that the distribution is exact up
+    to `rounded_normal.total_variation`, and draws are equal on all devices.
+
+    Args:
+      keys: phase key of each lane [lanes].
+      samples: sample index of each lane [lanes].
+      shape: of a draw.
+      sigma: standard deviation of the normal variable.
+      grid: points of the grid in a unit.
+
+    Example:
+      >>> keys = phase_key(0, 7, ESTIMATION)[None]
+      >>> rounded(keys, jnp.arange(1, dtype=jnp.int32), (4,), 0.5, 255).tolist()
+      [[-132, -121, 56, -72]]
+    """
+
+    def bits(key: types.RandomKey, sample: jax.Array) -> jax.Array:
+        return jax.random.bits(jax.random.fold_in(key, sample), (2, *shape), jnp.uint32)
+
+    high, low = jnp.moveaxis(jax.vmap(bits)(keys, samples), 1, 0)
+    magnitude = inversion.magnitude(inversion.table(sigma, grid), high, low & ~jnp.uint32(1))
+    return jnp.where(low & 1, -magnitude, magnitude)
 
 
 def audit_order(key: types.RandomKey, num_samples: int) -> jax.Array:

@@ -16,7 +16,7 @@ from deqsmooth import config, data
 from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, layout
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 _NUM_SELECTION = 100
 _NUM_PATHS = 1000
@@ -254,7 +254,7 @@ def _simulate(found: Pilot, chosen: config.Smoothing, settings: config.Planning)
     """Probability that an image reaches the radius [images], and the mean number of estimation samples."""
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
-    asked = bounds.probability(settings.radius, settings.sigma)
+    asked = robustness.probability(settings.radius, settings.sigma)
     goals = {look: bounds.least_count(look, alpha, asked) for look, alpha in chosen.look_alphas.items()}
     looks = tuple(goals)
     count, done, spent = np.zeros(share.shape, int), np.zeros(share.shape, bool), np.zeros(share.shape)
@@ -272,7 +272,7 @@ def _serial_plans(found: Pilot, settings: config.Planning, sizes: Sequence[int])
     rng = np.random.default_rng(settings.seed)
     share = _shares(rng, found.counts, found.settings.num_estimation)
     wrong = _shares(rng, found.mismatches, found.audited)
-    asked = bounds.probability(settings.radius, settings.sigma)
+    asked = robustness.probability(settings.radius, settings.sigma)
     for size in sizes:
         count = rng.binomial(size, share)
         for num_audit in (num for num in _AUDITS if num <= size // 2):

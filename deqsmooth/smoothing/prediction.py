@@ -76,9 +76,10 @@ def predict(
         programs.check(classifier, settings)
     else:
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
+    error = settings.noise_error(images.shape[1:])
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
         counts = np.bincount(votes, minlength=programs.assembly.num_classes + 1).tolist()
-        yield Prediction(predictions.smoothed_class(counts, settings), tuple(counts))
+        yield Prediction(predictions.smoothed_class(counts, settings, error), tuple(counts))
 
 
 def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:
@@ -89,7 +90,8 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
     """
     if settings.sampler is None and settings.looks is None:
         chosen = certification.recommended(classifier, settings)
-        at_the_end: dict[str, Any] = dict.fromkeys(("looks", "spending", *stopping.RULES))
+        without = ("looks", "spending", *stopping.RULES, "bound", "alpha_upper")
+        at_the_end: dict[str, Any] = dict.fromkeys(without)
         return dataclasses.replace(chosen, **at_the_end, only_correct=False)
     if settings.sampler != "independent" or settings.looks:
         raise ValueError(

@@ -20,12 +20,14 @@ from deqsmooth.certificates import bound, record
 from deqsmooth.config import checks, stopping
 from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, independent, inputs, noise
+from deqsmooth.statistics import bounds
 
 _IMAGES = 16
 _LAYOUT = ("lanes", "images_per_batch", "block")
+_BOUND = ("bound", "alpha_upper")
 _ESTIMATION = ("looks", "spending", *stopping.RULES, "only_correct")
 # The votes were drawn with these.
-_SAME = ("sigma", "num_selection", "num_estimation", "alpha", "seed", *_ESTIMATION)
+_SAME = ("sigma", "noise", "grid", "num_selection", "num_estimation", "alpha", "seed", *_ESTIMATION)
 
 
 def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
@@ -58,18 +60,18 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
             "before has no sampler; give the settings that were certified, settings.recommended(has_start), where "
             "has_start says whether the classifier has a trained start"
         )
-    if before.sampler != "independent" or before.bound is not None:
+    if before.sampler != "independent" or before.bound not in (None, bounds.TWO_SIDED):
         raise ValueError(
             f"the certificates are of sampler {before.sampler!r} and bound {before.bound!r}; "
             "only certificates of the 'independent' sampler without pairs can be recertified"
         )
-    same = {name: value for name, value in vars(before).items() if name not in (*_LAYOUT, "bound")}
+    same = {name: value for name, value in vars(before).items() if name not in (*_LAYOUT, *_BOUND)}
     return config.Paired(**{**same, **change})
 
 
 def base_settings(settings: config.Smoothing, **change: Any) -> config.Smoothing:
     """Settings of independent sampling of the same base classifier, with `change`; no looks, pairs or layout."""
-    names = {field.name for field in dataclasses.fields(config.Smoothing)} - {*_LAYOUT, *_ESTIMATION, "bound"}
+    names = {field.name for field in dataclasses.fields(config.Smoothing)} - {*_LAYOUT, *_ESTIMATION, *_BOUND}
     return config.Smoothing(**{**{name: getattr(settings, name) for name in names}, **change})
 
 
@@ -181,7 +183,11 @@ def recertify(
         for certificate, (old, spent), (new, spent_too) in zip(chunk, *votes, strict=True):
             lost = int(np.sum((old == certificate.selected) & (new != certificate.selected)))
             proved = bound.of_votes(
-                settings, certificate.counts_selection, certificate.counts, pairs=settings.pairs(lost)
+                settings,
+                certificate.counts_selection,
+                certificate.counts,
+                noise_error=certificate.noise_error,
+                pairs=settings.pairs(lost),
             )
             yield record.certificate(
                 certificate.index,

@@ -163,7 +163,8 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
         def on_block(shared: tuple[types.Parameters, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
             lane_images, keys = _lanes(settings.seed, batch, rows)
-            found = kernels.run(kernel_of(parameters), lane_images, keys, rows.samples.T, settings.sigma)
+            kernel, samples = kernel_of(parameters), rows.samples.T
+            found = kernels.run(kernel, lane_images, keys, samples, settings.sigma, settings.grid)
             return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
 
         rows = _rows(samples, mesh.size * settings.block)
@@ -193,7 +194,8 @@ def _continuous(
             def noisy(chosen: jax.Array) -> types.Images:
                 rows_chosen = jax.tree.map(lambda x: x[chosen], rows)
                 lane_images, keys = _lanes(settings.seed, batch, rows_chosen)
-                return kernels.noisy(lane_images, keys, rows_chosen.samples[:, 0], settings.sigma)
+                samples = rows_chosen.samples[:, 0]
+                return noise.noisy(lane_images, keys, samples, settings.sigma, settings.grid)
 
             num_rows = len(rows.place)
             found = queue(parameters, noisy, num_rows)

@@ -1,15 +1,15 @@
-"""Confidence bounds on the probability of a class, from counts of votes, and the radius that follows.
+"""Confidence bounds on the probability of a class, from counts of votes.
 
-Every bound is one-sided and holds with probability at least 1 - alpha over the noise and, where votes are audited,
-over the random draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3. Bounds and
-radii are rounded outward: no lower bound and no radius is above the exact number that it stands for, and no upper
-bound below it; see `deqsmooth.statistics.outward`.
+Every bound holds with probability at least 1 - alpha over the noise and, where votes are audited, over the random
+draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3. Bounds
+are rounded outward: no lower bound is above the exact number that it stands for, and no upper bound below it; see
+`deqsmooth.statistics.outward`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import scipy
@@ -200,6 +200,8 @@ AUDITED = {
 """The bounds of audited votes by their names in settings and records; the first is the default."""
 PAIRED = "paired"
 """Name in settings and records of the bound from paired samples; see `paired_lower`."""
+TWO_SIDED = "two-sided"
+"""Name in settings and records of the bounds on the class and on every other one; see `others_upper`."""
 CLOPPER_PEARSON = "clopper-pearson"
 """Name in records of the bound from independent votes of the certified classifier itself."""
 NONE = "none"
@@ -269,35 +271,24 @@ def lower_bound(
     return clopper_pearson_lower(count, trials, alpha_count)
 
 
-def radius(p_lower: float, sigma: float) -> float:
-    """Certified L2 radius sigma * Phi^-1(p_lower), in the unit of sigma (Cohen et al. 2019, theorem 1).
+def others_upper(counts: Sequence[int], selected: int, alpha: float) -> float:
+    """Upper bound that holds for the probabilities of all classes but one, together with probability 1 - alpha.
+
+    Every other class takes an equal part of alpha, so that the bound is that of the most frequent one
+    (Clopper-Pearson and Bonferroni). Votes for no class may be for any.
 
     Args:
-      p_lower: lower bound on the probability of the class under noise; at most 1/2 gives 0.
-      sigma: standard deviation of the noise.
+      counts: votes by class [classes + 1]; the last entry counts votes for no class.
+      selected: the class that is left out.
+      alpha: largest probability that the bound is below one of these probabilities.
 
     Example:
-      >>> round(radius(0.99, 0.5), 3), radius(0.5, 0.5)
-      (1.163, 0.0)
+      >>> round(others_upper([60, 30, 10, 0], 0, 0.001), 3)
+      0.467
     """
-    if p_lower <= 0.5:
-        return 0.0
-    quantile = float(scipy.special.ndtri(p_lower))
-    return math.nextafter(sigma * outward.normal_lower(quantile, p_lower), 0.0) if p_lower < 1 else quantile
-
-
-def probability(radius: float, sigma: float) -> float:
-    """Probability of a class that gives a radius: Phi(radius / sigma).
-
-    Args:
-      radius: L2 radius.
-      sigma: standard deviation of the noise, in the same unit.
-
-    Example:
-      >>> round(probability(1.163, 0.5), 3)
-      0.99
-    """
-    return float(scipy.stats.norm.cdf(radius / sigma))
+    *votes, unknown = counts
+    others = [*votes[:selected], *votes[selected + 1 :]]
+    return clopper_pearson_upper(max(others) + unknown, sum(counts), alpha / len(others))
 
 
 def least_count(trials: int, alpha: float, probability: float) -> int:

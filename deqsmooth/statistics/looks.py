@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 PROPORTIONAL, EQUAL = SPENDING = ("proportional", "equal")
 _TAIL = 0.025
@@ -51,27 +51,25 @@ def geometric(total: int) -> tuple[int, ...]:
     return tuple(sorted(sizes))
 
 
-def is_out_of_reach(count: int, trials: int, goal: int, total: int) -> bool:
-    """Whether the votes so far make it unlikely that a count is reached in the end.
+def within_reach(count: int, trials: int, total: int) -> int:
+    """The largest count in the end that the votes so far make likely.
 
-    With Jeffreys' prior the count in the end has a beta-binomial distribution. A goal is out of reach if it is
-    more than two standard deviations above the mean of this distribution, or if not even unanimous further votes
-    would give it. No bound depends on this.
+    With Jeffreys' prior the count in the end has a beta-binomial distribution. A count is likely if it is at most
+    two standard deviations above the mean of this distribution. No bound depends on this.
 
     Args:
       count: votes for the class so far.
       trials: samples so far.
-      goal: votes that are wanted in the end.
       total: samples in the end.
 
     Example:
-      >>> is_out_of_reach(60, 100, 560, 1000), is_out_of_reach(60, 100, 720, 1000)
-      (False, True)
+      >>> within_reach(60, 100, 1000)
+      691
     """
     left, for_class, others = total - trials, count + 0.5, trials - count + 0.5
     mean = count + left * for_class / (trials + 1)
     variance = left * for_class * others * (total + 1) / ((trials + 1) ** 2 * (trials + 2))
-    return goal > count + left or goal - 0.5 > mean + _DEVIATIONS * math.sqrt(variance)
+    return min(count + left, math.floor(mean + _DEVIATIONS * math.sqrt(variance) + 0.5))
 
 
 def is_last(
@@ -80,6 +78,8 @@ def is_last(
     parts: Mapping[int, float],
     *,
     sigma: float,
+    other: int = 0,
+    upper_parts: Mapping[int, float] | None = None,
     stop_radius: float | None = None,
     stop_gain: float | None = None,
     stop_radii: Sequence[float] | None = None,
@@ -90,14 +90,16 @@ def is_last(
     also stops once that radius is certified, or once even unanimous further votes could not reach it. With
     `stop_gain` it also stops where sampling to the last look would add at most `stop_gain` to the radius, if the
     class got the upper end of its 95 % Clopper-Pearson interval as its share of the further votes. With
-    `stop_radii` it also stops where the next radius of this grid is out of reach, see `is_out_of_reach`, or there
-    is none.
+    `stop_radii` it also stops where the next radius of this grid is not `within_reach`, or there is none.
 
     Args:
       count: votes for the class so far.
       trials: samples so far; one of the looks.
       parts: failure probability of each look; see `deqsmooth.statistics.looks.alphas`.
       sigma: standard deviation of the noise.
+      other: votes for the class with most of the other votes so far; not read without `upper_parts`.
+      upper_parts: failure probability, at each look, of an upper bound on the probability of one other class; None
+        if there are no such bounds.
       stop_radius: radius that is wanted.
       stop_gain: least gain of radius for which sampling goes on.
       stop_radii: grid of radii at which certified accuracy is read, increasing.
@@ -109,13 +111,17 @@ def is_last(
       True
     """
     total = max(parts)
-    if trials == total:
+    left = total - trials
+    if not left:
         return True
 
-    def reached(count: int, trials: int) -> float:
-        return bounds.radius(bounds.clopper_pearson_lower(count, trials, parts[trials]), sigma)
+    def reached(count: int, other: int, trials: int) -> float:
+        p_lower, p_upper = bounds.clopper_pearson_lower(count, trials, parts[trials]), None
+        if upper_parts is not None:
+            p_upper = min(bounds.clopper_pearson_upper(other, trials, upper_parts[trials]), 1.0 - p_lower)
+        return robustness.radius(p_lower, sigma, p_upper)
 
-    now, best = reached(count, trials), reached(count + total - trials, total)
+    now, best = reached(count, other, trials), reached(count + left, other, total)
     if best == 0 or (stop_radius is not None and (now >= stop_radius or best < stop_radius)):
         return True
     if stop_radii is not None:
@@ -123,10 +129,12 @@ def is_last(
         coming = [radius for radius in stop_radii if now < radius or now == 0]
         if not coming:
             return True
-        goal = bounds.least_count(total, parts[total], bounds.probability(coming[0], sigma))
-        if is_out_of_reach(count, trials, goal, total):
+        most, least = within_reach(count, trials, total), total - within_reach(trials - other, trials, total)
+        likely = reached(most, least, total)
+        if likely == 0 or likely < coming[0]:
             return True
     if stop_gain is None:
         return False
-    further = int(bounds.clopper_pearson_upper(count, trials, _TAIL) * (total - trials))
-    return reached(count + further, total) - now <= stop_gain
+    further = int(bounds.clopper_pearson_upper(count, trials, _TAIL) * left)
+    others_further = int(bounds.clopper_pearson_lower(other, trials, _TAIL) * left)
+    return reached(count + further, other + others_further, total) - now <= stop_gain

@@ -44,19 +44,25 @@ def normal_lower(approximate: float, probability: float) -> float:
 
     Args:
       approximate: the quantile of the standard normal distribution, with any error.
-      probability: in (1/2, 1), so that 1 - probability is exact.
+      probability: in (0, 1).
 
     Example:
       >>> 1.959 < normal_lower(1.95996399, 0.975) <= 1.95996399
+      True
+      >>> -1.961 < normal_lower(-1.95996399, 0.025) <= -1.95996398
       True
     """
 
     def is_safe(x: float) -> bool:
         # Two roundings of the argument change erfc by a share of at most 2 x^2 + 2 units.
         error = _UNIT * (16 + 8 * x * x)
-        return 0.5 * math.erfc(x / math.sqrt(2.0)) * (1 - error) >= 1.0 - probability
+        tail = 0.5 * math.erfc(abs(x) / math.sqrt(2.0))
+        # 1 - probability is exact where it is less than 1/2.
+        return tail * (1 + error) <= probability if x < 0 else tail * (1 - error) >= 1.0 - probability
 
-    return _lowered(approximate, is_safe)
+    if probability > 0.5:
+        return _lowered(approximate, is_safe)
+    return _lowered(approximate, is_safe, least=-math.inf)
 
 
 def log_binomial_tail(count: int, trials: int, p: float) -> float:
@@ -110,12 +116,12 @@ def _stirling(n: int) -> float:
     return (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * square)) / square) / square) / n
 
 
-def _lowered(value: float, is_safe: Callable[[float], bool]) -> float:
-    """A value, or one below it for which a check holds; the steps grow until it does. 0 needs no check."""
-    if not value > 0:
-        return 0.0
-    step = max(value * 2.0**-50, math.ulp(value))
-    while value > 0 and not is_safe(value):
+def _lowered(value: float, is_safe: Callable[[float], bool], least: float = 0.0) -> float:
+    """A value, or one below it for which a check holds; the steps grow until it does. `least` needs no check."""
+    if not value > least:
+        return least
+    step = max(abs(value) * 2.0**-50, math.ulp(value))
+    while value > least and not is_safe(value):
         value -= step
         step *= 2
-    return max(value, 0.0)
+    return max(value, least)

@@ -9,7 +9,7 @@ from scipy import stats
 from support import certificate
 
 from deqsmooth.certificates import cohen, statements
-from deqsmooth.statistics import bounds, significance
+from deqsmooth.statistics import bounds, robustness, significance
 
 
 def line(index, correct, radius, label=1):
@@ -72,7 +72,7 @@ def test_no_bound_exceeds_the_largest_radius():
         num_audit=300, mismatches=0, bound="exact", looks=None,
     )  # fmt: skip
     largest = statements.largest_radius(plain)
-    assert largest == pytest.approx(bounds.radius(0.01 ** (1 / 1000), 0.5))
+    assert largest == pytest.approx(robustness.radius(0.01 ** (1 / 1000), 0.5))
     for name in bounds.AUDITED:
         assert 0 < statements.under(name, plain).radius < largest
     assert statements.largest_radius(dataclasses.replace(plain, num_estimation=60, looks=(60, 1000))) == largest
@@ -134,12 +134,12 @@ def test_simultaneous_radii_divide_alpha():
     )  # fmt: skip
     radii = statements.simultaneous_radii([plain, looked, before, serial])
     for place, alpha in enumerate((0.01 / 4, 0.008 / 4, 0.005 / 4)):
-        assert radii[place] == bounds.radius(bounds.clopper_pearson_lower(960, 1000, alpha), 0.5)
+        assert radii[place] == robustness.radius(bounds.clopper_pearson_lower(960, 1000, alpha), 0.5)
     lower = bounds.audited_lower(960, 1000, bounds.Audit(300, 2, 0.005 / 4), 0.005 / 4)
-    assert radii[3] == bounds.radius(lower, 0.5)
+    assert radii[3] == robustness.radius(lower, 0.5)
     alone = bounds.audited_lower(960, 1000, bounds.Audit(300, 2, 0.005), 0.005)
-    assert statements.simultaneous_radii([serial]) == [bounds.radius(alone, 0.5)]
+    assert statements.simultaneous_radii([serial]) == [robustness.radius(alone, 0.5)]
     # A report shows a file that does not verify, too.
     changed = dataclasses.replace(before, num_estimation=990)
     lower = bounds.clopper_pearson_lower(960, 990, 0.005)
-    assert statements.simultaneous_radii([changed]) == [bounds.radius(lower, 0.5)]
+    assert statements.simultaneous_radii([changed]) == [robustness.radius(lower, 0.5)]

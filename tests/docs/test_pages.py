@@ -15,8 +15,21 @@ from deqsmooth.commands import main as commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# The code of `your_own_deq.md` also runs as a notebook, with smaller numbers.
-SLOW = {"your_own_deq.md"}
+# Pages whose commands train, or certify many images. The code of `your_own_deq.md` also runs as a notebook, with
+# smaller numbers.
+SLOW = {
+    f"{name}.md"
+    for name in (
+        "accelerators",
+        "proof",
+        "records",
+        "results",
+        "start",
+        "train",
+        "your_data",
+        "your_own_deq",
+    )
+}
 CODE = [page for page in PAGES if any(block.language in ("python", "bash") for block in blocks(page.read_text()))]
 # What a reader's folder holds who starts in the checkout.
 CHECKOUT = ("certify.py", "train.py", "examples", "results")

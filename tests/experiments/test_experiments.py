@@ -19,7 +19,7 @@ from deqsmooth.experiments import definitions, page, results, scales
 from deqsmooth.models import checkpoints
 from deqsmooth.reports import figures
 from deqsmooth.smoothing import provenance
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 NAMES = list(definitions.EXPERIMENTS)
 
@@ -97,7 +97,7 @@ def test_numbers_follow_from_records(run, tmp_path):
                 p = bounds.audited_lower(line["count"], sum(line["counts"]), audit, alpha_count)
             else:
                 p = line["p_lower"]
-            radii.append(bounds.radius(p, 0.5))
+            radii.append(robustness.radius(p, 0.5))
             right.append(p > 0.5 and line["selected"] == line["label"])
         values = by_name[name][4:]
         assert values[1] == rounding.radius(sum(radii) / 9)

@@ -12,7 +12,7 @@ from support import certificate
 import deqsmooth as ds
 from deqsmooth.certificates import rounding
 from deqsmooth.reports import summary
-from deqsmooth.statistics import bounds, means
+from deqsmooth.statistics import bounds, means, robustness
 
 RADII = [0.75, 0.0, 0.5, 0.25, 0.0, 0.6]
 RIGHT = [True, False, True, False, False, True]
@@ -38,7 +38,7 @@ def printed(shown, width=80):
 
 def test_numbers_follow_from_certificates():
     found = ds.summary(iter(FOUND), [0.0, 0.5, 0.7], alpha=0.1)
-    cap = bounds.radius(0.001 ** (1 / 1000), 0.5)
+    cap = robustness.radius(0.001 ** (1 / 1000), 0.5)
     counted = [radius * right for radius, right in zip(RADII, RIGHT, strict=True)]
     assert found.acr.value == pytest.approx(1.85 / 6) and found.mean_radius.value == pytest.approx(2.1 / 6)
     assert found.acr[1:] == pytest.approx(means.interval(counted, cap, 0.1))
@@ -53,7 +53,7 @@ def test_difference_is_of_paired_images():
     others = [made(radius, True, index, sigma=1.0) for index, radius in enumerate([0.5, 0.5, 0.0, 0.7, 1.0], 1)]
     found = summary.difference(FOUND, others, 0.1)
     counted = np.array([0.5 - 0, 0.5 - 0.5, 0 - 0, 0.7 - 0, 1.0 - 0.6])
-    least, most = (bounds.radius(0.001 ** (1 / 1000), sigma) for sigma in (0.5, 1.0))
+    least, most = (robustness.radius(0.001 ** (1 / 1000), sigma) for sigma in (0.5, 1.0))
     assert found.value == pytest.approx(counted.mean())
     expected = np.array(means.interval(counted + least, least + most, 0.1)) - least
     assert found[1:] == pytest.approx(expected) and found.lower < found.value < found.upper

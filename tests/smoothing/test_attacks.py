@@ -105,7 +105,7 @@ def found(small):
     return [c for c in own if c.prediction is not None][:6]
 
 
-@pytest.mark.parametrize("target", ["smoothed", "base"])
+@pytest.mark.parametrize("target", ["smoothed", pytest.param("base", marks=pytest.mark.slow)])
 def test_wide_attacks_succeed_without_refuting(small, found, target):
     assert len(found) >= 3
     how = dataclasses.replace(HOW, target=target)

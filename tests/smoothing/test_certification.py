@@ -12,7 +12,7 @@ from support import labels_of
 
 from deqsmooth import config, data, devices
 from deqsmooth.smoothing import certification, cost, kernels, layout, noise
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 INDEPENDENT = config.Smoothing(
     sampler="independent", budget=4, num_selection=20, num_estimation=90, block=16, lanes=16
@@ -112,7 +112,7 @@ def test_audit_gives_the_exact_bound(small, images):
     assert c.num_audit == 10 < c.count
     expected = bounds.lower_bound(c.count, 90, 0.05, audit=bounds.Audit(10, c.mismatches, 0.05))
     assert c.p_lower == expected
-    assert c.radius == bounds.radius(expected, 0.5)
+    assert c.radius == robustness.radius(expected, 0.5)
     assert (c.prediction is None) == (expected <= 0.5)
     assert c.warning is None
     (c,) = certification.certify(small, images[:1], dataclasses.replace(SERIAL, bound="reference-code"))

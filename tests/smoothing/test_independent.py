@@ -10,7 +10,7 @@ from deqsmooth import config, data
 from deqsmooth.certificates import bound, verification
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, sampler
-from deqsmooth.statistics import bounds, looks
+from deqsmooth.statistics import bounds, looks, robustness
 
 LOOKS = config.Smoothing(
     sampler="independent", budget=2, num_selection=20, num_estimation=400, looks=(50, 100, 400), alpha=0.01,
@@ -102,7 +102,7 @@ def test_settings_of_looks_are_checked():
     # Unanimous votes at their part of alpha: 400 of the 550 samples of all the looks, or a third.
     for spending, part in ((None, 400 / 550), ("equal", 1 / 3)):
         settings = dataclasses.replace(LOOKS, spending=spending)
-        expected = bounds.radius(bounds.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
+        expected = robustness.radius(bounds.clopper_pearson_lower(400, 400, 0.01 * part), 0.5)
         assert settings.cap == pytest.approx(expected, rel=1e-12)
 
 

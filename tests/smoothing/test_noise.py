@@ -1,11 +1,14 @@
-"""Noise: the right distribution, from nothing but its key path."""
+"""Noise: the right distribution, from nothing but its key path, and equal to a second implementation."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+import threefry
 from scipy import stats
 
-from deqsmooth.smoothing import noise
+from deqsmooth.smoothing import inversion, noise
+from deqsmooth.statistics import rounded_normal
 
 
 def draws(seed, image, phase, samples, shape=(8, 8, 1)):
@@ -47,3 +50,56 @@ def test_the_audit_draws_uniformly_without_replacement():
     for place in (0, 5, 11):
         counts = np.bincount(orders[:, place], minlength=12)
         assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_first_draws_are_known():
+    """Whatever JAX is told outside, records of other versions must have had the same noise."""
+    expected = [[-0.843614, -1.0275878, 1.1545808], [-1.560246, -0.220403, -0.22547835]]
+    np.testing.assert_allclose(draws(5, 7, noise.ESTIMATION, [0, 9])[:, 0, :3, 0], expected, rtol=2e-7)
+    keys = noise.phase_key(5, 7, noise.ESTIMATION)[None]
+    found = noise.rounded(keys, jnp.array([9], jnp.int32), (6,), 0.5, 255)
+    assert found.tolist() == [[240, 104, -105, -193, 31, 65]]
+
+
+@pytest.mark.parametrize(("sigma", "grid"), [(0.5, 255), (0.12, 255), (1.0, 256), (0.02, 10)])
+def test_rounded_draws_equal_numpy_integers(sigma, grid):
+    keys = jnp.stack([noise.phase_key(3, image, noise.SELECTION) for image in range(4)])
+    samples = jnp.arange(4, dtype=jnp.int32) * 1000
+    found = np.asarray(noise.rounded(keys, samples, (5, 5, 3), sigma, grid))
+    for image in range(4):
+        expected = threefry.rounded(3, image, noise.SELECTION, 1000 * image, (5, 5, 3), sigma, grid)
+        np.testing.assert_array_equal(found[image], expected)
+
+
+@pytest.mark.parametrize(("sigma", "grid"), [(0.5, 255), (0.12, 255), (1.0, 256), (0.02, 10)])
+def test_magnitudes_count_thresholds_above(sigma, grid):
+    """Random numbers of every size, and those at and beside each threshold, which no draw would meet."""
+    limits, rng = rounded_normal.thresholds(sigma, grid), np.random.default_rng(0)
+    one = np.uint64(1)
+    spread = [rng.integers(0, 2**63, 500, dtype=np.uint64) >> np.uint64(bits) for bits in range(63)]
+    numbers = np.concatenate([*spread, limits, limits - one, limits + one, np.arange(600, dtype=np.uint64)])
+    expected = len(limits) - np.searchsorted(limits[::-1], numbers, side="right")
+    found = inversion.magnitude(inversion.table(sigma, grid), *map(jnp.asarray, threefry.halves(2 * numbers)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_rounded_draws_have_their_distribution():
+    keys = jnp.stack([noise.phase_key(0, 1, noise.ESTIMATION)] * 500)
+    found = np.asarray(noise.rounded(keys, jnp.arange(500, dtype=jnp.int32), (200,), 0.5, 8)).ravel()
+    ends = np.arange(-9.5, 10)
+    cells = np.diff(stats.norm.cdf(np.array([-np.inf, *ends, np.inf]) / 4))
+    counts = np.bincount(np.clip(found, -10, 10) + 10, minlength=21)
+    assert stats.chisquare(counts, cells * found.size).pvalue > 1e-3
+
+
+def test_noisy_images_lie_on_the_grid():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1)), jnp.float32) / 255
+    keys = jnp.stack([noise.phase_key(0, 1, noise.ESTIMATION)] * 3)
+    samples = jnp.arange(3, dtype=jnp.int32)
+    found = noise.noisy(images, keys, samples, 0.5, 255)
+    drawn = noise.rounded(keys, samples, (4, 4, 1), 0.5, 255)
+    expected = (np.round(np.asarray(images, np.float64) * 255) + np.asarray(drawn)) / 255
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_array_equal(
+        noise.noisy(images, keys, samples, 0.5), images + 0.5 * noise.gaussian(keys, samples, (4, 4, 1))
+    )

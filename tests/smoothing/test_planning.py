@@ -14,7 +14,7 @@ from deqsmooth.certificates import statements
 from deqsmooth.commands import plan as plan_command
 from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, planning
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 
 SETTINGS = config.Planning(radius=0.5, max_samples=5000)
 COUNTS = np.array([400, 396, 380, 350, 300, 90])
@@ -29,10 +29,10 @@ def pilot(**change):
 
 @pytest.mark.parametrize(("trials", "alpha", "radius"), [(100, 0.001, 0.5), (5000, 0.0003, 0.9), (20, 0.05, 0.1)])
 def test_least_count_is_first_that_certifies(trials, alpha, radius):
-    least = bounds.least_count(trials, alpha, bounds.probability(radius, 0.5))
+    least = bounds.least_count(trials, alpha, robustness.probability(radius, 0.5))
 
     def reaches(count):
-        return bounds.radius(bounds.clopper_pearson_lower(count, trials, alpha), 0.5) >= radius
+        return robustness.radius(bounds.clopper_pearson_lower(count, trials, alpha), 0.5) >= radius
 
     assert reaches(least) and not reaches(least - 1)
 
@@ -41,7 +41,7 @@ def test_expectation_equals_beta_binomial_tail():
     for plan in planning.plans(pilot(), SETTINGS):
         size = plan.settings.num_estimation
         if plan.settings.looks is None:
-            goal = bounds.least_count(size, 0.001, bounds.probability(0.5, 0.5))
+            goal = bounds.least_count(size, 0.001, robustness.probability(0.5, 0.5))
             tails = stats.betabinom.sf(goal - 1, size, COUNTS + 0.5, 400 - COUNTS + 0.5)
             # A mean of 1,000 paths of six images: four standard errors at most 0.03.
             assert plan.certified == pytest.approx(np.mean(tails * CORRECT), abs=0.03)

@@ -73,8 +73,8 @@ def long_votes(classifier, images, indices, num):
         ("made", {"start": "previous"}),
         ("made", {"start": "previous", "solver": "plain", "lanes": 7, "block": 14}),
         ("made", {"start": None, "sampler": "serial"}),
-        ("monotone", {}),
-        ("monotone", {"start": "previous", "solver": "plain"}),
+        pytest.param("monotone", {}, marks=pytest.mark.slow),
+        pytest.param("monotone", {"start": "previous", "solver": "plain"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

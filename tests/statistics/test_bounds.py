@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth.statistics import bounds
+from deqsmooth.statistics import bounds, robustness
 from deqsmooth.statistics.bounds import Audit
 
 
@@ -113,11 +113,11 @@ def test_coverage_on_simulated_serial_chains(p, flipped, failures):
 )
 def test_audited_cap_equals_published_table(audited, expected):
     lower = bounds.lower_bound(10_000, 10_000, 0.0005, audit=Audit(audited, 0, 0.0005))
-    assert bounds.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
+    assert robustness.radius(lower, 0.5) == pytest.approx(expected, abs=0.003)
 
 
 def test_standard_cap_equals_published_value():
-    assert bounds.radius(bounds.lower_bound(10_000, 10_000, 0.001), 0.5) == pytest.approx(1.6, abs=1e-3)
+    assert robustness.radius(bounds.lower_bound(10_000, 10_000, 0.001), 0.5) == pytest.approx(1.6, abs=1e-3)
 
 
 def test_exact_bound_is_tighter_than_paper():
@@ -138,8 +138,8 @@ def test_full_audit_counts_exactly():
 
 
 def test_radius_inverts_normal_distribution():
-    assert bounds.radius(stats.norm.cdf(1.5), 0.25) == pytest.approx(0.375, rel=1e-12)
-    assert bounds.radius(0.5, 1.0) == bounds.radius(0.2, 1.0) == 0.0
+    assert robustness.radius(stats.norm.cdf(1.5), 0.25) == pytest.approx(0.375, rel=1e-12)
+    assert robustness.radius(0.5, 1.0) == robustness.radius(0.2, 1.0) == 0.0
 
 
 def test_an_unknown_bound_is_refused():

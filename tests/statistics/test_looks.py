@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth.statistics import bounds, looks
+from deqsmooth.statistics import bounds, looks, robustness
 
 RADII = (0.0, 0.25, 0.5, 0.75)
 
@@ -24,14 +24,9 @@ def test_geometric_sizes_grow_by_a_quarter(total):
 def test_reach_is_that_of_beta_binomial(trials, total):
     for count in (trials // 2, 3 * trials // 4, 9 * trials // 10):
         further = stats.betabinom(total - trials, count + 0.5, trials - count + 0.5)
-        goals = np.arange(count, total + 1)
-        out = np.array([looks.is_out_of_reach(count, trials, int(goal), total) for goal in goals])
-        # Once out of reach, every larger goal is; the first has a tail of two standard deviations.
-        first = int(goals[np.argmax(out)])
-        assert (out == (goals >= first)).all()
-        assert 0.004 < further.sf(first - count - 1) < 0.04
-    assert looks.is_out_of_reach(trials, trials, total + 1, total)
-    assert not looks.is_out_of_reach(trials, trials, total, total)
+        # What is beyond has a tail of two standard deviations.
+        assert 0.004 < further.sf(looks.within_reach(count, trials, total) - count) < 0.04
+    assert looks.within_reach(trials, trials, total) == total
 
 
 def test_grid_of_radii_decides():
@@ -41,7 +36,7 @@ def test_grid_of_radii_decides():
         return looks.is_last(count, 1000, parts, sigma=0.5, stop_radii=radii)
 
     def reached(count):
-        return bounds.radius(bounds.clopper_pearson_lower(count, 1000, parts[1000]), 0.5)
+        return robustness.radius(bounds.clopper_pearson_lower(count, 1000, parts[1000]), 0.5)
 
     # 0.25 is certified and 0.5 far away; 0.5 may be reached; the whole grid is certified; nothing can be.
     assert 0.25 < reached(775) < 0.5 and stops(775)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deqsmooth.statistics import bounds, outward
+from deqsmooth.statistics import bounds, outward, robustness
 
 DIGITS = 60
 
@@ -44,7 +44,7 @@ def check(num, largest):
             assert near * (1 - 1e-10) <= lower <= near * (1 + 1e-13)
             too_large += tail(count, trials, near) > mpmath.mpf(alpha)
             if lower > 0.5:
-                radius = bounds.radius(lower, 0.3)
+                radius = robustness.radius(lower, 0.3)
                 assert mpmath.mpf(0.3) * quantile(lower) >= mpmath.mpf(radius) >= 0
                 assert radius == pytest.approx(0.3 * stats.norm.ppf(lower), rel=1e-12, abs=1e-14)
     return too_large
@@ -85,8 +85,8 @@ def test_any_approximation_becomes_safe():
         assert lower <= near and stats.binom.sf(949, 1000, lower) <= 0.001
     assert outward.normal_lower(1.9, 0.975) == 1.9
     assert stats.norm.cdf(outward.normal_lower(3.0, 0.975)) <= 0.975
-    assert bounds.radius(0.5 + 2**-53, 0.5) == bounds.radius(0.5, 0.5) == 0
-    assert bounds.radius(1.0, 0.5) == math.inf
+    assert robustness.radius(0.5 + 2**-53, 0.5) == robustness.radius(0.5, 0.5) == 0
+    assert robustness.radius(1.0, 0.5) == math.inf
 
 
 def test_differences_of_bounds_are_outward():

@@ -82,6 +82,7 @@ def test_settling_needs_a_contraction(started):
         dataclasses.replace(settings, solver="anderson")
 
 
+@pytest.mark.slow
 def test_settling_leaves_less_to_prove(splits):
     """With the weight more votes are settled by the short solve than without it."""
     model = models.build(CONTRACTION)
