@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tyro
-from scipy import stats
+from scipy import special, stats
 
-from deqsmooth.statistics import bounds, looks
+from deqsmooth.statistics import bounds, looks, robustness
 from deqsmooth.statistics.bounds import Audit
 
 _TAIL = 1e-15
@@ -189,6 +189,36 @@ def paired(trials: int, num: int, alpha: float) -> tuple[int, float, float]:
     return len(found), found[place], float(np.subtract(*pairs[place]))
 
 
+def two_sided(trials: int, alpha: float, others: int) -> tuple[int, float, float]:
+    """A bound on the class and on each of so many others; misses of all of them add up, at their worst truths."""
+    num, lower, at = standard(trials, 0.9 * alpha)
+    return num, lower + others * standard(trials, 0.1 * alpha / others)[1], at
+
+
+def two_sided_radius(trials: int, alpha: float, steps: int) -> tuple[int, float, float]:
+    """The radius from both sides, of three classes whose probabilities are multiples of 1 / steps."""
+    counts = np.array([(a, b, trials - a - b) for a in range(trials + 1) for b in range(trials + 1 - a)])
+    radii = np.array([_radius(tuple(one), alpha) for one in counts.tolist()])
+    logs = special.gammaln(trials + 1) - special.gammaln(counts + 1).sum(1)
+    points = [(a, b, steps - a - b) for a in range(1, steps) for b in range(1, steps - a) if steps - a - b <= b]
+
+    def miss(point: tuple[int, ...]) -> float:
+        p = np.array(point) / steps
+        truth = robustness.radius(p[0], 1.0, p[1]) if p[0] > p[1] else 0.0
+        return float(np.exp(logs + counts @ np.log(p)) @ (radii > truth))
+
+    found = [miss(point) for point in points]
+    place = int(np.argmax(found))
+    return len(points), found[place], points[place][0] / steps
+
+
+def _radius(counts: tuple[int, ...], alpha: float) -> float:
+    """Radius of the first class, for noise of deviation 1; 0 if it is not certified."""
+    upper = bounds.others_upper([*counts, 0], 0, 0.1 * alpha)
+    lower = bounds.clopper_pearson_lower(counts[0], sum(counts), 0.9 * alpha)
+    return robustness.radius(lower, 1.0, min(upper, 1.0 - lower))
+
+
 def rows(arguments: Benchmark) -> Iterator[Row]:
     """Every row of the table."""
     alpha = arguments.alpha
@@ -203,6 +233,9 @@ def rows(arguments: Benchmark) -> Iterator[Row]:
                 parts = looks.alphas(alpha, sizes, spending)
                 found = with_looks(parts, arguments.most)
                 yield Row(f"{name}, {spending}", f"N {trials:,}", *found)
+    for trials in arguments.sizes:
+        yield Row("two-sided, 10 classes", f"N {trials:,}, sum of misses", *two_sided(trials, alpha, 9))
+    yield Row("two-sided, 3 classes", "N 60, false radius", *two_sided_radius(60, alpha, 60))
     for trials in arguments.sizes:
         yield Row("paired", f"N {trials:,}, {trials // 5:,} pairs", *paired(trials, trials // 5, alpha))
     for trials in arguments.sizes:

@@ -18,8 +18,8 @@ import record
 import tyro
 
 import deqsmooth as ds
-from deqsmooth.certificates import bound, jsonl
-from deqsmooth.statistics import bounds, robustness
+from deqsmooth.certificates import jsonl, statements
+from deqsmooth.statistics import bounds
 
 _RESULTS = pathlib.Path(__file__).parents[1] / "results" / "certification"
 _RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -48,14 +48,8 @@ def runs(folder: str) -> Iterator[tuple[str, list[ds.Certificate]]]:
 
 def read(found: Sequence[ds.Certificate], share: float) -> np.ndarray:
     """Radius of each image, -1 for none or a wrong class, with a share of alpha for the other classes."""
-    radii = []
-    for one in found:
-        p_lower, p_upper = bound.probabilities(
-            one.counts, one.selected, one.alpha * (1 - share), one.alpha * share
-        )
-        is_right = one.selected == one.label and bound.is_certified(p_lower, p_upper)
-        radii.append(robustness.radius(p_lower, one.sigma, p_upper) if is_right else -1.0)
-    return np.array(radii)
+    made = [statements.two_sided(one, share) if share else one for one in found]
+    return np.array([one.radius if one.correct else -1.0 for one in made])
 
 
 def columns(radii: np.ndarray) -> str:

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from deqsmooth import config
-from deqsmooth.certificates import jsonl
+from deqsmooth.certificates import jsonl, record, statements
 from deqsmooth.config import serialization
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
@@ -17,11 +17,18 @@ RESULTS = pathlib.Path(__file__).parents[1] / "results"
 def run(folder: str, row: str) -> jsonl.File:
     """A run of a folder, by the name of its row: `zero 30, looks` is in `zero-30-looks.jsonl`.
 
+    With `, two-sided` at the end its votes are read with the two-sided bound.
+
     Raises:
       ValueError: there is no such folder or no such run.
     """
+    row, two_sided, _ = row.partition(", two-sided")
     name = row.replace(",", "").replace(" ", "-") + ".jsonl"
-    return jsonl.parse(name, _text(folder, name))
+    found = jsonl.parse(name, _text(folder, name))
+    if not two_sided:
+        return found
+    lines = [line._replace(entry=_two_sided(line.entry)) for line in found.lines]
+    return found._replace(lines=lines)
 
 
 def settings(found: jsonl.File) -> config.Smoothing:
@@ -36,6 +43,10 @@ def lines(folder: str, name: str) -> list[dict[str, Any]]:
       ValueError: there is no such folder or no such file.
     """
     return jsonl.objects(name, _text(folder, name))
+
+
+def _two_sided(entry: jsonl.Entry) -> jsonl.Entry:
+    return statements.two_sided(entry) if isinstance(entry, record.Certificate) else entry
 
 
 def _text(folder: str, name: str) -> str:

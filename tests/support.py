@@ -37,7 +37,8 @@ VOTES = config.Smoothing(sampler="independent", num_selection=20, num_estimation
 def certificate(index: int, **change) -> record.Certificate:
     kinds = {"int": 1, "float": 0.1 + 0.2, "str": "x", "bool": True, "tuple[int,": (1, 2), "tuple[float,": (0.1,)}
     values = {field.name: kinds[field.type.split(" ")[0]] for field in dataclasses.fields(record.Certificate)}
-    return record.Certificate(**{**values, "index": index, "prediction": None, "warning": None, **change})
+    none = {"prediction": None, "warning": None, "p_upper": None, "alpha_upper": 0.0, "noise_error": 0.0}
+    return record.Certificate(**{**values, **none, "index": index, **change})
 
 
 def write_run(path, checkpoint, settings, stride):

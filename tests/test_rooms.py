@@ -49,7 +49,7 @@ HOMES = {
     "torch": {"models/state_dicts.py"},
     "matplotlib": {"reports/canvas.py"},
     "optax": {"training/losses.py", "training/optimiser.py", "training/start_training.py", "training/updates.py"},
-    "scipy": {"statistics/bounds.py", "statistics/significance.py"},
+    "scipy": {"statistics/bounds.py", "statistics/robustness.py", "statistics/significance.py"},
 }
 JAX_FREE = [room for room, (_, never) in ROOMS.items() if never >= JAX]
 COMMANDS = (

@@ -105,8 +105,9 @@ def of_votes(
     alpha_count, alpha_upper = (parts.get(trials, 0.0) for parts in (settings.look_alphas, settings.upper_alphas))
     if not trials:
         audit = pairs = None
+    upper = bounds.others_upper(counts, selected, alpha_upper) if alpha_upper else None
     p_lower, p_upper = probabilities(
-        counts, selected, alpha_count, alpha_upper, noise_error=noise_error, audit=audit, pairs=pairs
+        count, trials, alpha_count, upper=upper, noise_error=noise_error, audit=audit, pairs=pairs
     )
     return Bound(
         selected=selected,
@@ -128,11 +129,11 @@ def of_votes(
 
 
 def probabilities(
-    counts: Sequence[int],
-    selected: int,
+    count: int,
+    trials: int,
     alpha_count: float,
-    alpha_upper: float,
     *,
+    upper: float | None = None,
     noise_error: float = 0.0,
     audit: bounds.Audit | None = None,
     pairs: bounds.Pairs | None = None,
@@ -140,22 +141,20 @@ def probabilities(
     """Lower bound on the probability of a class, and upper bound on that of every other one.
 
     Args:
-      counts: votes of the estimation by class [classes + 1].
-      selected: the class, which no vote of these has chosen.
+      count: votes for the class, which none of these votes has chosen.
+      trials: samples.
       alpha_count: failure probability of the count.
-      alpha_upper: failure probability of the upper bound; 0 for none, which gives None.
+      upper: upper bound for the other classes by their counts alone; None gives None.
       noise_error: see `of_votes`.
       audit: of serial votes.
       pairs: if the votes are those of another classifier.
     """
-    trials = sum(counts)
-    p_lower = bounds.lower_bound(int(counts[selected]), trials, alpha_count, audit=audit, pairs=pairs)
+    p_lower = bounds.lower_bound(count, trials, alpha_count, audit=audit, pairs=pairs)
     if noise_error:
         p_lower = max(0.0, math.nextafter(p_lower - noise_error, 0.0))
-    if not alpha_upper:
+    if upper is None:
         return p_lower, None
-    others = bounds.others_upper(counts, selected, alpha_upper) + noise_error
-    return p_lower, math.nextafter(min(others, 1.0 - p_lower), 1.0)
+    return p_lower, math.nextafter(min(upper + noise_error, 1.0 - p_lower), 1.0)
 
 
 def is_certified(p_lower: float, p_upper: float | None) -> bool:

@@ -223,12 +223,15 @@ def simultaneous_radii(found: Sequence[record.Certificate]) -> list[float]:
 
 def under(formula: str, c: record.Certificate) -> record.Certificate:
     """The certificate that another formula makes of the same audited votes."""
-    p_lower, p_upper = _probabilities(c, formula=formula)
+    return _bounded(dataclasses.replace(c, bound=formula), *_probabilities(c, formula=formula))
+
+
+def _bounded(c: record.Certificate, p_lower: float, p_upper: float | None) -> record.Certificate:
     prediction = c.selected if bound.is_certified(p_lower, p_upper) else None
     return dataclasses.replace(
         c,
-        bound=formula,
         p_lower=p_lower,
+        p_upper=p_upper,
         prediction=prediction,
         radius=_radius(c, p_lower, p_upper),
         correct=record.is_correct(prediction, c.label),
@@ -241,25 +244,43 @@ def _unanimous(trials: int, alpha: float, sigma: float) -> float:
     return robustness.radius(bounds.clopper_pearson_lower(trials, trials, alpha), sigma)
 
 
+def two_sided(c: record.Certificate, share: float = 0.1) -> record.Certificate:
+    """The certificate that the two-sided bound makes of the same votes.
+
+    Args:
+      c: with the bound of Clopper and Pearson.
+      share: of its `alpha_count` that the bound on the other classes takes.
+    """
+    parted = dataclasses.replace(
+        c, bound=bounds.TWO_SIDED, alpha_count=_alpha_count(c) * (1 - share), alpha_upper=_alpha_count(c) * share
+    )
+    return _bounded(parted, *_probabilities(parted))
+
+
 def _radius(c: record.Certificate, p_lower: float, p_upper: float | None) -> float:
     return robustness.radius(p_lower, c.sigma, p_upper)
 
 
 def _probabilities(c: record.Certificate, num: int = 1, formula: str | None = None) -> tuple[float, float | None]:
     """The bounds of a certificate again, at a fraction of its alpha or by another formula of audited votes."""
-    alpha_count = c.alpha_count
-    if alpha_count is None:
-        alpha_count = (c.alpha - c.alpha_audit - c.alpha_pairs) / len(c.looks or (1,))
+    alpha_count = _alpha_count(c)
     audit = bounds.Audit(c.num_audit, c.mismatches, c.alpha_audit / num, formula or c.bound)
     return bound.probabilities(
-        c.counts,
-        c.selected,
+        c.count,
+        c.num_estimation,
         alpha_count / num,
-        c.alpha_upper / num,
+        upper=bounds.others_upper(c.counts, c.selected, c.alpha_upper / num) if c.alpha_upper else None,
         noise_error=c.noise_error,
         audit=audit if c.bound in bounds.AUDITED else None,
         pairs=bounds.Pairs(c.num_pairs, c.lost, c.alpha_pairs / num) if c.bound == bounds.PAIRED else None,
     )
+
+
+def _alpha_count(c: record.Certificate) -> float:
+    """The part of alpha that the count takes, which old files do not name: there, looks have equal parts."""
+    if c.alpha_count is not None:
+        return c.alpha_count
+    return (c.alpha - c.alpha_audit - c.alpha_pairs) / len(c.looks or (1,))
 
 
 def _is_certified(one: Result, radius: float) -> bool:

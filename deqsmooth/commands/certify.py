@@ -43,7 +43,7 @@ class Flags:
         "noise and statistics": (
             "sigma num_estimation alpha",
             "num_selection looks spending stop_radius stop_radii stop_gain only_correct num_audit alpha_audit "
-            "bound seed",
+            "bound alpha_upper noise grid seed",
         ),
         "the solve": ("preset sampler budget", "start solver tolerance settle warmup_budget reference_budget"),
         "running it": ("predict", "lanes images_per_batch block share distributed"),

@@ -172,6 +172,6 @@ def test_old_file_is_read_not_resumed(tmp_path):
     assert kinds(path) == ["header", 0]
     checked = verification.verify(path)
     assert (checked.differences, checked.incomplete, checked.planned) == ([], None, None)
-    with pytest.raises(ValueError, match="schema is 3 in the file and 4 now"):
+    with pytest.raises(ValueError, match="schema is 3 in the file and 5 now"):
         writing.Writer(path, HEADER, PLAN)
     assert jsonl.read(path) == (header, [voted(0)])

@@ -92,7 +92,7 @@ CHANGED = [
     (of(3, extra=1), 2, "line 4, is no line of a certificate file: its entries are not those of a certificate"),
     (of(1, images="0:40:0"), 2, "line 2, is no line of a certificate file: images is '0:40:0'"),
     (of(-1, kind="fin"), 2, "line 8, is no line of a certificate file: kind is 'fin'"),
-    (of(0, schema=5), 2, "line 1, is no line of a certificate file"),
+    (of(0, schema=6), 2, "line 1, is no line of a certificate file"),
     (of(0, smoothing={"sigma": 0}), 2, "line 1: the header holds no settings of a certification: sigma is 0"),
     (of(0, num_images=-3), 2, "line 1: the header holds no settings of a certification: num_images is -3"),
 ]
@@ -121,7 +121,7 @@ DAMAGED = [
     (lambda text: "[" * 100_000 + "\n", 2, "line 1, is no JSON object: too many brackets"),
     (lambda text: "[1]\n", 2, "line 1, is no JSON object: it is of type list"),
     (lambda text: "{}\n", 2, "line 1, is no line of a certificate file: its first line is no header"),
-    (lambda text: '{"loss": 0.5}\n', 2, "its first line is no header of schema 1 to 4"),
+    (lambda text: '{"loss": 0.5}\n', 2, "its first line is no header of schema 1 to 5"),
     (lambda text: text.replace("\n", "\r", 1), 2, "line 1, "),
     (lambda text: text + text, 2, "line 9, is a second header: two files were joined; deqsmooth-merge joins"),
     (lambda text: text[:-40] + text, 2, "line 8, is no JSON object"),
@@ -242,7 +242,7 @@ def test_predictions_are_verified(call, tmp_path):
         (whole[:-5], 3, "incomplete: line 3 was cut off"),
         (whole.replace('"counts": [90', '"counts": [0.5'), 2, "line 2, is no prediction: counts is"),
         (whole + whole, 2, "line 4, is a second header"),
-        (whole.replace("predictions", "guesses"), 2, "its first line is no header of schema 1 to 4"),
+        (whole.replace("predictions", "guesses"), 2, "its first line is no header of schema 1 to 5"),
     ):
         path.write_text(text)
         status, output, errors = call(verify.main, path)

@@ -21,6 +21,7 @@ SLOW = {
     f"{name}.md"
     for name in (
         "accelerators",
+        "paper",
         "proof",
         "records",
         "results",

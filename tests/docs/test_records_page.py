@@ -12,6 +12,7 @@ import pytest
 import deqsmooth as ds
 from deqsmooth.certificates import attempts, plan, predictions, record
 from deqsmooth.commands import attack as attack_command
+from deqsmooth.config import serialization
 from deqsmooth.smoothing import provenance, recertification
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "records.md"
@@ -84,7 +85,7 @@ def test_entries_of_headers_are_named(header):
     contraction = ds.classifier(size, ds.build(size).init(jax.random.key(0)))
     settled = header(ds.Smoothing(settle="proof", sampler="independent"), contraction)
     named = {*old, *again, *serial, *settled}
-    nested = {f"{name}.{entry}" for name in ("reference", "before") for entry in again[name]}
+    nested = {f"{name}.{entry}" for name in ("reference", "before", "noise") for entry in again[name]}
     nested |= {f"reference.{entry}" for entry in settled["reference"]}
     (table,) = tables()["The header"]
     assert set(table) == named | nested
@@ -94,15 +95,19 @@ def test_types_of_headers_are_right(header):
     kinds = {str: "string", int: "integer", dict: "object", float: "number", list: "integers", type(None): "null"}
     (table,) = tables()["The header"]
     for made in (header(ds.Smoothing(sampler="independent")), header(ds.Smoothing(sampler="serial"))):
-        flat = {**made, **{f"reference.{name}": value for name, value in made["reference"].items()}}
+        parts = {f"{part}.{name}": x for part in ("reference", "noise") for name, x in made[part].items()}
+        flat = {**made, **parts}
         wrong = {name for name, value in flat.items() if kinds[type(value)] not in table[name].split(" or ")}
         assert not wrong
 
 
 def test_page_describes_written_settings(header):
     smoothing = header(ds.Smoothing(sampler="independent"))["smoothing"]
-    every = {field.name for field in dataclasses.fields(ds.Smoothing)} - {"images_per_batch"}
-    assert every - {"spending", "settle", "stop_radii", "only_correct"} <= set(smoothing) <= every
+    fields = dataclasses.fields(ds.Smoothing)
+    every = {field.name for field in fields} - {"images_per_batch"}
+    # Written only if they are given.
+    later = {field.name for field in fields if field.metadata == serialization.LATER}
+    assert every - later <= set(smoothing) <= every
 
 
 def test_fields_of_attacks_are_named(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def matrix(model, variables, size):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size.channels))
-@pytest.mark.parametrize("scale", [0.0, 3.0])
+@pytest.mark.parametrize("scale", [pytest.param(0.0, marks=pytest.mark.slow), 3.0])
 def test_factor_bounds_the_dense_norm(size, scale):
     model, variables = made(size, scale=scale)
     truth = np.linalg.norm(matrix(model, variables, size), 2)

@@ -92,7 +92,7 @@ def test_votes_are_those_of_the_equilibrium(family, change, request, digits):
         assert certificate.evaluations < 30 * 520
 
 
-@pytest.mark.parametrize("family", ["made", "monotone"])
+@pytest.mark.parametrize("family", ["made", pytest.param("monotone", marks=pytest.mark.slow)])
 def test_distance_is_never_too_small(family, request):
     """From random states, near and far, to the equilibrium in float64."""
     made = request.getfixturevalue(family)

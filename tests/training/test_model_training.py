@@ -263,7 +263,14 @@ def test_nothing_solved_has_no_residual(splits, change):
     assert found.backward_residual is None
 
 
-@pytest.mark.parametrize("change", [{}, {"draws": 2}, {"loss": "cat-rs", "draws": 2, "adversarial_radius": 0.1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        pytest.param({"draws": 2}, marks=pytest.mark.slow),
+        pytest.param({"loss": "cat-rs", "draws": 2, "adversarial_radius": 0.1}, marks=pytest.mark.slow),
+    ],
+)
 def test_gradient_is_that_of_loss(splits, change):
     """The probe of the backward solve changes nothing, and the residual is that of the rows of this batch."""
     settings = dataclasses.replace(SETTINGS, gradient_budget=4, adversarial_steps=1, **change)
