@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import config, data, solvers
-from deqsmooth.certificates import bound, jsonl, record
+from deqsmooth.certificates import bound, headers, jsonl, record
 from deqsmooth.config import architecture, serialization
 from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import certification, noise
@@ -68,6 +68,7 @@ def header_of(settings=VOTES, num_images=360, **change):
         "selection": {"dataset": "digits", "split": "test", "stride": 8},
         "num_images": num_images,
         "smoothing": serialization.to_json(settings),
+        "noise": headers.noise(settings, (8, 8, 1)),
         "reference": {"checkpoint": "0" * 64, "solver": settings.solver},
     }
     return signed({**entries, **change})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from deqsmooth import config
-from deqsmooth.config import checks, serialization
+from deqsmooth.config import checks, probability, serialization
 from deqsmooth.statistics import bounds, looks
 
 # Groups of entries, in the order in which a message names them. The last ones follow from others.
@@ -72,18 +72,33 @@ def terms(name: object, header: dict[str, Any]) -> Terms:
         is_size = num_images is None or (type(num_images) is int and num_images > 0)
         checks.holds(is_size, "num_images", num_images, "a positive whole number or null")
         settings = serialization.from_json(kind, serialization.without_retired(kind, encoded))
+        image_shape = header["image_shape"] if settings.grid else ()
+        if schema > 4:
+            expected = noise(settings, image_shape)
+            checks.holds(header["noise"] == expected, "noise", header["noise"], f"{expected}, by the settings")
         return Terms(
             schema,
             settings,
             serialization.from_json(config.Selection, header["selection"]),
             header["reference"]["solver"] is not None,
             num_images,
-            settings.noise_error(header["image_shape"]) if settings.grid else 0.0,
+            settings.noise_error(image_shape),
         )
     except KeyError as error:
         raise ValueError(f"{name}, line 1: the header has no entry {error}") from None
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{name}, line 1: the header holds no settings of a certification: {error}") from None
+
+
+def noise(settings: config.Smoothing, image_shape: Sequence[int]) -> dict[str, Any]:
+    """The entry of a header that says how noise is drawn; `error` is that of a sample, None if nothing is known.
+
+    Args:
+      settings: of the votes.
+      image_shape: (height, width, channels); not read for Gaussian noise.
+    """
+    error = settings.noise_error(image_shape) if settings.grid else None
+    return {"kind": settings.noise, "generator": probability.GENERATOR, "error": error}
 
 
 def check_digest(header: dict[str, Any]) -> Iterator[str]:

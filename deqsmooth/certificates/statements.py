@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from deqsmooth.certificates import bound, cohen, record
+from deqsmooth.config import checks
 from deqsmooth.statistics import bounds, robustness, significance
 
 _MOST_RADII = 20
@@ -248,9 +249,15 @@ def two_sided(c: record.Certificate, share: float = 0.1) -> record.Certificate:
     """The certificate that the two-sided bound makes of the same votes.
 
     Args:
-      c: with the bound of Clopper and Pearson.
+      c: with the bound of Clopper and Pearson, or none.
       share: of its `alpha_count` that the bound on the other classes takes.
+
+    Raises:
+      ValueError: it has another bound, whose audit or pairs would be lost.
     """
+    if c.bound == bounds.NONE:
+        return c
+    checks.holds(c.bound == bounds.CLOPPER_PEARSON, "bound", repr(c.bound), f"{bounds.CLOPPER_PEARSON!r}")
     parted = dataclasses.replace(
         c, bound=bounds.TWO_SIDED, alpha_count=_alpha_count(c) * (1 - share), alpha_upper=_alpha_count(c) * share
     )

@@ -195,6 +195,7 @@ class _Before:
         self._planned: set[int] = set()
         self._certified: dict[int, int] = {}
         self._unreadable: set[int] = set()
+        self._classes = 0
 
     def check(self, entry: jsonl.Entry, number: int) -> Iterator[str]:
         """Yields what is wrong with the next line, and adds its images."""
@@ -213,6 +214,9 @@ class _Before:
                 yield f"image {entry.index} has a certificate already, in line {line}"
             if isinstance(entry, Certificate):
                 self._certified.setdefault(entry.index, number)
+                self._classes = self._classes or len(entry.counts) - 1
+                if len(entry.counts) - 1 != self._classes:
+                    yield f"counts has {len(entry.counts) - 1} classes; the lines before have {self._classes}"
             else:
                 self._unreadable.add(entry.index)
 
@@ -243,7 +247,8 @@ def _check_votes(certificate: Certificate, terms: headers.Terms) -> Iterator[str
         stated = getattr(certificate, name)
         # Older files do not have the part of alpha, which then follows from the number of looks.
         follows = name == "alpha_count" and stated is None and settings.spending != looks.PROPORTIONAL
-        if not (follows or _same(stated, value)):
+        # The error of noise may be far below the tolerance of other numbers.
+        if not (follows or (stated == value if name == "noise_error" else _same(stated, value))):
             yield f"{name} is {stated}; it should be {value}"
     label, classes = certificate.label, len(certificate.counts) - 1
     if label is not None and not 0 <= label < classes:

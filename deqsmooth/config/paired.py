@@ -26,7 +26,7 @@ class Paired(Smoothing):
     num_pairs: int = 1000
     alpha_pairs: float | None = None
 
-    _independent_bounds: ClassVar[tuple[str | None, ...]] = (bounds.PAIRED,)
+    independent_bounds: ClassVar[tuple[str | None, ...]] = (bounds.PAIRED,)
 
     def __post_init__(self) -> None:
         checks.typed(self)

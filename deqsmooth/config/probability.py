@@ -13,14 +13,26 @@ if TYPE_CHECKING:
 AUDITED = tuple(bounds.AUDITED)
 """Bounds of serial votes; the first is the default."""
 NOISES = ("gaussian", "exact")
-# The table of exact noise is then made in seconds.
-_LARGEST_GRID = 2048
+GENERATOR = "threefry2x32"
+"""Generator of all random bits. Its draws do not depend on how they are batched; those of others may."""
+# Points of a grid in a unit, so that pixels and noise are exact in float32; and in a standard deviation, so that
+# the table of exact noise is made in seconds.
+_LARGEST_GRID, _LARGEST_SCALE = 2**16, 2048
+
+
+def check_bound(settings: Smoothing) -> None:
+    """Raises `ValueError` if a bound is given that the sampler does not have."""
+    if settings.bound is None:
+        return
+    checks.known("bound", settings.bound, (*AUDITED, bounds.CLOPPER_PEARSON, bounds.TWO_SIDED, bounds.PAIRED))
+    independent = tuple(name for name in settings.independent_bounds if name is not None)
+    fitting = AUDITED if settings.sampler == "serial" else independent
+    rule = f"one of {', '.join(fitting)} with sampler {settings.sampler!r}"
+    checks.holds(settings.bound in fitting, "bound", settings.bound, rule)
 
 
 def check(settings: Smoothing) -> None:
-    """Raises `ValueError` unless bound, audit and noise fit together and fit the sampler."""
-    if settings.sampler == "serial":
-        checks.known("bound", str(settings.bound), AUDITED)
+    """Raises `ValueError` unless audit, parts of alpha and noise fit together."""
     if settings.num_audit is not None:
         checks.holds(
             settings.num_audit <= settings.num_estimation,
@@ -28,7 +40,8 @@ def check(settings: Smoothing) -> None:
             settings.num_audit,
             f"at most num_estimation, {settings.num_estimation}: the audit solves votes of the estimation again",
         )
-    if settings.bound != bounds.TWO_SIDED:
+    is_recommended = settings.sampler is None and settings.bound is None
+    if settings.bound != bounds.TWO_SIDED and not is_recommended:
         rule = f"left out without the bound {bounds.TWO_SIDED!r}"
         checks.holds(settings.alpha_upper is None, "alpha_upper", settings.alpha_upper, rule)
     for name in ("alpha_audit", "alpha_upper"):
@@ -46,8 +59,8 @@ def cap(settings: Smoothing) -> float:
     if settings.alpha_upper is None:
         return robustness.radius(p_lower, settings.sigma)
     # Of two classes, for which the bound on the other one is lowest.
-    p_upper = bounds.clopper_pearson_upper(0, votes, settings.upper_alphas[votes])
-    return robustness.radius(p_lower, settings.sigma, min(p_upper, 1.0 - p_lower))
+    upper = bounds.clopper_pearson_upper(0, votes, settings.upper_alphas[votes])
+    return robustness.radius(p_lower, settings.sigma, bounds.rest(p_lower, upper))
 
 
 def _check_noise(settings: Smoothing) -> None:
@@ -57,5 +70,11 @@ def _check_noise(settings: Smoothing) -> None:
     rule = "left out with 'gaussian' noise, which is not rounded to a grid"
     checks.holds(settings.noise == "exact", "grid", settings.grid, rule)
     checks.positive(settings, "grid")
-    most = _LARGEST_GRID / settings.sigma
-    checks.holds(settings.grid <= most, "grid", settings.grid, f"at most {_LARGEST_GRID} / sigma, {most:g}")
+    most = largest_grid(settings.sigma)
+    rule = f"at most {most}: {_LARGEST_GRID:,}, and {_LARGEST_SCALE} / sigma"
+    checks.holds(settings.grid <= most, "grid", settings.grid, rule)
+
+
+def largest_grid(sigma: float) -> int:
+    """The largest number of points of a grid in a unit that exact noise can have."""
+    return int(min(_LARGEST_GRID, _LARGEST_SCALE / sigma))

@@ -138,7 +138,7 @@ class Smoothing:
     noise: str = dataclasses.field(default="gaussian", metadata=serialization.LATER)
     grid: int | None = dataclasses.field(default=None, metadata=serialization.LATER)
 
-    _independent_bounds: ClassVar[tuple[str | None, ...]] = (None, bounds.CLOPPER_PEARSON, bounds.TWO_SIDED)
+    independent_bounds: ClassVar[tuple[str | None, ...]] = (None, bounds.CLOPPER_PEARSON, bounds.TWO_SIDED)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -149,6 +149,7 @@ class Smoothing:
             object.__setattr__(self, "sampler", "serial")
         if self.sampler is not None:
             checks.known("sampler", self.sampler, SAMPLERS)
+        probability.check_bound(self)
         self._check_absent()
         for name, value in self._defaults().items():
             if getattr(self, name) is None:
@@ -230,7 +231,7 @@ class Smoothing:
     def _is_serial(self) -> bool:
         """Whether a setting is given that only the serial sampler has."""
         only = [getattr(self, name) for name in _SERIAL_ONLY]
-        is_audited = self.bound not in self._independent_bounds
+        is_audited = self.bound not in self.independent_bounds
         return self.start in solve.SERIAL_STARTS or is_audited or any(value is not None for value in only)
 
     def _defaults(self) -> dict[str, Any]:
@@ -248,10 +249,11 @@ class Smoothing:
         """Raises `ValueError` if a setting of the serial sampler is given with the independent one."""
         if self.sampler == "serial":
             return
-        for name in sorted((*_SERIAL_ONLY, "bound")):
-            value, allowed = getattr(self, name), self._independent_bounds if name == "bound" else (None,)
-            which = "with the independent sampler" if self.settle is None else "where votes are settled by proof"
-            checks.holds(value in allowed, name, value, f"left out {which}, which has no audit")
+        which = "with the independent sampler" if self.settle is None else "where votes are settled by proof"
+        for name in sorted(_SERIAL_ONLY):
+            checks.holds(
+                getattr(self, name) is None, name, getattr(self, name), f"left out {which}, which has no audit"
+            )
 
     def _fill_bound(self) -> None:
         """Gives the settings of bound and noise that depend on others their defaults."""

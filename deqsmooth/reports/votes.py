@@ -30,6 +30,7 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
     estimates of many runs are left out.
     """
     has_estimates = len(runs) <= _MOST_ESTIMATES
+    one_sided = all(c.p_upper is None for found in runs.values() for c in found)
     bounds = {name: [_probit(c.p_lower) for c in found] for name, found in runs.items()}
     estimates = {name: [_estimate(c) for c in found] for name, found in runs.items()}
     drawn = [x for found in (*bounds.values(), *(estimates.values() if has_estimates else ())) for x in found]
@@ -44,7 +45,8 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
                 canvas.fill_band(axes, places, shares, len(found), _ALPHA, style["color"])
                 points = _share_above(estimates[name], low, high)
                 axes.plot(*points, drawstyle="steps-pre", color=style["color"], linewidth=1, alpha=0.5)
-        axes.axvline(0, color=axes.xaxis.label.get_color(), linewidth=0.8)
+        if one_sided:
+            axes.axvline(0, color=axes.xaxis.label.get_color(), linewidth=0.8)
         axes.set(xlabel="probability of the selected class under noise", ylabel="images, %")
         axes.set_xlim(low, high)
         axes.set_ylim(0, canvas.ABOVE_ALL)
@@ -61,7 +63,7 @@ def votes(runs: Mapping[str, Sequence[record.Certificate]]) -> canvas.Figure:
             "from lies inside everywhere. Thin lines: by the share of votes that was counted; unanimous votes are "
             "half a vote below 100 %."
         )
-    if all(c.p_upper is None for found in runs.values() for c in found):
+    if one_sided:
         caption += (
             " Images below 50 % have no certificate. Equal distances on the axis are equal differences of radius."
         )

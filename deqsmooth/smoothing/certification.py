@@ -158,6 +158,8 @@ def certify_dataset(
         left: Sequence[int], report: Callable[[record.Unreadable], None] | None
     ) -> Iterator[record.Certificate]:
         ready = programs or prepare(classifier, settings, image.shape, len(left))
+        if not skip_soundness_check:
+            ready.check_bits(image)
         return _certify(ready, inputs.read(classifier, dataset, left, settings, report))
 
     if out is None:
@@ -219,10 +221,6 @@ def check(
     parts = assembly.assemble(classifier, resolved, image.shape)
     if not skip_soundness_check:
         contract.check(parts.logits, parts.parameters, image, own=classifier.size is None)
-        # A proof of a vote includes the rounding of the logits.
-        if settings.noise == "exact" and settings.settle is None:
-            block = settings.block if isinstance(settings.block, int) else layout.default_block()
-            contract.check_bits(parts.logits, parts.parameters, image, block)
     return parts.num_classes
 
 

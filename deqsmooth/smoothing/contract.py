@@ -24,6 +24,11 @@ from deqsmooth.models import functions
 Classify = Callable[[Any, types.Images], types.Logits]
 """(parameters, images [lanes, H, W, C]) -> logits [lanes, classes]."""
 
+LANES_DIFFER = (
+    "noise is 'exact', but the result of a sample depends on its lane by rounding, so that the classifier is no "
+    "function of its input in every bit: set another block, or noise 'gaussian'"
+)
+"""Message of a check of all bits."""
 _LANES = 6
 # So many lanes show what only large batches do, such as the capacity of experts or statistics of parts of a batch.
 _MANY = 64
@@ -136,8 +141,6 @@ def check(classify: Classify, parameters: Any, image: np.ndarray, *, own: bool) 
 def check_bits(classify: Classify, parameters: Any, image: np.ndarray, lanes: int) -> None:
     """Checks that every bit of the logits of an image is the same in every lane, beside any other images.
 
-    Exact noise makes a certificate exact only if the base classifier is a function of the input in every bit.
-
     Args:
       classify: the base classifier.
       parameters: its first argument.
@@ -153,11 +156,7 @@ def check_bits(classify: Classify, parameters: Any, image: np.ndarray, lanes: in
     first = logits(batch)
     for order in (np.roll(np.arange(lanes), 1), np.roll(np.arange(lanes), lanes // 2 + 1), np.arange(lanes)[::-1]):
         if not np.array_equal(logits(batch[order]), first[order], equal_nan=True):
-            raise ValueError(
-                f"noise is 'exact', but the logits of an image depend on its lane among {lanes} by rounding, so "
-                "that the classifier is no function of its input in every bit: set another block, or noise "
-                "'gaussian'"
-            )
+            raise ValueError(LANES_DIFFER)
 
 
 def _compiled(

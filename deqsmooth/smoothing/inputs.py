@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from deqsmooth import config, data
 from deqsmooth.certificates import record
-from deqsmooth.config import checks
+from deqsmooth.config import checks, probability
 from deqsmooth.models import classifiers, starts
 from deqsmooth.smoothing.tally import Image
 from deqsmooth.statistics import bounds
@@ -62,6 +62,9 @@ def certificates(found: Iterable[record.Certificate], settings: config.Smoothing
             value, expected = getattr(one, name), getattr(settings, name)
             rule = f"{expected!r}, as in the settings of the certificates that are given"
             checks.holds(value == expected, f"{name} of the certificate of image {one.index}", value, rule)
+        rule = f"that of {settings.noise!r} noise, as in the settings that are given"
+        is_same = (one.noise_error > 0) == (settings.noise == "exact")
+        checks.holds(is_same, f"noise_error of the certificate of image {one.index}", one.noise_error, rule)
     return listed
 
 
@@ -144,7 +147,8 @@ def _check_grid(settings: config.Smoothing, image: np.ndarray, name: str) -> Non
     if settings.grid is None or _is_on_grid(image, settings.grid):
         return
     wrong = image.ravel()[~_on_grid(image, settings.grid).ravel()][0]
-    other = [grid for grid in _GRIDS if _is_on_grid(image, grid)]
+    possible = probability.largest_grid(settings.sigma)
+    other = [grid for grid in _GRIDS if grid <= possible and _is_on_grid(image, grid)]
     remedy = f"; it is on that of 1/{other[0]}: set grid to {other[0]}" if other else ", or noise 'gaussian'"
     raise ValueError(
         f"{name} has a pixel {wrong:.8g}; with exact noise pixels must be multiples of 1/{settings.grid}, the "
@@ -153,8 +157,10 @@ def _check_grid(settings: config.Smoothing, image: np.ndarray, name: str) -> Non
 
 
 def _on_grid(image: np.ndarray, grid: int) -> np.ndarray:
-    scaled = image.astype(np.float64) * grid
-    return np.abs(scaled - np.round(scaled)) <= 2.0**-23 * np.maximum(scaled, 1)
+    points = np.round(image.astype(np.float64) * grid)
+    # A quotient of float32, or one of float64 that is rounded.
+    divided = points.astype(np.float32) / np.float32(grid)
+    return (image == divided) | (image == (points / grid).astype(np.float32))
 
 
 def _is_on_grid(image: np.ndarray, grid: int) -> bool:

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from deqsmooth import types
+from deqsmooth.config import probability
 from deqsmooth.smoothing import inversion
 
 SELECTION, ESTIMATION, AUDIT, PREDICTION, ATTACK = range(5)
 """Phases of an image; no two phases share a draw."""
-GENERATOR = "threefry2x32"
-"""Generator of all bits. Its draws do not depend on how they are batched; those of other generators may."""
 
 
 def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Array) -> types.RandomKey:
@@ -32,7 +31,7 @@ def phase_key(seed: int | jax.Array, image: int | jax.Array, phase: int | jax.Ar
       >>> gaussian(keys, jnp.arange(1, dtype=jnp.int32), (8, 8, 1)).shape
       (1, 8, 8, 1)
     """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), image), phase)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl=probability.GENERATOR), image), phase)
 
 
 def noisy(

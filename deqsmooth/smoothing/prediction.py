@@ -76,6 +76,8 @@ def predict(
         programs.check(classifier, settings)
     else:
         programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
+    if not skip_soundness_check:
+        programs.check_bits(images[0])
     error = settings.noise_error(images.shape[1:])
     for votes, _ in independent.votes(programs, images, places, noise.PREDICTION, settings.num_estimation):
         counts = np.bincount(votes, minlength=programs.assembly.num_classes + 1).tolist()
@@ -88,7 +90,7 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
     Raises:
       ValueError: they are not of independent votes, all counted at once.
     """
-    if settings.sampler is None and settings.looks is None:
+    if settings.sampler is None and settings.bound is None and settings.looks is None:
         chosen = certification.recommended(classifier, settings)
         without = ("looks", "spending", *stopping.RULES, "bound", "alpha_upper")
         at_the_end: dict[str, Any] = dict.fromkeys(without)
@@ -98,4 +100,6 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
             f"sampler is {settings.sampler or 'not given'} and looks is {settings.looks}; "
             "a prediction takes 'independent' votes, all at once"
         )
+    rule = "left out in a prediction, which has no radius"
+    checks.holds(settings.bound is None, "bound", settings.bound, rule)
     return settings

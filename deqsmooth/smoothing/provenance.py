@@ -11,7 +11,7 @@ from deqsmooth import arithmetic, config, data
 from deqsmooth.certificates import bound, headers, record
 from deqsmooth.config import serialization
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import layout, noise, proof
+from deqsmooth.smoothing import layout, proof
 from deqsmooth.statistics import bounds
 
 _PACKAGES = ("deqsmooth", "jax", "jaxlib", "flax", "jaxopt", "numpy", "scipy")
@@ -76,11 +76,7 @@ def header(
         "classifier": classifier.name,
         "soundness_check": "skipped" if skip_soundness_check else "passed",
         "smoothing": smoothing_settings,
-        "noise": {
-            "kind": settings.noise,
-            "generator": noise.GENERATOR,
-            "error": settings.noise_error(image_shape) if settings.noise == "exact" else None,
-        },
+        "noise": headers.noise(settings, image_shape),
         "reference": {
             "checkpoint": identity.sha256,
             "program": identity.program,

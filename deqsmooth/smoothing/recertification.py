@@ -55,6 +55,8 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
     checks.kind("before", before, config.Smoothing, "settings of certificates, made by ds.Smoothing")
     rule = "None: the equilibrium is certified whatever the solve, and another model is certified anew"
     checks.holds(before.settle is None, "settle", before.settle, rule)
+    rule = "'gaussian': the pairs would be votes of another program, which may round differently"
+    checks.holds(before.noise == "gaussian", "noise", repr(before.noise), rule)
     if before.sampler is None:
         raise ValueError(
             "before has no sampler; give the settings that were certified, settings.recommended(has_start), where "
@@ -186,7 +188,6 @@ def recertify(
                 settings,
                 certificate.counts_selection,
                 certificate.counts,
-                noise_error=certificate.noise_error,
                 pairs=settings.pairs(lost),
             )
             yield record.certificate(

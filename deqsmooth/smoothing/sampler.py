@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from deqsmooth import arithmetic, config, devices, types
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import assembly, kernels, layout, noise
+from deqsmooth.smoothing import assembly, contract, kernels, layout, noise
 
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
 """(parameters, images [B, H, W, C], indices [B], phases [B], samples [B, lanes, steps]) -> (info [rows, steps],
@@ -68,6 +68,46 @@ class Programs:
         )
         if classifier.sha256 != self.classifier or asked != own:
             raise ValueError("programs were compiled for another classifier or other settings than are given")
+
+    def check_bits(self, image: np.ndarray) -> None:
+        """Checks that samples of exact noise are classified alike, bit for bit, in every lane and place of a call.
+
+        Exact noise makes a certificate exact only if the base classifier is one function of its input in every
+        bit. The votes and residuals of the same samples are compared in several orders, or of a classifier that
+        solves nothing the logits. A proof of votes covers rounding and needs no check.
+
+        Args:
+          image: one that the classifier takes, float32 [H, W, C].
+
+        Raises:
+          ValueError: they differ.
+        """
+        if self.settings.noise != "exact" or self.settings.settle is not None:
+            return
+        if not self.assembly.solves:
+            contract.check_bits(self.assembly.logits, self.assembly.parameters, image, self.settings.block)
+            return
+        reference = self.assembly.serial is not None
+        (num,) = {num for is_reference, num in phases(self.settings).values() if is_reference == reference}
+        batch = self.settings.images_per_batch
+        images, places, samples = np.stack([image] * batch), np.arange(batch), np.arange(num)
+
+        def drawn(order_of_images: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+            found = self(
+                images,
+                order_of_images,
+                np.full(batch, noise.ESTIMATION),
+                np.stack([order] * batch),
+                reference=reference,
+            )
+            back = np.ix_(np.argsort(order_of_images), np.argsort(order))
+            return [found.votes[back], found.residual[back]]
+
+        first = drawn(places, samples)
+        for step in (1, num // 2 + 1):
+            again = drawn(np.roll(places, 1), np.roll(samples, step)[::-1])
+            if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, again, strict=True)):
+                raise ValueError(contract.LANES_DIFFER)
 
     def __call__(
         self,

@@ -44,6 +44,8 @@ def thresholds(sigma: float, grid: int) -> np.ndarray:
     while True:
         # P(|J| >= j) is that of a standard normal beyond x = (j - 1/2) / scaled: 1 - erf(x / sqrt(2)).
         half = fractions.Fraction(2 * magnitude - 1, 2) / scaled
+        if half * half / 2 > _LARGE:
+            break
         tail = one - _error_function(half * half / 2) * one // whole
         threshold = (tail + (1 << (_PRECISION - BITS - 1))) >> (_PRECISION - BITS)
         if not threshold:

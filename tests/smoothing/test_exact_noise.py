@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import threefry
 from scipy import stats
+from support import header_of
 
 import deqsmooth as ds
-from deqsmooth.smoothing import attacks, certification, contract, noise
+from deqsmooth.certificates import headers
+from deqsmooth.smoothing import attacks, certification, contract, inputs, noise
 from deqsmooth.statistics import robustness, rounded_normal
 
 SETTINGS = ds.Smoothing(
@@ -91,7 +93,8 @@ def test_levels_get_votes_of_their_probabilities():
     ("change", "message"),
     [
         ({"grid": 0}, "grid is 0"),
-        ({"grid": 10_000}, "at most 2048 / sigma"),
+        ({"grid": 10_000}, "at most 8192: 65,536, and 2048 / sigma"),
+        ({"grid": 10**9, "sigma": 1e-6}, "at most 65536"),
         ({"noise": "gaussian", "grid": 255}, "left out with 'gaussian' noise"),
         ({"noise": "real"}, "unknown noise 'real'"),
     ],
@@ -124,9 +127,38 @@ def test_logits_that_know_their_lane_are_refused():
         return tints(images) * (1 + 1e-7 * jnp.arange(len(images))[:, None])
 
     next(ds.certify(lanes, IMAGES, dataclasses.replace(SETTINGS, noise="gaussian", grid=None)))
-    with pytest.raises(ValueError, match="depend on its lane among 50"):
+    with pytest.raises(ValueError, match="depends on its lane by rounding"):
         next(ds.certify(lanes, IMAGES, SETTINGS))
     contract.check_bits(lambda _, images: tints(images), (), IMAGES[0] / np.float32(255), 50)
+
+
+@pytest.mark.usefixtures("optimised")
+def test_votes_that_know_their_place_are_refused():
+    """Of a DEQ, whose residuals are compared in the compiled program."""
+    model = ds.load_checkpoint("digits", 0.5)
+    images, _ = ds.load_dataset("digits").take(range(1))
+    settings = ds.Smoothing(sampler="independent", budget=2, noise="exact", grid=256, lanes=20, block=20)
+    programs = certification.prepare(model, settings, images.shape[1:], 1)
+    programs.check_bits(images[0])
+    key, program = next(iter(programs.compiled.items()))
+
+    def uneven(*arguments):
+        info, warm_up = program(*arguments)
+        nudge = 1 + 1e-7 * np.arange(len(info.residual))[:, None]
+        return info._replace(residual=np.float32(info.residual * nudge)), warm_up
+
+    with pytest.raises(ValueError, match="depends on its lane by rounding"):
+        dataclasses.replace(programs, compiled={key: uneven}).check_bits(images[0])
+
+
+def test_other_noise_is_not_recertified():
+    exact = dataclasses.replace(SETTINGS, num_estimation=100)
+    with pytest.raises(ValueError, match="noise is 'exact'"):
+        ds.paired(exact, budget=3)
+    found = list(ds.certify(tints, IMAGES, exact))
+    gaussian = dataclasses.replace(exact, noise="gaussian", grid=None)
+    with pytest.raises(ValueError, match="noise_error of the certificate of image 0"):
+        inputs.certificates(found, gaussian)
 
 
 def test_file_states_noise_and_verifies(tmp_path):
@@ -135,6 +167,14 @@ def test_file_states_noise_and_verifies(tmp_path):
     assert checked.differences == [] and checked.found == found
     error = rounded_normal.total_variation(0.25, 255, 16)
     assert checked.header["noise"] == {"kind": "exact", "generator": "threefry2x32", "error": error}
+
+
+@pytest.mark.parametrize("change", [{"kind": "exact"}, {"generator": "rbg"}, {"error": 0.0}])
+def test_header_with_other_noise_is_refused(change):
+    header = header_of()
+    headers.terms("run", header)
+    with pytest.raises(ValueError, match=r"noise is .* by the settings"):
+        headers.terms("run", {**header, "noise": {**header["noise"], **change}})
 
 
 def test_settled_votes_take_exact_noise():

@@ -49,7 +49,9 @@ def test_two_sided_radius_covers_by_enumeration(num_classes):
     outcomes = [c for c in itertools.product(range(num + 1), repeat=num_classes) if sum(c) == num]
     certified = {}
     for counts in outcomes:
-        lower, upper = bound.probabilities([*counts, 0], 0, 0.6 * alpha, 0.4 * alpha)
+        lower, upper = bound.probabilities(
+            counts[0], num, 0.6 * alpha, upper=bounds.others_upper([*counts, 0], 0, 0.4 * alpha)
+        )
         certified[counts] = bound.is_certified(lower, upper) and robustness.radius(lower, 1.0, upper)
     worst = 0.0
     for parts in itertools.product(range(1, steps), repeat=num_classes):

@@ -45,3 +45,7 @@ def test_total_variation_is_bounded_exactly(sigma, grid):
 def test_thresholds_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         rounded_normal.thresholds(0.5, 16)[0] = 0
+
+
+def test_noise_far_below_the_grid_is_nothing():
+    assert len(rounded_normal.thresholds(1e-6, 255)) == 0
