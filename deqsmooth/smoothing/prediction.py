@@ -90,7 +90,10 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
     Raises:
       ValueError: they are not of independent votes, all counted at once.
     """
-    if settings.sampler is None and settings.bound is None and settings.looks is None:
+    if settings.sampler != "serial":
+        rule = "left out in a prediction, which has no radius"
+        checks.holds(settings.bound is None, "bound", settings.bound, rule)
+    if settings.sampler is None and settings.looks is None:
         chosen = certification.recommended(classifier, settings)
         without = ("looks", "spending", *stopping.RULES, "bound", "alpha_upper")
         at_the_end: dict[str, Any] = dict.fromkeys(without)
@@ -100,6 +103,4 @@ def voting(classifier: classifiers.Classifier, settings: config.Smoothing) -> co
             f"sampler is {settings.sampler or 'not given'} and looks is {settings.looks}; "
             "a prediction takes 'independent' votes, all at once"
         )
-    rule = "left out in a prediction, which has no radius"
-    checks.holds(settings.bound is None, "bound", settings.bound, rule)
     return settings

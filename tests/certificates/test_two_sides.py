@@ -31,7 +31,7 @@ def test_old_settings_are_written_as_before():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bound": "exact"}, "bound is 'exact'; it must be one of clopper-pearson, two-sided"),
+        ({"bound": "exact"}, "bound is exact; it must be one of clopper-pearson, two-sided"),
         ({"bound": "two-sided", "sampler": "serial"}, "one of exact, paper, reference-code with sampler 'serial'"),
         ({"bound": "garbage", "sampler": None}, "unknown bound 'garbage'"),
         ({"alpha_upper": 0.001}, "left out without the bound 'two-sided'"),
