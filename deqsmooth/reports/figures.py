@@ -39,8 +39,8 @@ def certified_accuracy(
 
     def draw(axes: Axes) -> None:
         for (name, found), style in zip(runs.items(), canvas.line_styles(), strict=False):
-            curve = statements.accuracies(found, _steps(found, end), alpha)
-            radii, shares = [one.radius for one in curve], [100 * one.share for one in curve]
+            radii, reached = _steps(found, end), np.sort([one.radius for one in found if one.correct])
+            shares = (100 * (len(reached) - np.searchsorted(reached, radii)) / len(found)).tolist()
             axes.plot(radii, shares, drawstyle="steps-pre", label=canvas.entry(name), **style)
             if has_bands:
                 canvas.fill_band(axes, radii, shares, len(found), alpha, style["color"])
