@@ -52,6 +52,7 @@ def test_training_leaves_model_and_curve(trained):
     assert {"agreement", "reference_accuracy"} <= set(figures["start"])
 
 
+@pytest.mark.slow
 def test_table_certifies_the_trained_model(trained, cache):
     folder, _ = trained
     output = run_job("2_table_0.5.py", folder, cache, "--rows", "learned 2")

@@ -103,7 +103,9 @@ def test_certificates_ignore_settings_of_environment(tmp_path, cache, sampler):
     assert essence(files[0]) == essence(files[1])
 
 
-@pytest.mark.parametrize("settings", [INDEPENDENT, SERIAL], ids=["independent", "serial"])
+@pytest.mark.parametrize(
+    "settings", [INDEPENDENT, pytest.param(SERIAL, marks=pytest.mark.slow)], ids=["independent", "serial"]
+)
 def test_library_ignores_settings_of_process(small, settings):
     images = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 1))
     expected = [(c.counts, c.mismatches) for c in ds.certify(small, images, settings)]

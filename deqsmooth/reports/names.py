@@ -111,7 +111,8 @@ def _details(checked: verification.Checked) -> Iterator[str]:
     yield "" if settings.tolerance is None else f"tolerance {settings.tolerance:g}"
     yield f"{settings.num_estimation:,} samples"
     yield f"alpha {settings.alpha:g}"
-    yield f"bound {settings.bound}"
+    yield f"bound {settings.bound or bounds.CLOPPER_PEARSON}"
+    yield f"exact noise on a grid of 1/{settings.grid}" if settings.grid else ""
     yield f"K = {settings.num_audit:,}" if settings.num_audit else ""
     yield f"model {str(reference.get('checkpoint'))[:8]}"
     yield str(checked.header.get("classifier") or "")

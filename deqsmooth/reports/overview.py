@@ -240,6 +240,7 @@ def _settings(run: Run) -> dict[str, str]:
         "code (digest)": str(reference.get("program") or "")[:_DIGITS],
         "precision": given.dtype,
         "sigma": f"{given.sigma:g}",
+        "noise": "gaussian" if given.grid is None else f"exact, on a grid of 1/{given.grid}",
         "sampler": str(given.sampler),
         "selection samples (N0)": f"{given.num_selection:,}",
         "estimation samples (N)": f"{given.num_estimation:,}{looks}",

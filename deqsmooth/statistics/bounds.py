@@ -1,8 +1,8 @@
 """Confidence bounds on the probability of a class, from counts of votes.
 
 Every bound holds with probability at least 1 - alpha over the noise and, where votes are audited, over the random
-draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3. Bounds
-are rounded outward: no lower bound is above the exact number that it stands for, and no upper bound below it; see
+draw of the audit. See Cohen et al. 2019, section 3.2, and Gao et al. 2024, section 4.3. Bounds are rounded
+outward: no lower bound is above the exact number that it stands for, and no upper bound below it; see
 `deqsmooth.statistics.outward`.
 """
 

@@ -15,13 +15,15 @@ from deqsmooth.commands import main as commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Pages whose commands train, or certify many images. The code of `your_own_deq.md` also runs as a notebook, with
-# smaller numbers.
+# Pages whose code takes a minute or so: it trains, converts, or certifies many images. That of `your_own_deq.md`
+# also runs as a notebook, with smaller numbers.
 SLOW = {
     f"{name}.md"
     for name in (
         "accelerators",
+        "any_classifier",
         "paper",
+        "people_of_pytorch",
         "proof",
         "records",
         "results",

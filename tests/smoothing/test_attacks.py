@@ -117,6 +117,7 @@ def test_wide_attacks_succeed_without_refuting(small, found, target):
     assert all(x.distance > 0.02 for x in wide)
 
 
+@pytest.mark.slow
 def test_success_counts_for_larger_radii(small, found):
     """And only then is there no other: the others are those that are made at their radius alone."""
     digits, radii = data.load("digits"), [4.0, 3.0, 0.02]

@@ -70,9 +70,9 @@ def long_votes(classifier, images, indices, num):
     ("family", "change"),
     [
         ("made", {}),
-        ("made", {"start": "previous"}),
+        pytest.param("made", {"start": "previous"}, marks=pytest.mark.slow),
         ("made", {"start": "previous", "solver": "plain", "lanes": 7, "block": 14}),
-        ("made", {"start": None, "sampler": "serial"}),
+        pytest.param("made", {"start": None, "sampler": "serial"}, marks=pytest.mark.slow),
         pytest.param("monotone", {}, marks=pytest.mark.slow),
         pytest.param("monotone", {"start": "previous", "solver": "plain"}, marks=pytest.mark.slow),
     ],

@@ -90,6 +90,7 @@ def test_size_is_taken_from_images(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_own_equilibrium_model_gets_a_start(tmp_path):
     model, dataset = toy.build(), data.load("digits", "train")
     dataset = dataclasses.replace(dataset, source=dataset.source[:40])
@@ -301,6 +302,7 @@ def test_explicit_classifier_has_no_start():
         fitting.train_start(classifier, made(), START)
 
 
+@pytest.mark.slow
 def test_start_training_resumes_to_same_start(small, tmp_path):
     dataset = made(shape=(8, 8, 1))
     whole = fitting.train_start(small, dataset, START)
