@@ -216,7 +216,7 @@ def _radius(counts: tuple[int, ...], alpha: float) -> float:
     """Radius of the first class, for noise of deviation 1; 0 if it is not certified."""
     upper = bounds.others_upper([*counts, 0], 0, 0.1 * alpha)
     lower = bounds.clopper_pearson_lower(counts[0], sum(counts), 0.9 * alpha)
-    return robustness.radius(lower, 1.0, bounds.rest(lower, upper))
+    return robustness.radius(lower, 1.0, robustness.rest(lower, upper))
 
 
 def rows(arguments: Benchmark) -> Iterator[Row]:

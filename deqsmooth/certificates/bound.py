@@ -154,7 +154,7 @@ def probabilities(
         p_lower = max(0.0, math.nextafter(p_lower - noise_error, 0.0))
     if upper is None:
         return p_lower, None
-    return p_lower, bounds.rest(p_lower, upper + noise_error)
+    return p_lower, robustness.rest(p_lower, upper + noise_error)
 
 
 def is_certified(p_lower: float, p_upper: float | None) -> bool:

@@ -60,7 +60,7 @@ def cap(settings: Smoothing) -> float:
         return robustness.radius(p_lower, settings.sigma)
     # Of two classes, for which the bound on the other one is lowest.
     upper = bounds.clopper_pearson_upper(0, votes, settings.upper_alphas[votes])
-    return robustness.radius(p_lower, settings.sigma, bounds.rest(p_lower, upper))
+    return robustness.radius(p_lower, settings.sigma, robustness.rest(p_lower, upper))
 
 
 def _check_noise(settings: Smoothing) -> None:

@@ -291,16 +291,6 @@ def others_upper(counts: Sequence[int], selected: int, alpha: float) -> float:
     return clopper_pearson_upper(max(others) + unknown, sum(counts), alpha / len(others))
 
 
-def rest(p_lower: float, upper: float) -> float:
-    """Upper bound on the probability of every other class: what the first class leaves, or a bound of their own.
-
-    Args:
-      p_lower: lower bound on the probability of the class.
-      upper: upper bound that holds at the same time; see `deqsmooth.statistics.bounds.others_upper`.
-    """
-    return math.nextafter(min(upper, 1.0 - p_lower), 1.0)
-
-
 def least_count(trials: int, alpha: float, probability: float) -> int:
     """The least count whose Clopper-Pearson bound reaches a probability; above `trials` if none does.
 

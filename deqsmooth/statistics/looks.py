@@ -118,7 +118,7 @@ def is_last(
     def reached(count: int, other: int, trials: int) -> float:
         p_lower, p_upper = bounds.clopper_pearson_lower(count, trials, parts[trials]), None
         if upper_parts is not None:
-            p_upper = bounds.rest(p_lower, bounds.clopper_pearson_upper(other, trials, upper_parts[trials]))
+            p_upper = robustness.rest(p_lower, bounds.clopper_pearson_upper(other, trials, upper_parts[trials]))
         return robustness.radius(p_lower, sigma, p_upper)
 
     now, best = reached(count, other, trials), reached(count + left, other, total)

@@ -44,6 +44,16 @@ def _quantile(probability: float) -> float:
     return outward.normal_lower(approximate, probability) if 0 < probability < 1 else approximate
 
 
+def rest(p_lower: float, upper: float) -> float:
+    """Upper bound on the probability of every other class: what the first class leaves, or a bound of their own.
+
+    Args:
+      p_lower: lower bound on the probability of the class.
+      upper: upper bound that holds at the same time; see `deqsmooth.statistics.bounds.others_upper`.
+    """
+    return math.nextafter(min(upper, 1.0 - p_lower), 1.0)
+
+
 def probability(radius: float, sigma: float) -> float:
     """Probability of a class that gives a radius: Phi(radius / sigma).
 
