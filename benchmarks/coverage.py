@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from scipy import special, stats
 
+from deqsmooth.certificates import bound
 from deqsmooth.statistics import bounds, looks, robustness
 from deqsmooth.statistics.bounds import Audit
 
@@ -215,8 +216,8 @@ def two_sided_radius(trials: int, alpha: float, steps: int) -> tuple[int, float,
 def _radius(counts: tuple[int, ...], alpha: float) -> float:
     """Radius of the first class, for noise of deviation 1; 0 if it is not certified."""
     upper = bounds.others_upper([*counts, 0], 0, 0.1 * alpha)
-    lower = bounds.clopper_pearson_lower(counts[0], sum(counts), 0.9 * alpha)
-    return robustness.radius(lower, 1.0, robustness.rest(lower, upper))
+    lower, upper = bound.probabilities(counts[0], sum(counts), 0.9 * alpha, upper=upper)
+    return robustness.radius(lower, 1.0, upper)
 
 
 def rows(arguments: Benchmark) -> Iterator[Row]:

@@ -68,9 +68,10 @@ def main() -> int:
         for name, found in runs(folder):
             one = read(found, 0.0)
             print(f"{name:<30}{'none':>14}{columns(one)}")
-            for share in arguments.shares:
-                print(f"{'':<30}{f'{share:g} alpha':>14}{columns(read(found, share))}")
-            two = read(found, arguments.shares[0])
+            by_share = {share: read(found, share) for share in arguments.shares}
+            for share, radii in by_share.items():
+                print(f"{'':<30}{f'{share:g} alpha':>14}{columns(radii)}")
+            two = by_share[arguments.shares[0]]
             compared += len(found)
             losses += list(np.maximum(one, 0) - np.maximum(two, 0))
         print()

@@ -219,7 +219,7 @@ def simultaneous_radii(found: Sequence[record.Certificate]) -> list[float]:
     Returns:
       A radius for each certificate, in their order.
     """
-    return [_radius(c, *_probabilities(c, num=len(found))) for c in found]
+    return [_bounded(c, *_probabilities(c, num=len(found))).radius for c in found]
 
 
 def under(formula: str, c: record.Certificate) -> record.Certificate:
@@ -228,13 +228,14 @@ def under(formula: str, c: record.Certificate) -> record.Certificate:
 
 
 def _bounded(c: record.Certificate, p_lower: float, p_upper: float | None) -> record.Certificate:
+    """A certificate with other bounds, and what follows from them."""
     prediction = c.selected if bound.is_certified(p_lower, p_upper) else None
     return dataclasses.replace(
         c,
         p_lower=p_lower,
         p_upper=p_upper,
         prediction=prediction,
-        radius=_radius(c, p_lower, p_upper),
+        radius=robustness.radius(p_lower, c.sigma, p_upper),
         correct=record.is_correct(prediction, c.label),
     )
 
@@ -262,10 +263,6 @@ def two_sided(c: record.Certificate, share: float = 0.1) -> record.Certificate:
         c, bound=bounds.TWO_SIDED, alpha_count=_alpha_count(c) * (1 - share), alpha_upper=_alpha_count(c) * share
     )
     return _bounded(parted, *_probabilities(parted))
-
-
-def _radius(c: record.Certificate, p_lower: float, p_upper: float | None) -> float:
-    return robustness.radius(p_lower, c.sigma, p_upper)
 
 
 def _probabilities(c: record.Certificate, num: int = 1, formula: str | None = None) -> tuple[float, float | None]:

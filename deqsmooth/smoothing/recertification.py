@@ -185,10 +185,7 @@ def recertify(
         for certificate, (old, spent), (new, spent_too) in zip(chunk, *votes, strict=True):
             lost = int(np.sum((old == certificate.selected) & (new != certificate.selected)))
             proved = bound.of_votes(
-                settings,
-                certificate.counts_selection,
-                certificate.counts,
-                pairs=settings.pairs(lost),
+                settings, certificate.counts_selection, certificate.counts, pairs=settings.pairs(lost)
             )
             yield record.certificate(
                 certificate.index,
