@@ -7,16 +7,15 @@ norm of its matrix, since pixels that become channels keep norms.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deqsmooth.models import layers
-
 Kernels = list[list[Any]]
 """A linear map between branches: kernels [to][from], HWIO, arrays of NumPy or JAX."""
+_Array = TypeVar("_Array", jax.Array, np.ndarray)
 # A compiled program computes the kernels in float32 by sums of at most some thousand terms; constants are made
 # larger by more than these can differ, if the norms of the channels of a kernel differ by less than 1e4.
 OUTWARDS = 1 + 2.0**-12
@@ -28,12 +27,14 @@ def rescaled(kernel: jax.Array | np.ndarray) -> jax.Array:
 
     This is the rule of almost orthogonal layers (Prach & Lampert 2022).
     """
-    return jnp.asarray(kernel) / jnp.sqrt(jnp.sum(_products(kernel), -1) + 1e-12)[:, None]
+    kernel = jnp.asarray(kernel)
+    return kernel / jnp.sqrt(jnp.sum(_products(kernel), -1) + 1e-12)[:, None]
 
 
 def normalised(kernel: jax.Array | np.ndarray) -> jax.Array:
     """The kernel divided by one number, so that the norm of its convolution is at most 1."""
-    return jnp.asarray(kernel) / jnp.sqrt(jnp.max(jnp.sum(_products(kernel), -1)) + 1e-12)
+    kernel = jnp.asarray(kernel)
+    return kernel / jnp.sqrt(jnp.max(jnp.sum(_products(kernel), -1)) + 1e-12)
 
 
 def weighed(kernels: Kernels, weights: jax.Array) -> Kernels:
@@ -70,29 +71,30 @@ def of_sum(num_terms: int) -> float:
     return unit / (1 - unit)
 
 
-def _products(kernel: jax.Array | np.ndarray) -> jax.Array:
+def _products(kernel: _Array) -> _Array:
     """Bound on the products of a convolution with its transpose [in_channels, in_channels].
 
     Entry (c, d) is the sum over all offsets of the absolute correlation of the kernels of input channels c and d.
     A convolution with zero padding extends by zeros, convolves in the plane and restricts to the image. Extension
     and restriction do not increase norms.
     """
-    pad = kernel.shape[0] - 1
-    correlations = layers.convolve(
-        jnp.transpose(kernel, (2, 0, 1, 3)), jnp.swapaxes(kernel, 2, 3), 1, ((pad, pad), (pad, pad))
-    )
-    return jnp.sum(jnp.abs(correlations), (1, 2))
+    height, width, channels, _ = kernel.shape
+
+    def correlation(y: int, x: int) -> _Array:
+        here = kernel[: height - y, max(0, -x) : width - max(0, x)]
+        there = kernel[y:, max(0, x) : width + min(0, x)]
+        rows = [part.transpose(2, 0, 1, 3).reshape(channels, -1) for part in (here, there)]
+        return abs(rows[0] @ rows[1].T)
+
+    # The correlation at an offset is the transpose of that at the opposite one.
+    offsets = itertools.product(range(height), range(1 - width, width))
+    half = sum((correlation(*offset) for offset in offsets if offset > (0, 0)), start=correlation(0, 0) / 2)
+    return half + half.T
 
 
 def _of_convolution(kernel: np.ndarray) -> float:
     """Upper bound on the norm of a convolution with zero padding, at any resolution."""
-    height, width, channels, _ = kernel.shape
-    products = np.zeros((channels, channels))
-    for y, x in itertools.product(range(1 - height, height), range(1 - width, width)):
-        here = kernel[max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)]
-        there = kernel[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
-        products += np.abs(np.einsum("ijco,ijdo->cd", here, there))
-    return float(np.sqrt(_perron(products)))
+    return float(np.sqrt(_perron(_products(kernel))))
 
 
 def _of_matrix(matrix: np.ndarray) -> float:
