@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from deqsmooth.smoothing.recertification import recertify as recertify
     from deqsmooth.smoothing.recertification import settings_after as paired  # noqa: F401
     from deqsmooth.smoothing.replay import verify as verify
+    from deqsmooth.smoothing.without_noise import certify_without_noise as certify_without_noise
     from deqsmooth.training.fitting import train as train
     from deqsmooth.training.fitting import train_start as train_start
     from deqsmooth.types import Contraction as Contraction
@@ -90,6 +91,7 @@ _HOMES = {
     "build": "models.build",
     "certify": "smoothing.certification.certify",
     "certify_dataset": "smoothing.certification.certify_dataset",
+    "certify_without_noise": "smoothing.without_noise.certify_without_noise",
     "classifier": "models.classifiers.classifier",
     "load": "models.checkpoints.load",
     "load_checkpoint": "models.checkpoints.load_shipped",

@@ -48,6 +48,9 @@ class Contraction(NamedTuple):
       modulus: variables -> positive number such that `|T(z) - z*| <= factor / modulus |T(z) - z|` for the exact
         cell T, its equilibrium z* and every state z. The default is 1 - factor, which holds for every contraction
         (Banach).
+      image: variables -> (a, b) such that the equilibria of two images in [0, 1] differ by at most a times the L2
+        distance of the images, and that of a computed injection by at most b from that of the exact one. None if
+        nothing bounds the injection.
     """
 
     factor: Callable[[Variables], float]
@@ -55,6 +58,7 @@ class Contraction(NamedTuple):
     reach: Callable[[Variables], np.ndarray]
     readout_rounding: Callable[[Variables], tuple[float, float]]
     modulus: Callable[[Variables], float] | None = None
+    image: Callable[[Variables], tuple[float, float]] | None = None
 
 
 class Model(NamedTuple):

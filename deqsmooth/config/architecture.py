@@ -7,6 +7,9 @@ import math
 from typing import Any
 
 from deqsmooth.config import checks
+from deqsmooth.config.branched import Branched as Branched
+from deqsmooth.config.branched import ContractionModel as ContractionModel
+from deqsmooth.config.branched import MonotoneModel as MonotoneModel
 
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
@@ -41,7 +44,7 @@ class ConvModel:
 
     def __post_init__(self) -> None:
         checks.typed(self)
-        _check_images(self)
+        checks.images(self.image_shape, self.num_classes, mean=self.mean, std=self.std)
         checks.positive(self, "channels", "expansion", "num_groups", "pool")
         checks.holds(
             self.channels % self.num_groups == 0,
@@ -90,7 +93,7 @@ class MdeqModel:
 
     def __post_init__(self) -> None:
         checks.typed(self)
-        _check_images(self)
+        checks.images(self.image_shape, self.num_classes, mean=self.mean, std=self.std)
         checks.positive(self, "final_channels")
         checks.holds(
             len(self.channels) >= 2 and all(c > 0 and c % 8 == 0 for c in self.channels),
@@ -113,89 +116,6 @@ class MdeqModel:
             self.image_shape,
             f"a shape whose height and width are multiples of {factor}, so that branches can be down-sampled",
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Branched:
-    """Size of a model whose state has branches of several resolutions, joined by linear maps; no model by itself.
-
-    `ds.ContractionModel` and `ds.MonotoneModel` inherit it.
-
-    Attributes:
-      image_shape: (height, width, channels) of the images.
-      num_classes: number of classes.
-      channels: channels of each branch of the state, the finest branch first. Branch i has the resolution of the
-        finest one divided by 2^i.
-      width: channels of the network that computes the injection, a multiple of 8.
-      blocks: residual blocks of that network at each resolution.
-      pooled: side of the grid to which each branch is averaged before the linear readout.
-      mean: mean of each image channel, for standardisation.
-      std: standard deviation of each image channel, for standardisation.
-      patch: side of the blocks of pixels that are one pixel of the finest branch; 1 for the image's resolution.
-    """
-
-    image_shape: tuple[int, int, int] = (8, 8, 1)
-    num_classes: int = 10
-    channels: tuple[int, ...] = (24, 48)
-    width: int = 32
-    blocks: int = 1
-    pooled: int = 2
-    mean: tuple[float, ...] = (0.305,)
-    std: tuple[float, ...] = (0.376,)
-    patch: int = 1
-
-    def __post_init__(self) -> None:
-        checks.typed(self)
-        _check_images(self)
-        checks.positive(self, "pooled", "patch")
-        checks.holds(
-            len(self.channels) > 0 and min(self.channels) > 0, "channels", self.channels, "positive numbers"
-        )
-        checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
-        checks.holds(self.blocks >= 0, "blocks", self.blocks, "at least 0")
-        factor = self.patch * self.pooled * 2 ** (len(self.channels) - 1)
-        checks.holds(
-            self.image_shape[0] % factor == 0 and self.image_shape[1] % factor == 0,
-            "image_shape",
-            self.image_shape,
-            f"a shape whose height and width are multiples of {factor}, so that every branch can be averaged to "
-            f"{self.pooled} by {self.pooled}",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class ContractionModel(Branched):
-    """Size of a multiscale DEQ whose cell is a contraction, so that its equilibrium is unique.
-
-    Images, branches, injection and readout are those of `deqsmooth.config.architecture.Branched`.
-
-    Attributes:
-      factor: bound on the Lipschitz constant of the cell, in [0, 1); 0 for a network without an equilibrium.
-    """
-
-    factor: float = 0.25
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.holds(0 <= self.factor < 1, "factor", self.factor, "in [0, 1)")
-
-
-@dataclasses.dataclass(frozen=True)
-class MonotoneModel(Branched):
-    """Size of a multiscale monotone operator DEQ (Winston & Kolter 2020), whose equilibrium is unique.
-
-    Images, branches, injection and readout are those of `deqsmooth.config.architecture.Branched`.
-
-    Attributes:
-      modulus: strong monotonicity of `I - W`, where the equilibrium is that of `z = relu(W z + u)`. Nothing else
-        bounds W: the larger training makes it relative to this number, the more evaluations a solve needs.
-    """
-
-    modulus: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.finite_positive("modulus", self.modulus)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +147,7 @@ class ResnetModel:
 
     def __post_init__(self) -> None:
         checks.typed(self)
-        _check_images(self)
+        checks.images(self.image_shape, self.num_classes, mean=self.mean, std=self.std)
         checks.holds(
             len(self.blocks) > 0 and min(self.blocks) > 0, "blocks", self.blocks, "one or more positive numbers"
         )
@@ -301,17 +221,3 @@ def sized(
             "(--model.image-shape, or that of the preset)"
         )
     return dataclasses.replace(size, **taken)
-
-
-def _check_images(size: Model | Branched) -> None:
-    """Raises `ValueError` unless the part of a size that describes images keeps its rules."""
-    shape = size.image_shape
-    checks.holds(
-        len(shape) == 3 and min(shape) > 0, "image_shape", shape, "(height, width, channels), each at least 1"
-    )
-    checks.holds(size.num_classes >= 2, "num_classes", size.num_classes, "at least 2")
-    for name in ("mean", "std"):
-        value = getattr(size, name)
-        rule = f"one number, or one for each of the {shape[2]} channels"
-        checks.holds(len(value) in (1, shape[2]) and all(map(math.isfinite, value)), name, value, rule)
-    checks.holds(min(size.std) > 0, "std", size.std, "positive")

@@ -110,3 +110,13 @@ def unpacks_to(path: str | os.PathLike[str], largest: int) -> None:
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     holds(size <= largest, f"size of {path}", f"{size:,} bytes, unpacked", f"at most {largest:,}")
+
+
+def images(shape: tuple[int, ...], num_classes: int, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises `ValueError` unless the part of a model's size that describes images keeps its rules."""
+    holds(len(shape) == 3 and min(shape) > 0, "image_shape", shape, "(height, width, channels), each at least 1")
+    holds(num_classes >= 2, "num_classes", num_classes, "at least 2")
+    for name, value in (("mean", mean), ("std", std)):
+        rule = f"one number, or one for each of the {shape[2]} channels"
+        holds(len(value) in (1, shape[2]) and all(map(math.isfinite, value)), name, value, rule)
+    holds(min(std) > 0, "std", std, "positive")

@@ -76,7 +76,7 @@ _CONTRACTION = config.Training(
 _CIFAR10_MODEL = architecture.ContractionModel(
     image_shape=(32, 32, 3),
     channels=(64, 128),
-    width=96,
+    width=128,
     blocks=3,
     patch=4,
     mean=_MDEQ_SMALL.mean,
@@ -89,10 +89,12 @@ _CIFAR10_TRAINING = config.Training(
     batch_size=128,
     learning_rate=2e-3,
     weight_decay=0.05,
+    ema=0.998,
     pretraining_epochs=15.0,
-    pretraining_budget=3,
+    pretraining_budget=2,
     jacobian_weight=0.0,
     evaluation_interval=1,
+    updates_per_call=4,
 )
 
 TRAINING: dict[str, config.Training] = {
@@ -108,6 +110,14 @@ TRAINING: dict[str, config.Training] = {
         model=architecture.MonotoneModel(patch=2, channels=(32, 64), width=64),
         pretraining_budget=12,
     ),
+    # A contraction on digits whose logits have a Lipschitz constant in the image, for certificates without noise.
+    "lipschitz": dataclasses.replace(
+        _CONTRACTION,
+        model=architecture.ContractionModel(patch=2, channels=(32, 64), factor=0.5, lipschitz=8.0),
+        epochs=60,
+        pretraining_epochs=60.0,
+        pretraining_budget=6,
+    ),
     # A contraction on CIFAR-10, for two CPU cores. Not run to the end here.
     "contraction-cifar10": _CIFAR10_TRAINING,
     # A contraction on CIFAR-10 for one GPU: channels in multiples of 64, 5.6 million parameters. An image is 1.4
@@ -119,6 +129,7 @@ TRAINING: dict[str, config.Training] = {
         batch_size=512,
         warmup=0.03,
         pretraining_epochs=240.0,
+        pretraining_budget=3,
         evaluation_interval=20,
         ema=0.999,
         augment="crop-and-flip",

@@ -10,15 +10,12 @@ import typing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deqsmooth.config import architecture, checks
+from deqsmooth.config.later import LATER
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
-
-# Metadata of a setting that came after others had been recorded: it is written only when it is not its
-# default, so that what was recorded before keeps its digest.
-LATER = {"written": "if given"}
 
 # Settings that earlier versions wrote and this version no longer has, by kind of settings. The value given here
 # means the same as leaving the setting out; no other value can be read.

@@ -1,12 +1,12 @@
 """Models whose state has branches of several resolutions, joined by linear maps: all but the cell.
 
-Takes a size and the cell of a family, gives a `types.Model`. The injection is a network of the image, and the
-readout is linear in means of the state.
+Takes a size and the cell of a family, gives a `types.Model`. The injection is a network of the image, or a linear
+map of it where the logits have a Lipschitz constant. The readout is linear in means of the state.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -45,6 +45,51 @@ class _Inject(nn.Module):
         return tuple(outputs)
 
 
+class _LinearInject(nn.Module):
+    """A linear map of the image, of norm at most 1 in pixels, with a bias by channel."""
+
+    size: architecture.Branched
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
+        size, num = self.size, len(self.size.channels)
+        shapes = [_injection_shape(size, branch) for branch in range(num)]
+        kernels = [
+            [self.param(f"kernel_{branch}", nn.initializers.lecun_normal(), shape)]
+            for branch, shape in enumerate(shapes)
+        ]
+        weights = self.param("weights", nn.initializers.ones, (num, 1))
+        biases = [self.param(f"bias_{i}", nn.initializers.zeros, (size.channels[i],)) for i in range(num)]
+        x = layers.blocks_to_channels(layers.standardise(images, size.mean, (1.0,)), size.patch)
+        u = mapped(_linear(kernels, weights), (x,))
+        return tuple(x + bias for x, bias in zip(u, biases, strict=True))
+
+
+def _linear(kernels: bounds.Kernels, weights: jax.Array | np.ndarray) -> bounds.Kernels:
+    """The map of the image to the injection, whose norm is at most 1 as that of the weights [to, 1] is."""
+    return bounds.weighed(kernels, jnp.asarray(weights) / jnp.sqrt(jnp.sum(weights**2)))
+
+
+def _injection_shape(size: architecture.Branched, branch: int) -> tuple[int, int, int, int]:
+    """Shape of the kernel from the image, as blocks of pixels, to a branch."""
+    pixels = size.image_shape[2] * size.patch**2
+    return (1, 1, pixels * 4**branch, size.channels[branch]) if branch else (3, 3, pixels, size.channels[0])
+
+
+def _of_injection(size: architecture.Branched, params: types.Parameters) -> tuple[float, float]:
+    """Norm of the linear injection in pixels, and a bound on its float32 rounding for images in [0, 1]."""
+    num = len(size.channels)
+    kernels = jax.jit(_linear)([[params[f"kernel_{i}"]] for i in range(num)], params["weights"])
+    kernels = jax.tree.map(lambda x: np.asarray(x, np.float64), kernels)
+    biases = [np.asarray(params[f"bias_{i}"], np.float64) for i in range(num)]
+    bias = math.sqrt(sum(h * w * (b**2).sum() for (h, w, _), b in zip(_shapes(size), biases, strict=True)))
+    # A pixel is rounded when its mean is subtracted, a sum of products when it is computed and with its bias.
+    largest = math.sqrt(math.prod(size.image_shape)) * (1 + max(map(abs, size.mean)))
+    num_terms = max(row[0][..., 0].size for row in kernels) + 3
+    error = bounds.rounding(kernels, 3) * largest + bounds.of_sum(num_terms) * bias
+    return bounds.norm(kernels) * bounds.OUTWARDS, error
+
+
 def model(
     size: architecture.Branched,
     init_cell: Callable[[types.RandomKey], types.Parameters],
@@ -53,6 +98,7 @@ def model(
     factor: Callable[[types.Parameters], float],
     rounding: Callable[[types.Parameters], tuple[float, float]],
     modulus: Callable[[types.Parameters], float] | None = None,
+    sensitivity: Callable[[types.Parameters], float] | None = None,
 ) -> types.Model:
     """Returns the model of a cell on branches [lanes, height / 2^i, width / 2^i, channels_i].
 
@@ -61,11 +107,12 @@ def model(
       init_cell: key -> parameters of the cell.
       bind: parameters of the cell -> parameters as the cell uses them.
       cell: as in `types.Model`.
-      factor: parameters as the cell uses them, float64 -> as in `types.Contraction`; so are the next two.
+      factor: parameters as the cell uses them, float64 -> as in `types.Contraction`; so are the next three.
       rounding: of an evaluation of the cell.
       modulus: by default 1 - factor.
+      sensitivity: Lipschitz constant of the equilibrium in the injection; by default 1 / (1 - factor).
     """
-    inject = _Inject(size)
+    inject = _Inject(size) if size.lipschitz is None else _LinearInject(size)
 
     def init(key: types.RandomKey) -> types.Variables:
         inject_key, cell_key, readout_key = jax.random.split(key, 3)
@@ -89,17 +136,35 @@ def model(
     def readout(
         variables: types.Variables, z: types.State, train: bool = False
     ) -> tuple[types.Logits, types.Variables]:
-        params = variables["params"]["readout"]
         features = jnp.concatenate([_pooled(x, size.pooled) for x in z], -1)
-        return features @ params["kernel"] + params["bias"], variables
+        bias = variables["params"]["readout"]["bias"]
+        return features @ readout_kernel(variables) + bias, variables
+
+    def readout_kernel(variables: types.Variables) -> jax.Array | np.ndarray:
+        """Derivatives of the logits in the features [features, classes]."""
+        kernel = variables["params"]["readout"]["kernel"]
+        if size.lipschitz is None:
+            return kernel
+        # The equilibrium changes by at most `size.sensitivity` times as much as the image.
+        roots = np.sqrt(_areas(size)).astype(np.float32)[:, None]
+        return size.lipschitz / size.sensitivity * roots * kernel / jnp.sqrt(jnp.sum(kernel**2, 0) + 1e-12)
 
     def bound(variables: types.Variables) -> types.Parameters:
         return bind(variables["params"]["cell"])
 
-    compiled = jax.jit(bound)
+    compiled, compiled_readout = jax.jit(bound), jax.jit(readout_kernel)
 
     def constant(of: Callable[[types.Parameters], _T]) -> Callable[[types.Variables], _T]:
         return lambda variables: of(jax.tree.map(lambda x: np.asarray(x, np.float64), compiled(variables)))
+
+    def derivatives(variables: types.Variables) -> np.ndarray:
+        """Derivatives of the logits, scaled so that their norms are those in the state [features, classes]."""
+        return np.asarray(compiled_readout(variables), np.float64) / np.sqrt(_areas(size))[:, None]
+
+    def of_image(variables: types.Variables) -> tuple[float, float]:
+        in_injection = constant(sensitivity or (lambda params: 1 / (1 - factor(params))))(variables)
+        slope, error = _of_injection(size, variables["params"]["inject"])
+        return in_injection * slope * bounds.OUTWARDS, in_injection * error * bounds.OUTWARDS
 
     return types.Model(
         image_shape=size.image_shape,
@@ -113,9 +178,12 @@ def model(
         contraction=types.Contraction(
             factor=constant(factor),
             rounding=constant(rounding),
-            reach=functools.partial(_reach, size),
-            readout_rounding=functools.partial(_readout_rounding, size),
+            reach=lambda variables: _reach(size, derivatives(variables)),
+            readout_rounding=lambda variables: _readout_rounding(
+                size, derivatives(variables), variables["params"]["readout"]["bias"]
+            ),
             modulus=None if modulus is None else constant(modulus),
+            image=None if size.lipschitz is None else of_image,
         ),
     )
 
@@ -195,20 +263,19 @@ def _areas(size: architecture.Branched) -> np.ndarray:
     )
 
 
-def _derivatives(size: architecture.Branched, variables: types.Variables) -> np.ndarray:
-    """Derivatives of the logits, scaled so that their norms are those in the state [features, classes]."""
-    kernel = np.asarray(variables["params"]["readout"]["kernel"], np.float64)
-    return kernel / np.sqrt(_areas(size))[:, None]
+def _reach(size: architecture.Branched, derivatives: np.ndarray) -> np.ndarray:
+    found = np.linalg.norm(derivatives[:, :, None] - derivatives[:, None, :], axis=0) * bounds.OUTWARDS
+    if size.lipschitz is None:
+        return found
+    # A program divides a column by its norm, and rounds relative to the column, not to a difference of columns.
+    norms = np.linalg.norm(derivatives, axis=0)
+    return found + bounds.of_sum(len(derivatives) + 8) * (norms[:, None] + norms)
 
 
-def _reach(size: architecture.Branched, variables: types.Variables) -> np.ndarray:
-    found = _derivatives(size, variables)
-    return np.linalg.norm(found[:, :, None] - found[:, None, :], axis=0) * bounds.OUTWARDS
-
-
-def _readout_rounding(size: architecture.Branched, variables: types.Variables) -> tuple[float, float]:
+def _readout_rounding(
+    size: architecture.Branched, derivatives: np.ndarray, bias: jax.Array | np.ndarray
+) -> tuple[float, float]:
     areas = _areas(size)
     unit = bounds.of_sum(len(areas) + int(areas.max()) + 2)
-    bias = np.abs(np.asarray(variables["params"]["readout"]["bias"], np.float64))
-    largest = np.linalg.norm(_derivatives(size, variables), axis=0).max()
-    return unit * float(largest) * bounds.OUTWARDS, unit * float(bias.max())
+    largest = np.linalg.norm(derivatives, axis=0).max()
+    return unit * float(largest) * bounds.OUTWARDS, unit * float(np.abs(np.asarray(bias, np.float64)).max())

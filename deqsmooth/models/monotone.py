@@ -4,8 +4,8 @@ Takes a size, gives a `types.Model` with a `types.Contraction`. The equilibrium 
 `W = (1 - m) I - A^T A + N`, where N = B - B^T is skew. Then `I - W` is m-strongly monotone, whatever A and B are.
 The cell is the forward-backward step `T(z) = relu(z - a ((I - W) z - u))`, which has the same equilibrium and is a
 contraction. A Peaceman-Rachford step would need the inverse of `I + a (I - W)`, which is no convolution with zero
-padding. The parametrisation of LBEN (Revay et al. 2021) would add a prescribed Lipschitz constant of the logits in
-the injection, for which strong monotonicity gives the norm of the readout over m here.
+padding. LBEN (Revay et al. 2021) prescribes the Lipschitz constant of the logits by its weights. `lipschitz` does
+so by strong monotonicity, which gives the norms of injection and readout over m.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def monotone(size: architecture.MonotoneModel) -> types.Model:
         at_state += bounds.rounding(skew, last) + bounds.of_sum(last) * abs(params["keep"])
         return float(at_state) * bounds.OUTWARDS**2, bounds.of_sum(last) * float(params["step"]) * bounds.OUTWARDS
 
-    return branches.model(size, init, bind, cell, factor, rounding, modulus)
+    def sensitivity(params: types.Parameters) -> float:
+        # 1 / m, for the m that the rounded numbers have.
+        return float(params["step"]) / modulus(params)
+
+    return branches.model(size, init, bind, cell, factor, rounding, modulus, sensitivity)
 
 
 def _step(modulus: float, square: jax.Array, skew: jax.Array) -> jax.Array:

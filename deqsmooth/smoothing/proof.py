@@ -72,8 +72,13 @@ class Proof(NamedTuple):
         error = at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
         return self.factor * step, (self.factor + self.modulus) * error
 
+    def readout_error(self, z: types.State) -> types.PerLane:
+        """Upper bound on the rounding of a logit of a state, but for that of the norm of the state [lanes]."""
+        at_state, constant = self.readout_rounding
+        return at_state * per_lane.norm(z) + constant
+
     def verdict(
-        self, z: types.State, fz: types.State, u: types.Injection, logits: types.Logits
+        self, z: types.State, fz: types.State, u: types.Injection, logits: types.Logits, share: float = 1.0
     ) -> settled.Verdict:
         """Whether the largest logit of f(z) is the largest of the equilibrium, and whether that can be proved.
 
@@ -85,14 +90,14 @@ class Proof(NamedTuple):
           fz: the cell at z.
           u: injection of the cell.
           logits: the readout at f(z).
+          share: part of the margin that the distance and rounding may take.
         """
-        at_state, constant = self.readout_rounding
         # Of two logits, each computed once here and once more where the vote is read.
-        rounding = 4 * (at_state * per_lane.norm(fz) + constant)
+        rounding = 4 * self.readout_error(fz)
         margin, reach, is_other = self._margins(logits)
         step, error = self._parts(z, fz, u)
         changes = reach * self._distance(step, error)[:, None] + rounding[:, None]
-        is_settled = jnp.all(jnp.where(is_other, margin > (1 + self.norms) * changes, True), -1)
+        is_settled = jnp.all(jnp.where(is_other, share * margin > (1 + self.norms) * changes, True), -1)
         return settled.Verdict(is_settled, step <= _HOPELESS * error)
 
     def remaining(self, solution: types.Solution, logits: types.Logits) -> types.PerLane:
@@ -127,13 +132,13 @@ def proof(classifier: classifiers.Classifier) -> Proof:
     if jax.default_backend() != "cpu":
         # Other devices may compute a convolution by Winograd's or a Fourier method, which rounds differently.
         raise ValueError(
-            f"settle is 'proof'; it must be left out on {jax.default_backend()}: the rounding of convolutions is "
-            "bounded on CPUs alone"
+            f"the device is {jax.default_backend()}; a proof of votes or radii must be made on a CPU, where the "
+            "rounding of convolutions is bounded (leave out settle)"
         )
     if _FAST_MATH.search(os.environ.get("XLA_FLAGS", "")):
         raise ValueError(
-            "settle is 'proof'; XLA_FLAGS must not have xla_cpu_enable_fast_math, which allows roundings that the "
-            "proof does not cover"
+            "XLA_FLAGS must not have xla_cpu_enable_fast_math, which allows roundings that a proof of votes or "
+            "radii does not cover (leave it out, or settle)"
         )
     return constants(classifier.model, classifier.variables)
 
@@ -151,9 +156,7 @@ def constants(model: object, variables: types.Variables) -> Proof:
         )
     factor = model.contraction.factor(variables)
     if not factor < 1 - FACTOR_STEP:
-        raise ValueError(
-            f"the cell has a Lipschitz bound of {factor:.5g}; settling by proof needs one below 0.9999"
-        )
+        raise ValueError(f"the cell has a Lipschitz bound of {factor:.5g}; a proof needs one below 0.9999")
     images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
     state = jax.eval_shape(lambda images: model.initial_state(model.inject(variables, images, None)[0]), images)
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(state))

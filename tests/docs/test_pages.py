@@ -29,6 +29,7 @@ SLOW = {
         "results",
         "start",
         "train",
+        "without_noise",
         "your_data",
         "your_own_deq",
     )

@@ -242,7 +242,7 @@ def test_model_without_a_constant_is_refused(small, digits):
 
 def test_other_devices_are_refused(made, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    with pytest.raises(ValueError, match="it must be left out on gpu"):
+    with pytest.raises(ValueError, match="device is gpu; a proof of votes or radii must be made on a CPU"):
         proof.proof(made)
 
 

@@ -1,0 +1,260 @@
+"""Certificates without noise: constants against dense matrices, radii against hyperplanes and attacks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+import deqsmooth as ds
+from deqsmooth import types
+from deqsmooth.models import classifiers
+from deqsmooth.smoothing import without_noise
+
+SIDE, CLASSES = 4, 3
+COMMON = {"image_shape": (SIDE, SIDE, 1), "num_classes": CLASSES, "pooled": 1, "patch": 2, "lipschitz": 6.0}
+CONTRACTION = ds.ContractionModel(channels=(5, 6), factor=0.6, **COMMON)
+MONOTONE = ds.MonotoneModel(channels=(4, 3), modulus=0.5, **COMMON)
+LARGE = ds.ContractionModel(
+    image_shape=(8, 8, 3), channels=(5, 6, 7), pooled=1, patch=2, lipschitz=2.0, mean=(0.1, 0.2, 0.3)
+)
+# State and injection have the channels of the patches.
+TIGHT = [
+    ds.ContractionModel(channels=(4,), factor=0.6, **COMMON),
+    ds.MonotoneModel(channels=(4,), modulus=0.5, **COMMON),
+]
+images = np.asarray(jax.random.uniform(jax.random.key(2), (24, SIDE, SIDE, 1)))
+
+
+def names(size):
+    return f"{type(size).__name__}-{len(size.channels)}"
+
+
+def made(size):
+    """A classifier whose biases leave most of the state positive, and its parts of different weights."""
+    model = ds.build(size)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0)))
+    inject = variables["params"]["inject"]
+    for i, channels in enumerate(size.channels):
+        inject[f"bias_{i}"] = np.full(channels, 0.3, np.float32)
+    inject["weights"] = np.array([[1.0], [-2.0], [0.5]], np.float32)[: len(size.channels)]
+    return ds.classifier(size, variables)
+
+
+def tight(size):
+    """A classifier that is affine with the largest slope that its constants allow, in every direction.
+
+    The injection is the patches, and the state stays positive. The cell of a contraction is `factor z + u`; a
+    monotone one has no A and no N, so that its equilibrium is u / m.
+    """
+    model = ds.build(size)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0)))
+    identity = np.zeros((3, 3, 4, 4), np.float32)
+    identity[1, 1] = np.eye(4)
+    inject, cell = variables["params"]["inject"], variables["params"]["cell"]
+    inject["kernel_0"], inject["bias_0"] = identity, np.full(4, 2.0, np.float32)
+    cell["kernels"] = [[identity if isinstance(size, ds.ContractionModel) else np.zeros_like(identity)]]
+    if "skew_kernels" in cell:
+        cell["skew_kernels"] = [[np.zeros_like(identity)]]
+    return ds.classifier(size, variables)
+
+
+def iterated(cell, params, u, num):
+    """A state after a number of evaluations from zero."""
+    zero = jax.tree.map(jnp.zeros_like, u)
+    return lax.scan(lambda z, _: (cell(params, z, u), None), zero, length=num)[0]
+
+
+def equilibria(classifier, pixels):
+    """Equilibria [images, entries] and logits [images, classes] in float64."""
+    model = classifier.model
+    bound = jax.jit(model.bind)(classifier.variables)
+    with jax.enable_x64(True):
+        # The kernels that the float32 program uses.
+        variables, params = jax.tree.map(
+            lambda x: jnp.asarray(np.asarray(x, np.float64)), (classifier.variables, bound)
+        )
+        u, _ = model.inject(variables, jnp.asarray(pixels, jnp.float64), None)
+        z = jax.jit(iterated, static_argnums=(0, 3))(model.cell, params, u, 200)
+        logits = model.readout(variables, z, False)[0]
+        return np.concatenate([np.asarray(x).reshape(len(x), -1) for x in z], 1), np.asarray(logits)
+
+
+def hyperplanes(logits, weights):
+    """Distance of each image to the nearest other class of an affine classifier with weights [pixels, classes]."""
+    labels = logits.argmax(-1)
+    gaps = logits.max(-1, keepdims=True) - logits
+    gaps[np.arange(len(gaps)), labels] = np.inf
+    norms = np.linalg.norm(weights[:, labels, None] - weights[:, None], axis=0)
+    return labels, (gaps / np.maximum(norms, 1e-9)).min(-1)
+
+
+@pytest.mark.parametrize("size", [MONOTONE, LARGE], ids=names)
+def test_injection_is_no_longer_than_stated(size):
+    classifier = made(size)
+    model, variables = classifier.model, classifier.variables
+    shape = size.image_shape
+
+    @jax.jit
+    def injection(pixels):
+        return ravel_pytree(model.inject(variables, pixels.reshape(1, *shape), None)[0])[0]
+
+    matrix = np.asarray(jax.jacobian(injection)(jnp.zeros(np.prod(shape))), np.float64)
+    slope, error = model.contraction.image(variables)
+    truth = np.linalg.norm(matrix, 2)
+    assert 0.4 < truth <= slope / size.sensitivity <= 1.001
+    # The rounding of an injection in float32, carried to the equilibrium.
+    pixels = np.asarray(jax.random.uniform(jax.random.key(3), (50, *shape)))
+    single = np.stack([injection(x) for x in pixels]).astype(np.float64)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), variables)
+        exact = model.inject(wide, jnp.asarray(pixels, jnp.float64), None)[0]
+        exact = np.stack([ravel_pytree(jax.tree.map(lambda x, i=i: x[i], exact))[0] for i in range(50)])
+    rounding = np.linalg.norm(single - exact, axis=1)
+    assert (rounding > 0).all() and (rounding * size.sensitivity <= error).all()
+
+
+@pytest.mark.parametrize("size", TIGHT, ids=names)
+def test_constants_and_radii_are_tight(size):
+    """No smaller constant and no larger radius would be right for this model."""
+    classifier = tight(size)
+    z, logits = equilibria(classifier, images)
+    slope, _ = classifier.model.contraction.image(classifier.variables)
+    moved = np.linalg.norm(z[1:] - z[0], axis=1)
+    distance = np.linalg.norm((images[1:] - images[0]).reshape(23, -1), axis=1)
+    assert (moved <= slope * distance).all()
+    np.testing.assert_allclose(moved, slope * distance, rtol=2e-3)
+    # The logits are affine in the image.
+    weights = np.linalg.lstsq(np.c_[images.reshape(24, -1), np.ones(24)], logits, rcond=None)[0][:-1]
+    np.testing.assert_allclose(np.linalg.norm(weights, axis=0), size.lipschitz, rtol=0.5)
+    assert (np.linalg.norm(weights, axis=0) <= size.lipschitz * 1.001).all()
+    labels, truth = hyperplanes(logits, weights)
+    found = ds.certify_without_noise(classifier, images)
+    assert (found.labels == labels).all() and (found.radii <= truth).all()
+    np.testing.assert_allclose(found.radii, truth, rtol=4e-3, atol=1e-4)
+
+
+def test_attacks_within_radius_fail():
+    classifier = made(CONTRACTION)
+    found = ds.certify_without_noise(classifier, images)
+    is_certified = found.radii > 0
+    assert is_certified.sum() > 12
+    assert (equilibria(classifier, images)[1].argmax(-1) == found.labels).all()
+    model = classifier.model
+
+    @jax.jit
+    def gradient(pixels, labels, others):
+        def gap(pixels):
+            params, (u, _) = model.bind(classifier.variables), model.inject(classifier.variables, pixels, None)
+            logits = model.readout(classifier.variables, iterated(model.cell, params, u, 60), False)[0]
+            rows = jnp.arange(len(logits))
+            return jnp.sum(logits[rows, labels] - logits[rows, others])
+
+        return jax.grad(gap)(pixels)
+
+    changed = {}
+    for scale in (1.0, 10.0):
+        is_wrong = np.zeros(len(images), bool)
+        for other in range(1, CLASSES):
+            delta = np.zeros_like(images)
+            length = scale * found.radii[:, None, None, None]
+            for _ in range(30):
+                step = -np.asarray(gradient(images + delta, found.labels, (found.labels + other) % CLASSES))
+                norm = np.linalg.norm(step.reshape(24, -1), axis=1)[:, None, None, None]
+                delta = delta + 0.25 * length * step / np.maximum(norm, 1e-9)
+                norm = np.linalg.norm(delta.reshape(24, -1), axis=1)[:, None, None, None]
+                delta = delta * np.minimum(1, length / np.maximum(norm, 1e-9))
+            is_wrong |= equilibria(classifier, images + delta)[1].argmax(-1) != found.labels
+        changed[scale] = is_wrong[is_certified].mean()
+    assert changed[1.0] == 0 and changed[10.0] > 0.5
+
+
+def own(image, factor=0.0, reach=None):
+    """A linear classifier of the caller's own: the state approaches the image by `factor` an evaluation."""
+    weights = np.asarray(jax.random.normal(jax.random.key(1), (SIDE**2, CLASSES)), np.float32)
+    differences = np.linalg.norm(weights[:, :, None] - weights[:, None].astype(np.float64), axis=0)
+    model = ds.Model(
+        image_shape=(SIDE, SIDE, 1),
+        num_classes=CLASSES,
+        init=lambda key: {"params": weights},
+        bind=lambda variables: (),
+        inject=lambda variables, pixels, keys: (pixels.reshape(len(pixels), -1), variables),
+        initial_state=jnp.zeros_like,
+        cell=lambda params, z, u: factor * z + (1 - factor) * u,
+        readout=lambda variables, z, train: (z @ variables["params"], variables),
+        contraction=types.Contraction(
+            factor=lambda variables: factor,
+            rounding=lambda variables: (1e-6, 1e-6),
+            reach=lambda variables: differences if reach is None else reach,
+            readout_rounding=lambda variables: (2e-6, 0.0),
+            image=lambda variables: image,
+        ),
+    )
+    logits = images.reshape(24, -1).astype(np.float64) @ weights
+    return classifiers.classifier(model, model.init(None)), *hyperplanes(logits, weights.astype(np.float64))
+
+
+@pytest.mark.parametrize(("image", "factor"), [((1.0, 0.0), 0.0), ((2.0, 0.1), 0.0), ((1.0, 0.0), 0.9)])
+def test_radius_is_distance_to_hyperplane(image, factor):
+    classifier, labels, truth = own(image, factor)
+    found = ds.certify_without_noise(classifier, images)
+    slope, error = image
+    truth = np.maximum(truth - error, 0) / slope
+    assert (found.labels == labels).all() and (found.radii <= truth).all()
+    np.testing.assert_allclose(found.radii, truth, rtol=2e-3, atol=2e-4)
+
+
+def test_unfinished_solve_lowers_radius(monkeypatch):
+    classifier, _, truth = own((1.0, 0.0), 0.5)
+    monkeypatch.setattr(without_noise, "_BUDGET", 4)
+    found = ds.certify_without_noise(classifier, images)
+    assert (found.evaluations == 5).all()
+    assert (found.radii <= truth - 0.01).all() and (found.radii > 0).any()
+
+
+def test_radius_needs_a_proved_class():
+    """Where two logits are equal nothing is certified."""
+    classifier = own((1.0, 0.0))[0]
+    assert ds.certify_without_noise(classifier, np.zeros((1, SIDE, SIDE, 1))).radii.tolist() == [0.0]
+    alike = own((1e-3, 0.0), reach=np.zeros((CLASSES, CLASSES)))[0]
+    assert np.isfinite(ds.certify_without_noise(alike, images).radii).all()
+
+
+def test_form_of_images_does_not_matter():
+    classifier = made(MONOTONE)
+    pixels = np.resize((255 * images).astype(np.uint8), (101, SIDE, SIDE, 1))
+    found = ds.certify_without_noise(classifier, pixels)
+    assert found.radii.shape == found.labels.shape == found.evaluations.shape == (101,)
+    with jax.enable_x64(True):
+        wide = ds.certify_without_noise(classifier, pixels[-1:].astype(np.float64) / 255)
+    np.testing.assert_allclose(found.radii[-1], wide.radii[0], rtol=2e-3)
+    assert found.labels[-1] == wide.labels[0]
+
+
+def test_size_with_lipschitz_is_kept(tmp_path):
+    classifier = made(CONTRACTION)
+    ds.save(tmp_path / "model", classifier)
+    read = ds.load(tmp_path / "model")
+    assert read.size == CONTRACTION
+    before, after = (ds.certify_without_noise(one, images).radii for one in (classifier, read))
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("image", [(-1.0, 0.0), (0.0, 0.0), (np.inf, 0.0), (1.0, -1.0), (1.0, np.nan)])
+def test_impossible_constants_are_refused(image):
+    with pytest.raises(ValueError, match="of image of the contraction is"):
+        ds.certify_without_noise(own(image)[0], images)
+
+
+def test_models_without_constants_are_refused():
+    free = dataclasses.replace(CONTRACTION, lipschitz=None, width=8)
+    untrained = ds.classifier(free, ds.build(free).init(jax.random.key(0)))
+    with pytest.raises(ValueError, match="has no Lipschitz constant"):
+        ds.certify_without_noise(untrained, images)
+    with pytest.raises(ValueError, match="has no Lipschitz constant"):
+        ds.certify_without_noise(ds.load_checkpoint("digits", 0.5), np.zeros((1, 8, 8, 1)))
+    with pytest.raises(ValueError, match="lipschitz is -1"):
+        dataclasses.replace(CONTRACTION, lipschitz=-1.0)
