@@ -226,6 +226,15 @@ TRAINING: dict[str, config.Training] = {
     ),
 }
 
+_CIFAR10_START = config.StartTraining(
+    dataset="cifar10",
+    epochs=1,
+    reference_budget=8,
+    evaluation_interval=1,
+    updates_per_call=4,
+    settle_weight=1.0,
+    network=architecture.StartModel(width=None),
+)
 
 START_TRAINING: dict[str, config.StartTraining] = {
     # The shipped digits models; about a minute on two CPU cores.
@@ -239,6 +248,11 @@ START_TRAINING: dict[str, config.StartTraining] = {
         settle_weight=0.3,
         fine_tune=1.0,
         network=architecture.StartModel(width=None),
+    ),
+    # The same for the contraction on CIFAR-10, where eight evaluations come close enough to the equilibrium.
+    "contraction-cifar10": _CIFAR10_START,
+    "contraction-cifar10-fine-tuned": dataclasses.replace(
+        _CIFAR10_START, epochs=2, learning_rate=5e-4, ema=0.998, settle_weight=0.3, fine_tune=1.0
     ),
     # MDEQ-SMALL on CIFAR-10 on one GPU: 2 min 23 s on an H200 that trained two starts at once.
     "mdeq-small": config.StartTraining(dataset="cifar10", epochs=10, batch_size=256, evaluation_interval=2),
