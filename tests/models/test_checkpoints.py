@@ -76,11 +76,20 @@ def test_loading_invalid_checkpoint_raises(tmp_path, variables):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "sigma"), [("digits", 0.25), ("digits", 0.5), ("cifar10", 0.25), ("cifar10", 0.5)]
+    ("dataset", "sigma", "settle"),
+    [
+        ("digits", 0.25, None),
+        ("digits", 0.5, None),
+        ("cifar10", 0.25, None),
+        ("cifar10", 0.5, None),
+        ("digits", 0.25, "proof"),
+        ("digits", 0.5, "proof"),
+        ("cifar10", 0.5, "proof"),
+    ],
 )
-def test_shipped_models_load(dataset, sigma):
-    folder = checkpoints.shipped(dataset, sigma)
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4_000_000
+def test_shipped_models_load(dataset, sigma, settle):
+    folder = checkpoints.shipped(dataset, sigma, settle)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 6_000_000
     found = checkpoints.load(folder)
     assert found.training.sigma == sigma and found.training.dataset == dataset
     assert found.start_training is not None and found.start_training.sigma == sigma
