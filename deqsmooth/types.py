@@ -48,9 +48,9 @@ class Contraction(NamedTuple):
       modulus: variables -> positive number such that `|T(z) - z*| <= factor / modulus |T(z) - z|` for the exact
         cell T, its equilibrium z* and every state z. The default is 1 - factor, which holds for every contraction
         (Banach).
-      image: variables -> (a, b) such that the equilibria of two images in [0, 1] differ by at most a times the L2
-        distance of the images, and that of a computed injection by at most b from that of the exact one. None if
-        nothing bounds the injection.
+      image: variables -> (a, b), a positive, such that the equilibria of two images in [0, 1] differ by at most a
+        times the L2 distance of the images, and the equilibrium of a computed injection lies within b of that of
+        the exact one. None if nothing bounds the injection.
     """
 
     factor: Callable[[Variables], float]

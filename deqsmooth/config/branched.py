@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from deqsmooth.config import checks, later
+from deqsmooth.config import checks, fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Branched:
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
       patch: side of the blocks of pixels that are one pixel of the finest branch; 1 for the image's resolution.
-      lipschitz: Lipschitz constant of every logit in the image (L2, pixels of [0, 1]), as in LBEN (Revay et al.
-        2021). Such a model can be certified without noise, by `ds.certify_without_noise`. Its injection is linear,
-        without `width`, `blocks` and `std`. By default nothing bounds the injection, which is a residual network.
+      lipschitz: bound on the Lipschitz constant of every logit in the image (L2, pixels of [0, 1]). Such a model
+        can be certified without noise, by `ds.certify_without_noise`. Its injection is linear, without `width`,
+        `blocks` and `std`. By default nothing bounds the injection, which is a residual network.
     """
 
     image_shape: tuple[int, int, int] = (8, 8, 1)
@@ -38,7 +38,7 @@ class Branched:
     mean: tuple[float, ...] = (0.305,)
     std: tuple[float, ...] = (0.376,)
     patch: int = 1
-    lipschitz: float | None = dataclasses.field(default=None, metadata=later.LATER)
+    lipschitz: float | None = dataclasses.field(default=None, metadata=fields.LATER)
 
     def __post_init__(self) -> None:
         checks.typed(self)

@@ -10,7 +10,7 @@ import typing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deqsmooth.config import architecture, checks
-from deqsmooth.config.later import LATER
+from deqsmooth.config.fields import LATER
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from deqsmooth.config import checks, later, probability, solve, stopping
+from deqsmooth.config import checks, fields, probability, solve, stopping
 from deqsmooth.statistics import bounds, looks, rounded_normal
 
 SAMPLERS = ("serial", "independent")
@@ -130,13 +130,13 @@ class Smoothing:
     block: int | Literal["auto"] | None = None
     dtype: str = "float32"
     seed: int = 0
-    spending: str | None = dataclasses.field(default=None, metadata=later.LATER)
-    settle: str | None = dataclasses.field(default=None, metadata=later.LATER)
-    stop_radii: tuple[float, ...] | None = dataclasses.field(default=None, metadata=later.LATER)
-    only_correct: bool = dataclasses.field(default=False, metadata=later.LATER)
-    alpha_upper: float | None = dataclasses.field(default=None, metadata=later.LATER)
-    noise: str = dataclasses.field(default="gaussian", metadata=later.LATER)
-    grid: int | None = dataclasses.field(default=None, metadata=later.LATER)
+    spending: str | None = dataclasses.field(default=None, metadata=fields.LATER)
+    settle: str | None = dataclasses.field(default=None, metadata=fields.LATER)
+    stop_radii: tuple[float, ...] | None = dataclasses.field(default=None, metadata=fields.LATER)
+    only_correct: bool = dataclasses.field(default=False, metadata=fields.LATER)
+    alpha_upper: float | None = dataclasses.field(default=None, metadata=fields.LATER)
+    noise: str = dataclasses.field(default="gaussian", metadata=fields.LATER)
+    grid: int | None = dataclasses.field(default=None, metadata=fields.LATER)
 
     independent_bounds: ClassVar[tuple[str | None, ...]] = (None, bounds.CLOPPER_PEARSON, bounds.TWO_SIDED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from deqsmooth.config import architecture, checks, later, selection, solve
+from deqsmooth.config import architecture, checks, fields, selection, solve
 
 GRADIENTS = ("one-step", "neumann", "broyden", "gmres")
 OPTIMISERS = ("adamw", "sgd")
@@ -64,10 +64,10 @@ class Descent:
     accumulation: int = 1
     evaluation_interval: int = 5
     seed: int = 0
-    held_out: int | None = dataclasses.field(default=None, metadata=later.LATER)
-    ema: float | None = dataclasses.field(default=None, metadata=later.LATER)
-    augment: str | None = dataclasses.field(default=None, metadata=later.LATER)
-    updates_per_call: int | None = dataclasses.field(default=None, metadata=later.LATER)
+    held_out: int | None = dataclasses.field(default=None, metadata=fields.LATER)
+    ema: float | None = dataclasses.field(default=None, metadata=fields.LATER)
+    augment: str | None = dataclasses.field(default=None, metadata=fields.LATER)
+    updates_per_call: int | None = dataclasses.field(default=None, metadata=fields.LATER)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -157,7 +157,7 @@ class Training(Descent):
     reference_budget: int = 30
     dtype: str = "float32"
     model: architecture.Model | None = dataclasses.field(default_factory=architecture.ConvModel)
-    injection_dtype: str | None = dataclasses.field(default=None, metadata=later.LATER)
+    injection_dtype: str | None = dataclasses.field(default=None, metadata=fields.LATER)
 
     def __post_init__(self) -> None:
         checks.typed(self)
@@ -244,8 +244,8 @@ class StartTraining(Descent):
     budget: int = 1
     reference_budget: int = 30
     distance_weight: float = 1.0
-    fine_tune: float | None = dataclasses.field(default=None, metadata=later.LATER)
-    settle_weight: float | None = dataclasses.field(default=None, metadata=later.LATER)
+    fine_tune: float | None = dataclasses.field(default=None, metadata=fields.LATER)
+    settle_weight: float | None = dataclasses.field(default=None, metadata=fields.LATER)
     dtype: str = "float32"
     network: architecture.StartModel = dataclasses.field(default_factory=architecture.StartModel)
 

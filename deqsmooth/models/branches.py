@@ -107,10 +107,11 @@ def model(
       init_cell: key -> parameters of the cell.
       bind: parameters of the cell -> parameters as the cell uses them.
       cell: as in `types.Model`.
-      factor: parameters as the cell uses them, float64 -> as in `types.Contraction`; so are the next three.
+      factor: parameters as the cell uses them, float64 -> as in `types.Contraction`; so are the next two.
       rounding: of an evaluation of the cell.
       modulus: by default 1 - factor.
-      sensitivity: Lipschitz constant of the equilibrium in the injection; by default 1 / (1 - factor).
+      sensitivity: the same parameters -> Lipschitz constant of the equilibrium in the injection; by default
+        1 / (1 - factor).
     """
     inject = _Inject(size) if size.lipschitz is None else _LinearInject(size)
 

@@ -127,18 +127,18 @@ def proof(classifier: classifiers.Classifier) -> Proof:
     """Returns the constants of a classifier that may be certified by them.
 
     Raises:
-      ValueError: it has none, its cell is no contraction, or the devices are no CPUs.
+      ValueError: it has none, its cell is no contraction, the devices are no CPUs, or XLA may use fast math.
     """
     if jax.default_backend() != "cpu":
         # Other devices may compute a convolution by Winograd's or a Fourier method, which rounds differently.
         raise ValueError(
             f"the device is {jax.default_backend()}; a proof of votes or radii must be made on a CPU, where the "
-            "rounding of convolutions is bounded (leave out settle)"
+            "rounding of convolutions is bounded"
         )
     if _FAST_MATH.search(os.environ.get("XLA_FLAGS", "")):
         raise ValueError(
             "XLA_FLAGS must not have xla_cpu_enable_fast_math, which allows roundings that a proof of votes or "
-            "radii does not cover (leave it out, or settle)"
+            "radii does not cover"
         )
     return constants(classifier.model, classifier.variables)
 

@@ -22,10 +22,10 @@ from deqsmooth.solvers import picard, settled
 
 _BUDGET = 1000
 _LANES = 100
-# A solve stops where the distance to the equilibrium takes at most this part of a radius.
+# A solve stops where distance and rounding take at most this part of a margin, or where rounding hides more.
 _SHARE = 2.0**-10
-# More than the rounding of a pixel to float32, and of the arithmetic of radii in float64.
-_PIXEL = 2.0**-24
+# More than a pixel moves when it becomes a float32 in [0, 1], and than the rounding of radii in float64.
+_PIXEL = 2.0**-22
 _INWARDS = 1 - 2.0**-40
 
 
@@ -58,9 +58,13 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
         whose `contraction` states `image`.
       images: uint8, or floating point in [0, 1] [images, H, W, C].
 
+    Returns:
+      Labels, radii and evaluations.
+
     Raises:
-      ValueError: the model has no such constants, the cell's is not below 1, the devices are no CPUs, XLA may use
-        fast math, or a model of your own is no function of one image; see `data.check_images` for the images.
+      ValueError: the model has no such constants, that of the cell is not below 0.9999, the devices are no CPUs,
+        XLA may use fast math, or a model of your own does not keep the contract of a base classifier; see
+        `data.check_images` for the images.
 
     Example:
       >>> import deqsmooth as ds

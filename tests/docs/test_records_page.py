@@ -12,7 +12,7 @@ import pytest
 import deqsmooth as ds
 from deqsmooth.certificates import attempts, plan, predictions, record
 from deqsmooth.commands import attack as attack_command
-from deqsmooth.config import serialization
+from deqsmooth.config import fields as fields_of_settings
 from deqsmooth.smoothing import provenance, recertification
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "records.md"
@@ -106,7 +106,7 @@ def test_page_describes_written_settings(header):
     fields = dataclasses.fields(ds.Smoothing)
     every = {field.name for field in fields} - {"images_per_batch"}
     # Written only if they are given.
-    later = {field.name for field in fields if field.metadata == serialization.LATER}
+    later = {field.name for field in fields if field.metadata == fields_of_settings.LATER}
     assert every - later <= set(smoothing) <= every
 
 
