@@ -113,7 +113,8 @@ TRAINING: dict[str, config.Training] = {
     # A contraction on digits whose logits have a Lipschitz constant in the image, for certificates without noise.
     "lipschitz": dataclasses.replace(
         _CONTRACTION,
-        model=architecture.ContractionModel(patch=2, channels=(32, 64), factor=0.5, lipschitz=8.0),
+        model=architecture.ContractionModel(patch=2, channels=(32, 64), factor=0.5, lipschitz=2.0),
+        sigma=0.1,
         epochs=60,
         pretraining_epochs=60.0,
         pretraining_budget=6,

@@ -189,8 +189,7 @@ def load_shipped(dataset: str, sigma: float, settle: str | None = None) -> class
     Args:
       dataset: `digits` or `cifar10`.
       sigma: standard deviation of the noise that the model was trained with, 0.25 or 0.5.
-      settle: `proof` for a model whose votes can be settled by proof, a contraction; for digits, and for CIFAR-10
-        at 0.5.
+      settle: `proof` for a model whose votes can be settled by proof, a contraction; none for cifar10 at 0.25.
 
     Returns:
       The classifier; it has a trained start.
