@@ -176,6 +176,7 @@ def started():
 """
 
 
+@pytest.mark.slow
 def test_command_replays_learned_start(digits, tmp_path, monkeypatch, capsys):
     """Of a state of two arrays; the record is that of the classifier before it was saved."""
     images, labels = digits

@@ -72,9 +72,8 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
       >>> size = ds.ContractionModel(channels=(8,), lipschitz=4.0)
       >>> images, labels = ds.load_dataset("digits").take(range(2))
       >>> untrained = ds.classifier(size, ds.build(size).init(jax.random.key(0)))
-      >>> found = ds.certify_without_noise(untrained, images)
-      >>> bool((found.radii < 0.1).all())
-      True
+      >>> ds.certify_without_noise(untrained, images).radii.round(1).tolist()
+      [0.1, 0.2]
     """
     classifier = classifiers.classifier(classifier)
     model, variables = classifier.model, classifier.variables

@@ -72,6 +72,7 @@ def test_kept_outputs_name_no_machine(kept):
     assert "image/png" in text and "<svg" in pictures
 
 
+@pytest.mark.slow
 def test_notebook_runs(page, run_python, tmp_path):
     out = tmp_path / "run.ipynb"
     done = run_python(notebook.__file__, "--parameters", FAST, "--out", out)

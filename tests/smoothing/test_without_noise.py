@@ -92,7 +92,7 @@ def hyperplanes(logits, weights):
     return labels, (gaps / np.maximum(norms, 1e-9)).min(-1)
 
 
-@pytest.mark.parametrize("size", [MONOTONE, LARGE], ids=names)
+@pytest.mark.parametrize("size", [MONOTONE, pytest.param(LARGE, marks=pytest.mark.slow)], ids=names)
 def test_injection_is_no_longer_than_stated(size):
     classifier = made(size)
     model, variables = classifier.model, classifier.variables

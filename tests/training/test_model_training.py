@@ -128,7 +128,7 @@ def curve(splits, family, num_updates=6, **change):
     return [float(p.metrics.loss) for p in found], jax.tree.leaves(params)
 
 
-@pytest.mark.parametrize("family", ["conv", pytest.param("toy", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", [pytest.param("conv", marks=pytest.mark.slow), "toy"])
 def test_updates_do_not_depend_on_devices(splits, use_devices, family):
     """They also do not depend on accumulation and rematerialisation; batch statistics are those of all devices."""
     parts = 4 if family == "conv" else 1

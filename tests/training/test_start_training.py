@@ -221,6 +221,7 @@ def test_fine_tuning_adds_cross_entropy(started, splits):
     assert min(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient["model"]["readout"])) > 0
 
 
+@pytest.mark.slow
 def test_train_command_learns_and_fine_tunes(small, tmp_path, monkeypatch, capsys):
     flags = (
         "--phase start --dataset digits --sigma 0.25 --epochs 1 --batch-size 512 --evaluation-interval 1 "
