@@ -101,9 +101,9 @@ def main() -> None:
     """Trains, certifies, and writes records and lines."""
     arguments = tyro.cli(Benchmark)
     devices.start()
-    settings, tried = chosen(arguments, ds.load_dataset("digits", "train"))
-    test = ds.load_dataset("digits")
-    classifier = trained(**settings, arguments=arguments, dataset=ds.load_dataset("digits", "train"), test=test)
+    training, test = ds.load_dataset("digits", "train"), ds.load_dataset("digits")
+    settings, tried = chosen(arguments, training)
+    classifier = trained(**settings, arguments=arguments, dataset=training, test=test)
     indices = range(0, len(test), arguments.stride)
     images, labels = test.take(indices)
     found = ds.certify_without_noise(classifier, images)

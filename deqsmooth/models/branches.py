@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -53,10 +53,10 @@ class _LinearInject(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
         size, num = self.size, len(self.size.channels)
-        shapes = [_injection_shape(size, branch) for branch in range(num)]
+        pixels = size.image_shape[2] * size.patch**2
+        shapes = [_shape(pixels, channels, i) for i, channels in enumerate(size.channels)]
         kernels = [
-            [self.param(f"kernel_{branch}", nn.initializers.lecun_normal(), shape)]
-            for branch, shape in enumerate(shapes)
+            [self.param(f"kernel_{i}", nn.initializers.lecun_normal(), shape)] for i, shape in enumerate(shapes)
         ]
         weights = self.param("weights", nn.initializers.ones, (num, 1))
         biases = [self.param(f"bias_{i}", nn.initializers.zeros, (size.channels[i],)) for i in range(num)]
@@ -70,18 +70,11 @@ def _linear(kernels: bounds.Kernels, weights: jax.Array | np.ndarray) -> bounds.
     return bounds.weighed(kernels, jnp.asarray(weights) / jnp.sqrt(jnp.sum(weights**2)))
 
 
-def _injection_shape(size: architecture.Branched, branch: int) -> tuple[int, int, int, int]:
-    """Shape of the kernel from the image, as blocks of pixels, to a branch."""
-    pixels = size.image_shape[2] * size.patch**2
-    return (1, 1, pixels * 4**branch, size.channels[branch]) if branch else (3, 3, pixels, size.channels[0])
-
-
 def _of_injection(size: architecture.Branched, params: types.Parameters) -> tuple[float, float]:
     """Norm of the linear injection in pixels, and a bound on its float32 rounding for images in [0, 1]."""
     num = len(size.channels)
     kernels = jax.jit(_linear)([[params[f"kernel_{i}"]] for i in range(num)], params["weights"])
-    kernels = jax.tree.map(lambda x: np.asarray(x, np.float64), kernels)
-    biases = [np.asarray(params[f"bias_{i}"], np.float64) for i in range(num)]
+    kernels, biases = _in_float64((kernels, [params[f"bias_{i}"] for i in range(num)]))
     bias = math.sqrt(sum(h * w * (b**2).sum() for (h, w, _), b in zip(_shapes(size), biases, strict=True)))
     # A pixel is rounded when its mean is subtracted, a sum of products when it is computed and with its bias.
     largest = math.sqrt(math.prod(size.image_shape)) * (1 + max(map(abs, size.mean)))
@@ -156,11 +149,11 @@ def model(
     compiled, compiled_readout = jax.jit(bound), jax.jit(readout_kernel)
 
     def constant(of: Callable[[types.Parameters], _T]) -> Callable[[types.Variables], _T]:
-        return lambda variables: of(jax.tree.map(lambda x: np.asarray(x, np.float64), compiled(variables)))
+        return lambda variables: of(_in_float64(compiled(variables)))
 
     def derivatives(variables: types.Variables) -> np.ndarray:
         """Derivatives of the logits, scaled so that their norms are those in the state [features, classes]."""
-        return np.asarray(compiled_readout(variables), np.float64) / np.sqrt(_areas(size))[:, None]
+        return _in_float64(compiled_readout(variables)) / np.sqrt(_areas(size))[:, None]
 
     def of_image(variables: types.Variables) -> tuple[float, float]:
         in_injection = constant(sensitivity or (lambda params: 1 / (1 - factor(params))))(variables)
@@ -191,10 +184,13 @@ def model(
 
 def kernels(key: types.RandomKey, size: architecture.Branched) -> bounds.Kernels:
     """Random kernels [to][from] of a map between all branches: 3x3 within a branch, 1x1 between two."""
-    initialise, branches = nn.initializers.lecun_normal(), range(len(size.channels))
+    initialise, num = nn.initializers.lecun_normal(), len(size.channels)
     return [
-        [initialise(jax.random.fold_in(key, len(branches) * i + j), _shape(size, i, j)) for j in branches]
-        for i in branches
+        [
+            initialise(jax.random.fold_in(key, num * i + j), _shape(of, to, i - j))
+            for j, of in enumerate(size.channels)
+        ]
+        for i, to in enumerate(size.channels)
     ]
 
 
@@ -220,19 +216,24 @@ def transposed(kernels: bounds.Kernels) -> bounds.Kernels:
     return [[adjoint(kernel) for kernel in column] for column in zip(*kernels, strict=True)]
 
 
+def _in_float64(arrays: Any) -> Any:
+    """A pytree of arrays in float64 on the host."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), arrays)
+
+
 def _shapes(size: architecture.Branched) -> list[tuple[int, int, int]]:
     """(height, width, channels) of each branch."""
     height, width = (side // size.patch for side in size.image_shape[:2])
     return [(height >> i, width >> i, channels) for i, channels in enumerate(size.channels)]
 
 
-def _shape(size: architecture.Branched, to: int, of: int) -> tuple[int, int, int, int]:
-    """Shape of the kernel from one branch to another."""
-    if to == of:
-        return (3, 3, size.channels[of], size.channels[to])
-    # Pixels of the finer branch that lie in one of the coarser.
-    block = 4 ** abs(to - of)
-    return (1, 1, size.channels[of] * (block if to > of else 1), size.channels[to] * (block if to < of else 1))
+def _shape(of: int, to: int, halvings: int) -> tuple[int, int, int, int]:
+    """Shape of the kernel of a part, as `_part` applies it, from channels `of` to channels `to`."""
+    if halvings == 0:
+        return (3, 3, of, to)
+    # Pixels of the finer resolution that lie in one of the coarser.
+    block = 4 ** abs(halvings)
+    return (1, 1, of * (block if halvings > 0 else 1), to * (block if halvings < 0 else 1))
 
 
 def _part(kernel: jax.Array | np.ndarray, x: jax.Array, halvings: int) -> jax.Array:
@@ -279,4 +280,4 @@ def _readout_rounding(
     areas = _areas(size)
     unit = bounds.of_sum(len(areas) + int(areas.max()) + 2)
     largest = np.linalg.norm(derivatives, axis=0).max()
-    return unit * float(largest) * bounds.OUTWARDS, unit * float(np.abs(np.asarray(bias, np.float64)).max())
+    return unit * float(largest) * bounds.OUTWARDS, unit * float(np.abs(_in_float64(bias)).max())
