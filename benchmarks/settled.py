@@ -65,7 +65,7 @@ def main() -> None:
         "shipped, learned 1": (shipped, config.Smoothing(**plain, start="learned", budget=1, solver="plain")),
         **{
             f"settled, {start}": (contraction, config.Smoothing(**proof, start=start))
-            for start in ("zero", "previous", "learned")
+            for start in ("zero", "previous", "clean", "learned")
         },
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in ways}

@@ -69,6 +69,19 @@ def standard() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def double() -> Iterator[None]:
+    """The context `standard`, in which numbers may have 64 bits.
+
+    Example:
+      >>> with double():
+      ...     jax.numpy.ones(1, "float64").dtype
+      dtype('float64')
+    """
+    with standard(), jax.enable_x64(True):
+        yield
+
+
 def description() -> dict[str, str | None]:
     """Returns what the rounding of programs depends on, for the header of records; see `is_same`.
 

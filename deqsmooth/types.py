@@ -51,6 +51,9 @@ class Contraction(NamedTuple):
       image: variables -> (a, b), a positive, such that the equilibria of two images in [0, 1] differ by at most a
         times the L2 distance of the images, and the equilibrium of a computed injection lies within b of that of
         the exact one. None if nothing bounds the injection.
+      float64: whether cell and readout compute in float64 if all their arguments are float64, with `rounding` and
+        `readout_rounding` 2^-29 times as large, as for sums of products. Votes that float32 cannot settle are then
+        settled in float64.
     """
 
     factor: Callable[[Variables], float]
@@ -59,6 +62,7 @@ class Contraction(NamedTuple):
     readout_rounding: Callable[[Variables], tuple[float, float]]
     modulus: Callable[[Variables], float] | None = None
     image: Callable[[Variables], tuple[float, float]] | None = None
+    float64: bool = False
 
 
 class Model(NamedTuple):

@@ -53,8 +53,9 @@ class Smoothing:
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
       settle: `proof` to certify the exact equilibrium of a model whose cell is a contraction. The solve of a
         sample stops where its class is proved to be that of the equilibrium, from any start: also from `previous`,
-        the state of the sample before, which makes no vote dependent. A sample that is not settled within the
-        budget, 60 by default, has no vote. With `sampler` serial this is the same, from `previous`.
+        the state of the sample before, and from `clean`, the equilibrium of the image without noise, which make no
+        vote dependent. A sample that is not settled within the budget, 60 by default, has no vote. With `sampler`
+        serial this is the same, from `previous`.
       warmup_budget: serial: cell evaluations of the warm-up, the solve from zero that gives each lane its first
         state before its first sample, in selection and again in estimation; 10 by default.
       reference_budget: serial: cell evaluations of the reference classifier. It is the base classifier that is
@@ -272,8 +273,8 @@ class Smoothing:
 
     @property
     def first_start(self) -> str | None:
-        """The start of a solve that has no sample before it."""
-        return "zero" if self.start == "previous" else self.start
+        """The start of a solve that has neither a sample before it nor another noise of its image."""
+        return "zero" if self.start in solve.SERIAL_STARTS else self.start
 
     @property
     def cap(self) -> float:

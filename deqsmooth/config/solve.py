@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 SOLVERS = ("plain", "anderson", "sketched-anderson", "broyden", "jaxopt")
 SERIAL_STARTS = ("previous", "first", "clean")
 INDEPENDENT_STARTS = ("zero", "constant", "learned")
-_SETTLED_STARTS = (*INDEPENDENT_STARTS, "previous")
+_SETTLED_STARTS = (*INDEPENDENT_STARTS, "previous", "clean")
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
 

@@ -178,6 +178,7 @@ def model(
             ),
             modulus=None if modulus is None else constant(modulus),
             image=None if size.lipschitz is None else of_image,
+            float64=True,
         ),
     )
 

@@ -13,10 +13,15 @@ from deqsmooth import config, models, solvers, types
 from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, starts
 from deqsmooth.models import parts as model_parts
-from deqsmooth.smoothing import continuous_batching, contract, kernels, proof, settling
+from deqsmooth.smoothing import continuous_batching, contract, kernels, proof, refinement, settling
 from deqsmooth.solvers import loop, per_lane, settled
 
 Resolved = config.Serial | config.Independent
+
+
+Queue = Callable[[Any, Callable[[jax.Array], types.Images], Callable[[jax.Array], types.State], int], kernels.Info]
+# Relative residual of the equilibrium of an image without noise, where the solves of its samples start.
+_CLEAN = 1e-3
 
 
 class Assembly(NamedTuple):
@@ -30,8 +35,10 @@ class Assembly(NamedTuple):
         about.
       serial: parameters -> kernel of the serial samples; None for the independent sampler, whose samples are those
         of the base classifier.
-      queue: (parameters, row numbers -> noisy images, number of rows) -> info of the rows, for solves that stop by
-        themselves; else None.
+      refine: settles in float64 votes that the queue leaves unsettled; else None.
+      queue: (parameters, row numbers -> noisy images, row numbers -> solutions of `clean`, number of rows) -> info
+        of the rows, for solves that stop by themselves; else None.
+      clean: (parameters, images) -> solution of the images without noise, where samples start from it; else None.
     """
 
     parameters: Any
@@ -39,7 +46,9 @@ class Assembly(NamedTuple):
     solves: bool
     classify: Callable[[Any, types.Images], base_classifier.Output]
     serial: Callable[[Any], kernels.Kernel] | None = None
-    queue: Callable[[Any, Callable[[jax.Array], types.Images], int], kernels.Info] | None = None
+    queue: Queue | None = None
+    clean: Callable[[Any, types.Images], types.Solution] | None = None
+    refine: refinement.Refinement | None = None
 
     def logits(self, parameters: Any, images: types.Images) -> types.Logits:
         """The logits of the base classifier."""
@@ -136,7 +145,10 @@ def _independent(
         return base_classifier.classify(model, variables, solver, images, start(variables))
 
     def queue(
-        variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int
+        variables: types.Variables,
+        noisy: Callable[[jax.Array], types.Images],
+        clean: Callable[[jax.Array], types.State],
+        num_rows: int,
     ) -> kernels.Info:
         assert continuous is not None
         return continuous_batching.run(
@@ -162,7 +174,6 @@ def _settled(
     solver = solvers.build(settings.solver, settings.budget)
     assert isinstance(solver, loop.Solver)
     constants, stops = proof.proof(classifier), settled.Solver(solver.method, solver.budget)
-    is_chain = settings.start == "previous"
     start = starts.build(str(settings.first_start), model, classifier.start_training)
 
     def decide(variables: types.Variables, u: types.Injection) -> settled.Decide:
@@ -175,15 +186,32 @@ def _settled(
         return base_classifier.Output(model.readout(variables, solution.value, False)[0], solution)
 
     def queue(
-        variables: types.Variables, noisy: Callable[[jax.Array], types.Images], num_rows: int
+        variables: types.Variables,
+        noisy: Callable[[jax.Array], types.Images],
+        clean: Callable[[jax.Array], types.State],
+        num_rows: int,
     ) -> kernels.Info:
-        def begin(u: types.Injection, last: types.State) -> types.State:
+        def begin(rows: jax.Array, u: types.Injection, last: types.State) -> types.State:
+            if settings.start == "clean":
+                return clean(rows)
             first = start(variables)(u)
+            is_chain = settings.start == "previous"
             return per_lane.select(per_lane.is_finite(last), last, first) if is_chain else first
 
         decide_row = functools.partial(decide, variables)
         return settling.run(model, variables, stops, decide_row, begin, noisy, num_rows, settings.block)
 
+    def clean(variables: types.Variables, images: types.Images) -> types.Solution:
+        to_tolerance = loop.Solver(solver.method, solver.budget, _CLEAN)
+        return base_classifier.classify(model, variables, to_tolerance, images, start(variables)).solution
+
+    assert model.contraction is not None
     return Assembly(
-        parameters=variables, num_classes=model.num_classes, solves=True, classify=classify, queue=queue
+        parameters=variables,
+        num_classes=model.num_classes,
+        solves=True,
+        classify=classify,
+        queue=queue,
+        clean=clean if settings.start == "clean" else None,
+        refine=refinement.refinement(model, start, stops, constants) if model.contraction.float64 else None,
     )

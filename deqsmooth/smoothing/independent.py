@@ -61,7 +61,7 @@ class _Active:
         """Counts a unit, which was solved as the one with a number in a call."""
         counts = self.counts[unit.phase]
         counts += np.bincount(votes.votes[number, : unit.size], minlength=len(counts))
-        self.evaluations += int(votes.evaluations[number, : unit.size].sum())
+        self.evaluations += int(votes.evaluations[number, : unit.size].sum() + votes.warm_up[number])
         self.fallbacks += int(votes.fallbacks[number, : unit.size].sum())
         self.seconds += seconds
         self.unread -= 1
@@ -181,8 +181,9 @@ def votes(
         places, units = np.divmod(np.arange(begin, min(begin + batch, len(images) * num_units)), num_units)
         samples = units[:, None] * lanes + np.arange(lanes)
         found = programs(images[places], indices[places], np.full(len(places), phase), samples)
-        for own, evaluations, drawn in zip(found.votes, found.evaluations, samples < num, strict=True):
-            waiting.append((own[drawn], int(evaluations[drawn].sum())))
+        drawn_of = zip(found.votes, found.evaluations, found.warm_up, samples < num, strict=True)
+        for own, evaluations, first, drawn in drawn_of:
+            waiting.append((own[drawn], int(evaluations[drawn].sum() + first)))
             if len(waiting) == num_units:
                 yield np.concatenate([own for own, _ in waiting]), sum(spent for _, spent in waiting)
                 waiting = []

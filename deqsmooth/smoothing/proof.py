@@ -23,7 +23,7 @@ from deqsmooth.config import checks
 from deqsmooth.models import classifiers
 from deqsmooth.solvers import per_lane, settled
 
-_UNIT = 2.0**-24
+_UNIT, _IN_FLOAT64 = 2.0**-24, 2.0**-29
 _FAST_MATH = re.compile(r"xla_cpu_enable_fast_math(?!=(?:false|0))")
 # More than the norm of all entries whose squares are 0 in float32, for up to 2^40 of them.
 _UNDERFLOW = 2.0**-43
@@ -51,6 +51,16 @@ class Proof(NamedTuple):
     readout_rounding: tuple[float, float]
     norms: float
     modulus: float
+
+    def in_float64(self) -> Proof:
+        """These constants for float64, where a bound on rounding is at most 2^-29 times that for float32."""
+        at_state, at_injection = (x * _IN_FLOAT64 for x in self.rounding)
+        of_state, constant = (x * _IN_FLOAT64 for x in self.readout_rounding)
+        return self._replace(
+            rounding=(at_state, at_injection),
+            readout_rounding=(of_state, constant),
+            norms=self.norms * _IN_FLOAT64,
+        )
 
     def distance(self, z: types.State, fz: types.State, u: types.Injection) -> types.PerLane:
         """Upper bound on the distance from f(z) to the equilibrium [lanes].
@@ -120,7 +130,7 @@ class Proof(NamedTuple):
         """How far the largest logit exceeds each, the Lipschitz constant of that, and which are other classes."""
         vote = jnp.argmax(logits, -1)
         margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
-        return margin, jnp.asarray(self.reach, jnp.float32)[vote], jnp.arange(logits.shape[-1]) != vote[:, None]
+        return margin, jnp.asarray(self.reach, logits.dtype)[vote], jnp.arange(logits.shape[-1]) != vote[:, None]
 
 
 def proof(classifier: classifiers.Classifier) -> Proof:

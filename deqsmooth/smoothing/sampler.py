@@ -19,11 +19,12 @@ from jax.sharding import Mesh
 
 from deqsmooth import arithmetic, config, devices, types
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import assembly, contract, kernels, layout, noise
+from deqsmooth.smoothing import assembly, contract, kernels, layout, noise, refinement
 
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
-"""(parameters, images [B, H, W, C], indices [B], phases [B], samples [B, lanes, steps]) -> (info [rows, steps],
-evaluations of first states [rows]), rows being lanes of images, and possibly padding."""
+"""(parameters, images [B, H, W, C], indices [B], phases [B], samples [B, lanes, steps], equilibria of the images
+without noise [B, ...] or None) -> (info [rows, steps], evaluations of first states [rows]), rows being lanes of
+images, and possibly padding."""
 
 
 class Votes(NamedTuple):
@@ -53,12 +54,16 @@ class Programs:
       classifier: SHA-256 of the classifier.
       assembly: the functions that were compiled.
       compiled: programs by (whether with the reference, samples of an image).
+      clean: (parameters, images [B, H, W, C]) -> solutions from which the samples of an image start, or None.
+      refine: settles votes that those programs leave unsettled; or None.
     """
 
     settings: assembly.Resolved
     classifier: str
     assembly: assembly.Assembly
     compiled: Mapping[tuple[bool, int], Any]
+    clean: Any = None
+    refine: refinement.Program | None = None
 
     def check(self, classifier: classifiers.Classifier, settings: config.Smoothing) -> None:
         """Raises `ValueError` unless these were compiled for a classifier and settings, whatever their layout."""
@@ -133,16 +138,51 @@ class Programs:
             np.concatenate([x, np.repeat(x[-1:], batch - num_images, 0)])
             for x in (images, indices.astype(np.uint32), phases.astype(np.uint32), samples.astype(np.int32))
         )
-        *arguments, samples = padded
+        *arguments, filled = padded
         program = self.compiled[reference, num_samples]
         with arithmetic.standard():
-            found = jax.device_get(program(self.assembly.parameters, *arguments, _grid(samples, lanes)))
+            clean = None if self.clean is None else self.clean(self.assembly.parameters, arguments[0])
+            state = None if clean is None else clean.value
+            found = jax.device_get(program(self.assembly.parameters, *arguments, _grid(filled, lanes), state))
         info, warm_up = jax.tree.map(lambda x: x[: batch * lanes].reshape(batch, lanes, *x.shape[1:]), found)
         # From [images, lanes, steps] to the order of the samples, without the padding of the grid.
         votes, residual, evaluations, fallbacks = (
             np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info
         )
-        return Votes(votes, residual, evaluations, fallbacks, warm_up[:num_images].sum(1, dtype=np.int64))
+        first = warm_up.sum(1, dtype=np.int64) + (0 if clean is None else np.asarray(clean.num_evaluations))
+        drawn = Votes(votes, residual, evaluations, fallbacks, first[:num_images])
+        return (
+            drawn if self.refine is None else self._refined(self.refine, drawn, images, indices, phases, samples)
+        )
+
+    def _refined(
+        self,
+        program: refinement.Program,
+        drawn: Votes,
+        images: np.ndarray,
+        indices: np.ndarray,
+        phases: np.ndarray,
+        samples: np.ndarray,
+    ) -> Votes:
+        """The votes with those that are not settled solved again."""
+        places = np.nonzero(drawn.votes == self.assembly.num_classes)
+        image = places[0]
+        if not image.size:
+            return drawn
+        found = program(self.assembly.parameters, images[image], indices[image], phases[image], samples[places])
+
+        def replaced(before: np.ndarray, after: np.ndarray | jax.Array) -> np.ndarray:
+            whole = before.copy()
+            whole[places] = after
+            return whole
+
+        return Votes(
+            replaced(drawn.votes, found.votes),
+            replaced(drawn.residual, found.residual),
+            replaced(drawn.evaluations, drawn.evaluations[places] + found.num_evaluations),
+            replaced(drawn.fallbacks, drawn.fallbacks[places] + found.num_fallbacks),
+            drawn.warm_up,
+        )
 
 
 @arithmetic.standard()
@@ -163,14 +203,21 @@ def compile_programs(
     parts = assembly.assemble(classifier, settings, image_shape)
     images = np.zeros((settings.images_per_batch, *image_shape), np.float32)
     indices = np.zeros(settings.images_per_batch, np.uint32)
+    clean = state = None
+    if parts.clean is not None:
+        clean = jax.jit(parts.clean).lower(parts.parameters, images).compile()
+        state = jax.eval_shape(parts.clean, parts.parameters, images).value
     compiled = {}
     for reference, num_samples in phases(settings).values():
         if (reference, num_samples) not in compiled:
             samples = _grid(np.zeros((settings.images_per_batch, num_samples), np.int32), settings.lanes)
             program = jax.jit(_program(parts, settings, mesh, reference))
-            lowered = program.lower(parts.parameters, images, indices, indices, samples)
+            lowered = program.lower(parts.parameters, images, indices, indices, samples, state)
             compiled[reference, num_samples] = lowered.compile()
-    return Programs(settings, classifier.sha256, parts, compiled)
+    refine = None
+    if parts.refine is not None:
+        refine = refinement.compile_program(parts.refine, parts.parameters, settings, image_shape)
+    return Programs(settings, classifier.sha256, parts, compiled, clean, refine)
 
 
 def phases(settings: assembly.Resolved) -> dict[str, tuple[bool, int]]:
@@ -199,6 +246,7 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
         indices: jax.Array,
         phases: jax.Array,
         samples: jax.Array,
+        clean: types.State | None,
     ) -> tuple[kernels.Info, jax.Array]:
         def on_block(shared: tuple[types.Parameters, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
@@ -215,7 +263,7 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
 
 
 def _continuous(
-    queue: Callable[[Any, Callable[[jax.Array], types.Images], int], kernels.Info],
+    queue: assembly.Queue,
     settings: assembly.Resolved,
     mesh: Mesh,
 ) -> Program:
@@ -227,9 +275,12 @@ def _continuous(
         indices: jax.Array,
         phases: jax.Array,
         samples: jax.Array,
+        clean: types.State | None,
     ) -> tuple[kernels.Info, jax.Array]:
-        def on_device(shared: tuple[types.Parameters, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
-            parameters, batch = shared
+        def on_device(
+            shared: tuple[types.Parameters, _Batch, types.State | None], rows: _Rows
+        ) -> tuple[kernels.Info, jax.Array]:
+            parameters, batch, clean = shared
 
             def noisy(chosen: jax.Array) -> types.Images:
                 rows_chosen = jax.tree.map(lambda x: x[chosen], rows)
@@ -237,12 +288,15 @@ def _continuous(
                 samples = rows_chosen.samples[:, 0]
                 return noise.noisy(lane_images, keys, samples, settings.sigma, settings.grid)
 
+            def solved(chosen: jax.Array) -> types.State:
+                return jax.tree.map(lambda x: x[rows.place[chosen]], clean)
+
             num_rows = len(rows.place)
-            found = queue(parameters, noisy, num_rows)
+            found = queue(parameters, noisy, solved, num_rows)
             return jax.tree.map(lambda x: x[:, None], found), jnp.zeros(num_rows, jnp.int32)
 
         rows = _rows(samples, mesh.size)
-        shared = (parameters, _Batch(images, indices, phases))
+        shared = (parameters, _Batch(images, indices, phases), clean)
         return devices.map_devices(on_device, shared, rows, mesh)
 
     return program

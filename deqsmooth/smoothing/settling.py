@@ -21,8 +21,8 @@ from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import kernels
 from deqsmooth.solvers import loop, settled
 
-Start = Callable[[types.Injection, types.State], types.State]
-"""(injection, state that the lane reached with its last row) -> state from which the solve begins."""
+Start = Callable[[jax.Array, types.Injection, types.State], types.State]
+"""(rows [lanes], injection, state that a lane reached with its last row) -> state from which the solve begins."""
 
 # The part of a wave's lanes that may be left for a later wave.
 _LEFT = 4
@@ -72,16 +72,17 @@ def run(
     params = model.bind(variables)
 
     def inject(rows: jax.Array) -> types.Injection:
-        return model.inject(variables, noisy(jnp.minimum(rows, num_rows - 1)), None)[0]
+        return model.inject(variables, noisy(rows), None)[0]
 
     def one_wave(rows: jax.Array, num_left: jax.Array, queue: _Queue) -> _Queue:
         """Solves rows until at most `num_left` are left; a row of `num_rows` is none."""
-        u = inject(rows)
+        within = jnp.minimum(rows, num_rows - 1)
+        u = inject(within)
 
         def advance(progress: loop.Progress) -> loop.Progress:
             return solver.advance(lambda z: model.cell(params, z, u), decide(u), progress)
 
-        progress = solver.begin(start(u, queue.last))
+        progress = solver.begin(start(within, u, queue.last))
         progress = progress._replace(active=rows < num_rows)
         progress = lax.while_loop(lambda progress: jnp.sum(progress.active) > num_left, advance, progress)
         info = kernels.info(base_classifier.read(model, variables, progress.best))

@@ -24,7 +24,7 @@ def made():
 
 
 def solved(classifier, noisy, num_rows, num_lanes, start=None, budget=60):
-    """Info of a queue; a start is (injection, last states) -> states, zero by default."""
+    """Info of a queue; a start is (rows, injection, last states) -> states, zero by default."""
     model, variables = classifier.model, classifier.variables
     constants = proof.proof(classifier)
 
@@ -34,7 +34,7 @@ def solved(classifier, noisy, num_rows, num_lanes, start=None, budget=60):
     @jax.jit
     def run():
         solver = settled.Solver(picard.Picard(), budget)
-        begin = start or (lambda u, last: model.initial_state(u))
+        begin = start or (lambda rows, u, last: model.initial_state(u))
         return settling.run(model, variables, solver, decide, begin, noisy, num_rows, num_lanes)
 
     return run()
@@ -69,7 +69,7 @@ def test_lane_begins_where_it_ended(made):
     """The chain: from the second wave on, a lane is given the solution of its last row."""
     images = jnp.broadcast_to(jax.random.uniform(jax.random.key(3), made.model.image_shape), (40, 8, 8, 1))
 
-    def previous(u, last):
+    def previous(rows, u, last):
         return last
 
     chain = solved(made, lambda rows: images[rows], 40, 10, previous)
@@ -94,7 +94,7 @@ def test_hopeless_rows_end_early(made):
 
 @pytest.mark.slow
 def test_votes_are_equal_from_every_start():
-    """100,000 noisy digits, sample by sample, from five starts, with other lanes and in another order."""
+    """100,000 noisy digits, sample by sample, from six starts, with other lanes and in another order."""
     classifier, num = ds.load_checkpoint("digits", 0.5, "proof"), 100_000
     images = jnp.asarray(ds.load_dataset("digits").take(range(0, 360, 36))[0])
     network = models.build_start(classifier.start_training.network, classifier.model)
@@ -105,20 +105,30 @@ def test_votes_are_equal_from_every_start():
         keys = jnp.broadcast_to(noise.phase_key(0, 0, noise.ESTIMATION), rows.shape)
         return images[rows % len(images)] + 0.5 * noise.gaussian(keys, rows, images.shape[1:])
 
-    def previous(u, last):
+    def previous(rows, u, last):
         return per_lane.select(per_lane.is_finite(last), last, classifier.model.initial_state(u))
 
-    def learned(u, last):
+    def learned(rows, u, last):
         return network.apply(start["network"], u)
 
-    def constant(u, last):
+    def constant(rows, u, last):
         return jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), start["mean"], last)
+
+    model, variables = classifier.model, classifier.variables
+    params, (clean_u, _) = model.bind(variables), model.inject(variables, images, None)
+    equilibria = model.initial_state(clean_u)
+    for _ in range(20):
+        equilibria = model.cell(params, equilibria, clean_u)
+
+    def clean(rows, u, last):
+        return jax.tree.map(lambda x: x[rows % len(images)], equilibria)
 
     zero = np.asarray(solved(classifier, noisy, num, 100).votes)
     others = {
         "previous": solved(classifier, noisy, num, 100, previous).votes,
         "learned": solved(classifier, noisy, num, 173, learned).votes,
         "constant": solved(classifier, noisy, num, 50, constant).votes,
+        "clean": solved(classifier, noisy, num, 60, clean).votes,
     }
     shuffled = solved(classifier, lambda rows: noisy(order[rows]), num, 100, previous).votes
     others["previous, shuffled"] = np.empty_like(zero)
