@@ -84,7 +84,7 @@ def settings_by_row(arguments: Benchmark, is_contraction: bool) -> dict[str, con
         rows |= {f"{start} {k}": config.Smoothing(**plain, start=start, budget=k) for k in (1, 2, 3, 5)}
     looks = {"looks": arguments.looks, "stop_gain": arguments.stop_gain}
     if is_contraction:
-        starts = ("zero", "previous", "learned")
+        starts = ("zero", "previous", "clean", "learned")
         rows |= {f"settled {start}": config.Smoothing(**plain, settle="proof", start=start) for start in starts}
     rows |= {f"{name}, looks": dataclasses.replace(settings, **looks) for name, settings in rows.items()}
     for k in (1, 2, 3):

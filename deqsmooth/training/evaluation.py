@@ -47,33 +47,48 @@ def sample(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
     return images, labels, max(1, _NUM_SAMPLES // len(images))
 
 
+def rows_of(num_images: int, draws: range) -> dict[str, np.ndarray]:
+    """Returns the images of rows and the numbers of their draws, one row for each image and draw; see `noisy`."""
+    return {
+        "image": np.tile(np.arange(num_images, dtype=np.int32), len(draws)),
+        "draw": np.repeat(np.asarray(draws, np.int32), num_images),
+    }
+
+
+def noisy(images: jax.Array, rows: devices.Rows, settings: config.Descent) -> tuple[types.Images, types.Keys]:
+    """The images of rows with their noise, of which draw 0 has none, and the keys of the noise.
+
+    Every training with the same seed evaluates on the same noise.
+    """
+    key = jax.random.fold_in(jax.random.key(settings.seed), _KEY)
+    keys = jax.vmap(lambda image: jax.random.fold_in(key, image))(rows["image"])
+    scale = settings.sigma * (rows["draw"] > 0)
+    draw = noise.gaussian(keys, rows["draw"], images.shape[1:])
+    return images[rows["image"]] + scale[:, None, None, None] * draw, keys
+
+
 def evaluator(
     model: types.Model | types.Explicit, settings: config.Training, dataset: data.Dataset, mesh: Mesh
 ) -> Callable[[types.Variables], Evaluation]:
     """Returns a function that evaluates variables on up to 500 evenly spaced images of a test split."""
     solver = solvers.build("anderson", settings.reference_budget)
     images, labels, num_draws = sample(dataset)
-    rows = {
-        "image": np.tile(np.arange(len(images)), num_draws + 1).astype(np.int32),
-        "draw": np.repeat(np.arange(num_draws + 1), len(images)).astype(np.int32),
-    }
+    rows = rows_of(len(images), range(num_draws + 1))
     noisy_rows = rows["draw"] > 0
 
     def solve(
         shared: tuple[types.Variables, jax.Array], rows: devices.Rows
     ) -> tuple[types.Images, types.Keys, base_classifier.Output]:
         variables, images = shared
-        key = jax.random.fold_in(jax.random.key(settings.seed), _KEY)
-        keys = jax.vmap(lambda image: jax.random.fold_in(key, image))(rows["image"])
-        scale = settings.sigma * (rows["draw"] > 0)
-        draw = noise.gaussian(keys, rows["draw"], images.shape[1:])
-        noisy = images[rows["image"]] + scale[:, None, None, None] * draw
-        return noisy, keys, classify(variables, noisy)
+        drawn, keys = noisy(images, rows, settings)
+        return drawn, keys, classify(variables, drawn)
 
-    def classify(variables: types.Variables, noisy: types.Images) -> base_classifier.Output:
+    def classify(variables: types.Variables, images: types.Images) -> base_classifier.Output:
         if isinstance(model, types.Explicit):
-            return base_classifier.explicit(lambda x: model.apply(variables, x, False)[0], noisy)
-        return base_classifier.classify(model, variables, solver, noisy, starts.zero(model), measure_residual=True)
+            return base_classifier.explicit(lambda x: model.apply(variables, x, False)[0], images)
+        return base_classifier.classify(
+            model, variables, solver, images, starts.zero(model), measure_residual=True
+        )
 
     def on_block(
         shared: tuple[types.Variables, jax.Array], rows: devices.Rows
@@ -88,8 +103,8 @@ def evaluator(
     @functools.partial(jax.jit, static_argnums=0)
     def spectral_radius(model: types.Model, variables: types.Variables, images: jax.Array) -> types.PerLane:
         few = {name: jnp.asarray(x[noisy_rows][:_SPECTRAL_LANES]) for name, x in rows.items()}
-        noisy, keys, output = solve((variables, images), few)
-        u, _ = model.inject(variables, noisy, None)
+        drawn, keys, output = solve((variables, images), few)
+        u, _ = model.inject(variables, drawn, None)
         return jacobian.spectral_radius(model.cell, model.bind(variables), output.solution.value, u, keys)
 
     def evaluate(variables: types.Variables) -> Evaluation:

@@ -23,11 +23,11 @@ from jax.sharding import Mesh
 from deqsmooth import config, data, devices, models, solvers, types
 from deqsmooth.config import checks
 from deqsmooth.models import base_classifier, classifiers, parts, starts
-from deqsmooth.smoothing import noise, proof
+from deqsmooth.smoothing import proof
 from deqsmooth.solvers import per_lane
 from deqsmooth.training import evaluation, loop, updates
 
-_INIT, _EVALUATION, _MEAN = 3, 4, 5
+_INIT, _MEAN = 3, 5
 _NUM_MEAN = 2000
 
 
@@ -176,16 +176,13 @@ def evaluator(
 ) -> Callable[[types.Variables], Evaluation]:
     """Returns a function that evaluates variables of a state on up to 500 evenly spaced images of a test split."""
     images, labels, num_draws = evaluation.sample(dataset)
-    place = np.tile(np.arange(len(images), dtype=np.int32), num_draws)
-    rows = {"place": place, "draw": np.arange(len(place), dtype=np.int32)}
+    rows = evaluation.rows_of(len(images), range(1, num_draws + 1))
 
     def on_block(
         shared: tuple[types.Variables, types.Parameters, jax.Array], rows: devices.Rows
     ) -> tuple[jax.Array, ...]:
         teacher, params, images = shared
-        key = jax.random.fold_in(jax.random.key(settings.seed), _EVALUATION)
-        draw = noise.gaussian(jnp.stack([key] * evaluation.BLOCK), rows["draw"], images.shape[1:])
-        noisy = images[rows["place"]] + settings.sigma * draw
+        noisy, _ = evaluation.noisy(images, rows, settings)
         found = (
             _short_solve(model, teacher, settings, params, noisy),
             _long_solve(model, teacher, settings, noisy),
@@ -200,7 +197,7 @@ def evaluator(
 
     def evaluate(variables: types.Variables) -> Evaluation:
         short, long = jax.device_get(run(teacher, variables["params"], images))
-        correct = labels[place]
+        correct = labels[rows["image"]]
         fractions = [(a == b).mean() for a, b in ((short, long), (short, correct), (long, correct))]
         return Evaluation(*map(float, fractions))
 

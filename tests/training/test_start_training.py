@@ -13,12 +13,12 @@ import scipy.special
 import toy
 from support import SMALL
 
-from deqsmooth import config, data, models, solvers
+from deqsmooth import config, data, devices, models, solvers
 from deqsmooth.commands import train as train_command
 from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, classifiers, starts
 from deqsmooth.smoothing import certification, inputs, noise, proof, provenance
-from deqsmooth.training import start_training
+from deqsmooth.training import evaluation, start_training
 
 SETTINGS = config.StartTraining(
     sigma=0.25,
@@ -190,6 +190,15 @@ def test_start_is_learned_and_training_resumes(small, splits):
     resumed = list(itertools.islice(fit(small, splits, whole[11].state), 3))
     for ours, theirs in zip(resumed, whole[12:], strict=False):
         assert jax.tree.map(float, ours.metrics) == jax.tree.map(float, theirs.metrics)
+
+
+def test_teacher_is_evaluated_as_its_model(small, splits):
+    """Accuracies of a start's training compare with those of its model's: the same images, noise and solve."""
+    mesh, training = devices.mesh(), config.Training(sigma=SETTINGS.sigma, reference_budget=6)
+    of_model = evaluation.evaluator(small.model, training, splits[1], mesh)(small.variables)
+    state = start_training.init(small.model, small.variables, SETTINGS)
+    evaluate = start_training.evaluator(small.model, small.variables, SETTINGS, splits[1], mesh)
+    assert evaluate(state.variables).reference_accuracy == of_model.noisy_accuracy
 
 
 def test_fine_tuning_adds_cross_entropy(started, splits):
