@@ -101,9 +101,19 @@ TRAINING: dict[str, config.Training] = {
     # The shipped digits models; about four minutes on two CPU cores.
     "digits": config.Training(),
     # The shipped contractions on digits, whose votes can be settled by proof. The cell needs no penalty, and four
-    # unrolled evaluations come within 1/256 of its equilibrium. A start and a fine-tuning follow: the presets
-    # `contraction` and `contraction-fine-tuned` of `--phase start`.
-    "contraction": _CONTRACTION,
+    # evaluations come within 1/256 of its equilibrium. A start and a fine-tuning follow: the presets `contraction`
+    # and `contraction-fine-tuned` of `--phase start`. On held-out training images at sigma 0.25, the consistency
+    # loss raises the mean certified radius from 0.524 to 0.546; with a weight of 10 it is 0.545.
+    "contraction": dataclasses.replace(
+        _CONTRACTION,
+        loss="consistency",
+        loss_weight=5.0,
+        draws=2,
+        pretraining_epochs=0.0,
+        solver="plain",
+        budget=4,
+        gradient_budget=4,
+    ),
     # A monotone operator DEQ on digits.
     "monotone": dataclasses.replace(
         _CONTRACTION,
