@@ -13,6 +13,7 @@ import rich.console
 
 from deqsmooth import config, data, devices
 from deqsmooth.commands import progress
+from deqsmooth.config import architecture
 from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.training import fitting, interruption, loop, metrics
 
@@ -46,6 +47,8 @@ def train_model(
     workdir = workdir or pathlib.Path("runs", f"{_name(settings)}-{settings.sigma:g}")
     size = settings.model
     assert size is not None
+    if settings.initial is not None and size == architecture.ConvModel():
+        size = checkpoints.load(settings.initial).size or size
 
     def train(on_progress: fitting.OnProgress) -> classifiers.Classifier:
         return fitting.train(

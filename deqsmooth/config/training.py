@@ -129,6 +129,8 @@ class Training(Descent):
       injection_dtype: floating point type in which the injection is computed, by default float32; the parameters
         that are trained are float32.
       model: size of the model, by default `ds.ConvModel()`; None for a model of the caller's own.
+      initial: folder of a checkpoint of the same model, with whose variables the training begins; by default they
+        are random. In the settings of a trained classifier, the SHA-256 of that checkpoint.
 
     Raises:
       ValueError: a setting is of the wrong type, out of range, or contradicts another.
@@ -158,6 +160,7 @@ class Training(Descent):
     dtype: str = "float32"
     model: architecture.Model | None = dataclasses.field(default_factory=architecture.ConvModel)
     injection_dtype: str | None = dataclasses.field(default=None, metadata=fields.LATER)
+    initial: str | None = dataclasses.field(default=None, metadata=fields.LATER)
 
     def __post_init__(self) -> None:
         checks.typed(self)

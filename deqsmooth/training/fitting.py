@@ -96,19 +96,22 @@ def train(
     else:
         kind = type(model).__name__
         raise ValueError(f"model is {kind}; ds.train takes a size such as ds.ConvModel(), a ds.Model, ds.Explicit")
-    settings = settings.resolved()
+    settings, initial = settings.resolved(), None
+    if settings.initial is not None:
+        initial = checkpoints.load(settings.initial, built if size is None else None)
+        checks.holds(initial.size == size, "the model", size, f"{initial.size}, that of {settings.initial}")
     _check(dataset, test, settings, built.image_shape, built.num_classes, len(training))
     pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)
     _LOG.info(f"{_updates(settings, training)}, the first {pretraining:,} of them pre-training; compiling")
     state = _fit(
-        _open(workdir, settings, None, training, evaluated),
+        _open(workdir, settings, None if initial is None else initial.sha256, training, evaluated),
         resume,
-        model_training.init(built, settings),
+        model_training.init(built, settings, None if initial is None else initial.variables),
         lambda state: model_training.fit(built, settings, training, evaluated, state),
         on_progress,
     )
     variables = jax.device_get(state.evaluated())
-    settings = dataclasses.replace(settings, data_dir=None)
+    settings = dataclasses.replace(settings, data_dir=None, initial=None if initial is None else initial.sha256)
     if size is None:
         made = classifiers.classifier(model, variables)._replace(training=settings)
     else:

@@ -51,10 +51,13 @@ class Metrics(NamedTuple):
     gradient_norm: jax.Array | None = None
 
 
-def init(model: types.Model | types.Explicit, settings: config.Training) -> updates.State:
-    """Returns the state before the first update."""
+def init(
+    model: types.Model | types.Explicit, settings: config.Training, initial: types.Variables | None = None
+) -> updates.State:
+    """Returns the state before the first update, with initial variables if they are given, else random ones."""
     variables = model.init(jax.random.fold_in(jax.random.key(settings.seed), _KEY))
-    return updates.init(variables, settings)
+    given = variables if initial is None else {name: initial[name] for name in variables}
+    return updates.init(jax.tree.map(jnp.asarray, given), settings)
 
 
 def attach_fn(settings: config.Training, cell: gradients.Cell) -> gradients.Attach:

@@ -125,6 +125,41 @@ def test_stopped_training_resumes_to_same_model(tmp_path):
     assert again.sha256 == whole.sha256
 
 
+def test_training_begins_with_given_variables(tmp_path):
+    """A training that hardly moves ends where another one ended; the record names that one."""
+    first = train(tmp_path / "first")
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
+    settings = dataclasses.replace(LINEAR_SETTINGS, **still, initial=str(tmp_path / "first"))
+    second = train(tmp_path / "second", settings)
+    np.testing.assert_allclose(
+        second.variables["params"]["weight"], first.variables["params"]["weight"], rtol=1e-6
+    )
+    assert second.training.initial == first.sha256
+    assert checkpoints.load(tmp_path / "second", linear()).training.initial == first.sha256
+    other = train(tmp_path / "other", dataclasses.replace(LINEAR_SETTINGS, seed=1))
+    assert other.sha256 != first.sha256
+    moved = dataclasses.replace(settings, initial=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="run"):
+        train(tmp_path / "second", moved, resume=True)
+    with pytest.raises(ValueError, match="nothing does not exist"):
+        train(tmp_path / "third", dataclasses.replace(settings, initial=str(tmp_path / "nothing")))
+
+
+def test_initial_model_has_the_same_size(small, tmp_path):
+    checkpoints.save(tmp_path / "small", small)
+    still = {"epochs": 1, "batch_size": 500, "learning_rate": 1e-12, "weight_decay": 0.0}
+    settings = dataclasses.replace(SETTINGS, **still, initial=str(tmp_path / "small"))
+    dataset = data.load("digits", "train")
+    found = fitting.train(small.size, dataset, settings)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+        found.variables["params"],
+        dict(small.variables["params"]),
+    )
+    with pytest.raises(ValueError, match=r"the model is ConvModel.*it must be ConvModel"):
+        fitting.train(dataclasses.replace(small.size, channels=16), dataset, settings)
+
+
 @pytest.mark.parametrize("where", ["update", "evaluation"])
 def test_interrupted_update_is_saved(tmp_path, monkeypatch, where):
     """Ctrl-C that arrives while the loop, and not the caller, is at work."""
