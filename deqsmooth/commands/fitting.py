@@ -48,7 +48,9 @@ def train_model(
     size = settings.model
     assert size is not None
     if settings.initial is not None and size == architecture.ConvModel():
-        size = checkpoints.load(settings.initial).size or size
+        size = checkpoints.load(settings.initial).size
+        assert size is not None
+        console.print(f"the size of the model is that of {settings.initial}: {size}", markup=False)
 
     def train(on_progress: fitting.OnProgress) -> classifiers.Classifier:
         return fitting.train(

@@ -77,7 +77,7 @@ _CIFAR10_MODEL = architecture.ContractionModel(
     image_shape=(32, 32, 3),
     channels=(64, 128),
     width=128,
-    blocks=3,
+    blocks=4,
     patch=4,
     mean=_MDEQ_SMALL.mean,
     std=_MDEQ_SMALL.std,
@@ -85,15 +85,15 @@ _CIFAR10_MODEL = architecture.ContractionModel(
 _CIFAR10_TRAINING = config.Training(
     dataset="cifar10",
     model=_CIFAR10_MODEL,
-    epochs=15,
+    epochs=40,
     batch_size=128,
     learning_rate=2e-3,
     weight_decay=0.05,
-    ema=0.998,
-    pretraining_epochs=15.0,
+    ema=0.999,
+    pretraining_epochs=40.0,
     pretraining_budget=2,
     jacobian_weight=0.0,
-    evaluation_interval=1,
+    evaluation_interval=2,
     updates_per_call=4,
 )
 
@@ -133,22 +133,34 @@ TRAINING: dict[str, config.Training] = {
         pretraining_epochs=60.0,
         pretraining_budget=6,
     ),
-    # The shipped contraction on CIFAR-10, before its start and fine-tuning. With `--held-out 50` it took 5,743
-    # updates, in 73 minutes on two CPU cores with other work. Accuracy on noisy held-out training images at sigma
-    # 0.5: 54.9 %.
+    # The shipped contraction on CIFAR-10, in two trainings before its start and fine-tuning: first with
+    # cross-entropy, then from there (`--initial`) with consistency. TODO
     "contraction-cifar10": _CIFAR10_TRAINING,
+    "contraction-cifar10-consistency": dataclasses.replace(
+        _CIFAR10_TRAINING,
+        epochs=6,
+        learning_rate=1e-3,
+        ema=0.998,
+        loss="consistency",
+        loss_weight=5.0,
+        draws=2,
+        pretraining_epochs=0.0,
+        solver="plain",
+        budget=2,
+        gradient_budget=2,
+        evaluation_interval=1,
+    ),
     # A contraction on CIFAR-10 for one GPU: channels in multiples of 64, 5.6 million parameters. An image is 1.4
     # GFLOP of injection and 0.14 an evaluation of the cell. Not run on an accelerator.
     "contraction-cifar10-gpu": dataclasses.replace(
         _CIFAR10_TRAINING,
-        model=dataclasses.replace(_CIFAR10_MODEL, channels=(128, 192), width=256, patch=2),
+        model=dataclasses.replace(_CIFAR10_MODEL, channels=(128, 192), width=256, blocks=3, patch=2),
         epochs=240,
         batch_size=512,
         warmup=0.03,
         pretraining_epochs=240.0,
         pretraining_budget=3,
         evaluation_interval=20,
-        ema=0.999,
         augment="crop-and-flip",
         updates_per_call=50,
         dtype="bfloat16",

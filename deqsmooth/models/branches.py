@@ -178,7 +178,8 @@ def model(
             ),
             modulus=None if modulus is None else constant(modulus),
             image=None if size.lipschitz is None else of_image,
-            float64=True,
+            # With a Lipschitz constant the readout's weights are computed, and have other bits in float64.
+            float64=size.lipschitz is None,
         ),
     )
 

@@ -15,6 +15,7 @@ _STARTS = {
     "constant": "the constant start",
     "learned": "the learned start",
     "previous": "the sample before",
+    "clean": "the image without noise",
 }
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

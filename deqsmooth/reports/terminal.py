@@ -23,10 +23,11 @@ def limits(settings: config.Resolved, solves: bool) -> str:
     audit = f", {settings.num_audit:,} of them audited" if settings.num_audit else ""
     formula = bounds.AUDITED.get(str(settings.bound))
     warning = "" if formula is None or formula.is_valid else f"; bound {settings.bound}: {bound.NOT_VALID}"
+    most = f"at most {rounding.evaluations(cost)} {kind} evaluations per image"
     return (
         f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
         f"no radius can exceed {rounding.radius(settings.cap)}{warning}\n"
-        f"at most {rounding.evaluations(cost)} {kind} evaluations per image"
+        f"{most if settings.settle is None else 'each sample is solved until its vote is settled'}"
     )
 
 

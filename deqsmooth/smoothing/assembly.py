@@ -17,9 +17,9 @@ from deqsmooth.smoothing import continuous_batching, contract, kernels, proof, r
 from deqsmooth.solvers import loop, per_lane, settled
 
 Resolved = config.Serial | config.Independent
-
-
 Queue = Callable[[Any, Callable[[jax.Array], types.Images], Callable[[jax.Array], types.State], int], kernels.Info]
+"""(parameters, row numbers -> noisy images, row numbers -> equilibria of their images without noise, number of
+rows) -> info of the rows."""
 # Relative residual of the equilibrium of an image without noise, where the solves of its samples start.
 _CLEAN = 1e-3
 
@@ -35,10 +35,9 @@ class Assembly(NamedTuple):
         about.
       serial: parameters -> kernel of the serial samples; None for the independent sampler, whose samples are those
         of the base classifier.
-      refine: settles in float64 votes that the queue leaves unsettled; else None.
-      queue: (parameters, row numbers -> noisy images, row numbers -> solutions of `clean`, number of rows) -> info
-        of the rows, for solves that stop by themselves; else None.
+      queue: of solves that stop by themselves; else None.
       clean: (parameters, images) -> solution of the images without noise, where samples start from it; else None.
+      refine: settles in float64 votes that the queue leaves unsettled; else None.
     """
 
     parameters: Any

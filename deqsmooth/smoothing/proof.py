@@ -25,8 +25,6 @@ from deqsmooth.solvers import per_lane, settled
 
 _UNIT, _IN_FLOAT64 = 2.0**-24, 2.0**-29
 _FAST_MATH = re.compile(r"xla_cpu_enable_fast_math(?!=(?:false|0))")
-# More than the norm of all entries whose squares are 0 in float32, for up to 2^40 of them.
-_UNDERFLOW = 2.0**-43
 _LARGEST_RATIO = 50
 _HOPELESS = 1 / 64
 FACTOR_STEP = 1e-4
@@ -43,6 +41,7 @@ class Proof(NamedTuple):
       readout_rounding: of a logit.
       norms: bound on the relative rounding of a norm of states.
       modulus: m above.
+      underflow: more than the norm of all entries whose squares are 0, for up to 2^40 of them.
     """
 
     factor: float
@@ -51,6 +50,7 @@ class Proof(NamedTuple):
     readout_rounding: tuple[float, float]
     norms: float
     modulus: float
+    underflow: float = 2.0**-43
 
     def in_float64(self) -> Proof:
         """These constants for float64, where a bound on rounding is at most 2^-29 times that for float32."""
@@ -60,6 +60,7 @@ class Proof(NamedTuple):
             rounding=(at_state, at_injection),
             readout_rounding=(of_state, constant),
             norms=self.norms * _IN_FLOAT64,
+            underflow=2.0**-512,
         )
 
     def distance(self, z: types.State, fz: types.State, u: types.Injection) -> types.PerLane:
@@ -77,7 +78,7 @@ class Proof(NamedTuple):
 
     def _parts(self, z: types.State, fz: types.State, u: types.Injection) -> tuple[types.PerLane, types.PerLane]:
         """The parts of the distance that come from the last step and from rounding, both times the modulus."""
-        step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z)) + _UNDERFLOW
+        step = per_lane.norm(jax.tree.map(jnp.subtract, fz, z)) + self.underflow
         at_state, at_injection = self.rounding
         error = at_state * per_lane.norm(z) + at_injection * per_lane.norm(u)
         return self.factor * step, (self.factor + self.modulus) * error

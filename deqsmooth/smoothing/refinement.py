@@ -96,6 +96,9 @@ def refinement(
       start: variables -> start of the solves.
       solver: of the samples.
       constants: of the model with its variables, in float32.
+
+    Raises:
+      ValueError: when `settle` is compiled, if cell or readout of the model do not compute in float64.
     """
     constants = constants.in_float64()
 
@@ -107,7 +110,14 @@ def refinement(
         variables, (params, u, z) = jax.tree.map(_wide, (variables, problem))
 
         def decide(z: types.State, fz: types.State) -> settled.Verdict:
-            return constants.verdict(z, fz, u, model.readout(variables, fz, False)[0])
+            logits = model.readout(variables, fz, False)[0]
+            for name, arrays in (("the cell", fz), ("the readout", logits)):
+                if any(x.dtype != jnp.float64 for x in jax.tree.leaves(arrays)):
+                    raise ValueError(
+                        f"float64 of the contraction is True; it must be False where {name} gives another type "
+                        "for arguments of float64"
+                    )
+            return constants.verdict(z, fz, u, logits)
 
         solution = solver.solve(lambda z: model.cell(params, z, u), z, decide)
         return kernels.info(base_classifier.read(model, variables, solution))

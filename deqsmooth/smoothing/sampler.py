@@ -31,7 +31,8 @@ class Votes(NamedTuple):
     """The result of one call, in the order of the samples.
 
     Attributes:
-      votes: class of every sample, or the number of classes if its logits are not finite [images, samples].
+      votes: class of every sample, or the number of classes if its logits are not finite or it is not settled
+        [images, samples].
       residual: see `kernels.Info` [images, samples].
       evaluations: spent on each sample [images, samples].
       fallbacks: of each sample [images, samples].
@@ -79,7 +80,8 @@ class Programs:
 
         Exact noise makes a certificate exact only if the base classifier is one function of its input in every
         bit. The votes and residuals of the same samples are compared in several orders, or of a classifier that
-        solves nothing the logits. A proof of votes covers rounding and needs no check.
+        solves nothing the logits. Where votes are settled by proof, only they must be equal: the proof covers all
+        rounding but that of the injection.
 
         Args:
           image: one that the classifier takes, float32 [H, W, C].
@@ -87,7 +89,7 @@ class Programs:
         Raises:
           ValueError: they differ.
         """
-        if self.settings.noise != "exact" or self.settings.settle is not None:
+        if self.settings.noise != "exact":
             return
         if not self.assembly.solves:
             contract.check_bits(self.assembly.logits, self.assembly.parameters, image, self.settings.block)
@@ -106,7 +108,7 @@ class Programs:
                 reference=reference,
             )
             back = np.ix_(np.argsort(order_of_images), np.argsort(order))
-            return [found.votes[back], found.residual[back]]
+            return [found.votes[back], *([] if self.settings.settle else [found.residual[back]])]
 
         first = drawn(places, samples)
         for step in (1, num // 2 + 1):
@@ -151,9 +153,9 @@ class Programs:
         )
         first = warm_up.sum(1, dtype=np.int64) + (0 if clean is None else np.asarray(clean.num_evaluations))
         drawn = Votes(votes, residual, evaluations, fallbacks, first[:num_images])
-        return (
-            drawn if self.refine is None else self._refined(self.refine, drawn, images, indices, phases, samples)
-        )
+        if self.refine is None:
+            return drawn
+        return self._refined(self.refine, drawn, images, indices, phases, samples)
 
     def _refined(
         self,
@@ -164,7 +166,7 @@ class Programs:
         phases: np.ndarray,
         samples: np.ndarray,
     ) -> Votes:
-        """The votes with those that are not settled solved again."""
+        """The votes; those that are not settled are solved again in float64."""
         places = np.nonzero(drawn.votes == self.assembly.num_classes)
         image = places[0]
         if not image.size:

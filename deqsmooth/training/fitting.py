@@ -66,8 +66,8 @@ def train(
       The trained classifier, ready to certify.
 
     Raises:
-      ValueError: settings, model and images do not fit each other; the folder cannot be used; or the training
-        diverged: its loss or its parameters are not finite. States that were saved before stay.
+      ValueError: settings, model, images and `settings.initial` do not fit each other; the folder cannot be used;
+        or the training diverged: its loss or its parameters are not finite. States that were saved before stay.
 
     Example:
       >>> import deqsmooth as ds
@@ -84,7 +84,8 @@ def train(
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     if isinstance(model, architecture.Model):
-        size = splits.sized(model, dataset, training, settings.dataset)
+        fits = settings.initial is not None
+        size = model if fits else splits.sized(model, dataset, training, settings.dataset)
         settings, built = dataclasses.replace(settings, model=size), models.build(size, devices.AXIS)
     elif isinstance(model, types.Model | types.Explicit):
         size, built, settings = None, model, dataclasses.replace(settings, model=None)
@@ -99,7 +100,9 @@ def train(
     settings, initial = settings.resolved(), None
     if settings.initial is not None:
         initial = checkpoints.load(settings.initial, built if size is None else None)
-        checks.holds(initial.size == size, "the model", size, f"{initial.size}, that of {settings.initial}")
+        rule = f"a checkpoint of {size}, and it has {initial.size}"
+        checks.holds(initial.size == size, "initial", settings.initial, rule)
+        settings = dataclasses.replace(settings, initial=initial.sha256)
     _check(dataset, test, settings, built.image_shape, built.num_classes, len(training))
     pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)
     _LOG.info(f"{_updates(settings, training)}, the first {pretraining:,} of them pre-training; compiling")
@@ -111,7 +114,7 @@ def train(
         on_progress,
     )
     variables = jax.device_get(state.evaluated())
-    settings = dataclasses.replace(settings, data_dir=None, initial=None if initial is None else initial.sha256)
+    settings = dataclasses.replace(settings, data_dir=None)
     if size is None:
         made = classifiers.classifier(model, variables)._replace(training=settings)
     else:

@@ -208,19 +208,21 @@ def test_record_names_the_equilibrium(start, made, digits, tmp_path):
 def test_clean_start_is_solved_and_counted(made, digits):
     """Samples start at the equilibrium of their image without noise, and each call counts its evaluations."""
     images = digits[0][:2]
-    settings = dataclasses.replace(SETTINGS, start="clean", sigma=1e-4, lanes=20, images_per_batch=2)
+    settings = dataclasses.replace(
+        SETTINGS, start="clean", sigma=1e-4, num_selection=10, num_estimation=20, looks=(20,), lanes=1, block=4,
+        images_per_batch=2,
+    )  # fmt: skip
     programs = certification.prepare(made, settings, SIZE.image_shape, 2)
-    found = programs(images, np.arange(2), np.full(2, noise.ESTIMATION), np.tile(np.arange(20), (2, 1)))
+    found = programs(images, np.arange(2), np.full(2, noise.ESTIMATION), np.zeros((2, 1), int))
     u, _ = made.model.inject(made.variables, jnp.asarray(images), None)
     params = made.model.bind(made.variables)
     alone = loop.Solver(picard.Picard(), 60, 1e-3).solve(
         lambda z: made.model.cell(params, z, u), made.model.initial_state(u)
     )
     assert found.warm_up.tolist() == alone.num_evaluations.tolist() and (found.warm_up > 2).all()
-    # With hardly any noise nothing is left to do.
-    assert (found.evaluations < found.warm_up[:, None]).all()
-    (one, _) = ds.certify(made, images, settings)
-    assert one.evaluations >= 26 * found.warm_up[0] + 520
+    # With hardly any noise little is left to do for a sample, and here each is a call of its own.
+    for one, first in zip(ds.certify(made, images, settings), found.warm_up, strict=True):
+        assert 30 * (first + 1) <= one.evaluations < 30 * (first + 3)
 
 
 def test_another_constant_is_refused(made, digits):

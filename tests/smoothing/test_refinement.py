@@ -15,7 +15,7 @@ from deqsmooth.smoothing import certification, noise, proof
 NUM = 200
 SETTINGS = ds.Smoothing(
     sigma=0.5, settle="proof", start="zero", num_selection=NUM, num_estimation=NUM, looks=(NUM,), alpha=0.01,
-    lanes=NUM, block=40, images_per_batch=1,
+    lanes=NUM, block=40, images_per_batch=2,
 )  # fmt: skip
 
 
@@ -30,8 +30,8 @@ def nearly_tied(size):
 
 
 @pytest.fixture(scope="module")
-def image():
-    return ds.load_dataset("digits").take([0])[0]
+def images():
+    return ds.load_dataset("digits").take([0, 3])[0]
 
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.5)
@@ -47,23 +47,26 @@ MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
     ],
     ids=["contraction", "exact noise", "monotone"],
 )
-def test_votes_are_those_of_long_solves(size, change, image):
+def test_votes_are_those_of_long_solves(size, change, images):
+    """Of two images with other numbers and phases."""
     made, settings = nearly_tied(size), dataclasses.replace(SETTINGS, **change)
-    programs = certification.prepare(made, settings, size.image_shape, 1)
-    call = (image, np.array([7]), np.array([noise.ESTIMATION]), np.arange(NUM)[None])
+    programs = certification.prepare(made, settings, size.image_shape, 2)
+    places = ((7, noise.ESTIMATION), (11, noise.SELECTION))
+    call = (images, *np.array(places).T, np.tile(np.arange(NUM), (2, 1)))
     drawn, unrefined = programs(*call), dataclasses.replace(programs, refine=None)(*call)
     assert (unrefined.votes == 10).mean() > 0.5
     assert (drawn.votes < 10).all() and np.isfinite(drawn.residual).all()
     assert (drawn.evaluations > unrefined.evaluations)[unrefined.votes == 10].all()
     kept = unrefined.votes < 10
     np.testing.assert_array_equal(drawn.votes[kept], unrefined.votes[kept])
-    np.testing.assert_array_equal(drawn.votes[0], long_votes(made, image, programs.settings))
+    for votes, image, place in zip(drawn.votes, images, places, strict=True):
+        np.testing.assert_array_equal(votes, long_votes(made, image, *place, programs.settings))
 
 
-def long_votes(made, image, settings):
+def long_votes(made, image, index, phase, settings):
     """Classes [NUM] after 600 evaluations in float64."""
-    keys = jnp.broadcast_to(noise.phase_key(settings.seed, 7, noise.ESTIMATION), (NUM,))
-    images = jnp.broadcast_to(jnp.asarray(image), (NUM, *image.shape[1:]))
+    keys = jnp.broadcast_to(noise.phase_key(settings.seed, index, phase), (NUM,))
+    images = jnp.broadcast_to(jnp.asarray(image), (NUM, *image.shape))
     noisy = noise.noisy(images, keys, jnp.arange(NUM), settings.sigma, settings.grid)
     model = made.model
     u, _ = model.inject(made.variables, noisy, None)
@@ -77,13 +80,30 @@ def long_votes(made, image, settings):
         return np.asarray(jnp.argmax(model.readout(variables, z)[0], -1))
 
 
-def test_refinement_needs_the_models_word(image):
+def test_refinement_needs_the_models_word(images):
     """Rounding bounds that a model states for float32 alone say nothing about float64."""
     made = nearly_tied(SIZE)
     contraction = made.model.contraction._replace(float64=False)
     stated = classifiers.classifier(made.model._replace(contraction=contraction), made.variables)
-    (found,) = ds.certify(stated, image, SETTINGS)
+    (found,) = ds.certify(stated, images[:1], SETTINGS)
     assert found.counts[-1] > NUM / 2
+
+
+@pytest.mark.parametrize("part", ["cell", "readout"])
+def test_float32_inside_is_refused(part, images):
+    made = nearly_tied(SIZE)
+    model = made.model
+
+    def cell(params, z, u):
+        return jax.tree.map(lambda x: x.astype(jnp.float32), model.cell(params, z, u))
+
+    def readout(variables, z, train):
+        logits, variables = model.readout(variables, z, train)
+        return logits.astype(jnp.float32), variables
+
+    own = model._replace(cell=cell) if part == "cell" else model._replace(readout=readout)
+    with pytest.raises(ValueError, match=f"must be False where the {part} gives another type|and z.*is float64"):
+        next(iter(ds.certify(classifiers.classifier(own, made.variables), images, SETTINGS)))
 
 
 def test_constants_shrink_with_the_unit_roundoff():

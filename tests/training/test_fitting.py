@@ -139,8 +139,13 @@ def test_training_begins_with_given_variables(tmp_path):
     other = train(tmp_path / "other", dataclasses.replace(LINEAR_SETTINGS, seed=1))
     assert other.sha256 != first.sha256
     moved = dataclasses.replace(settings, initial=str(tmp_path / "other"))
-    with pytest.raises(ValueError, match="run"):
+    with pytest.raises(ValueError, match="it started from another checkpoint"):
         train(tmp_path / "second", moved, resume=True)
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    again = train(
+        tmp_path / "second", dataclasses.replace(settings, initial=str(tmp_path / "elsewhere")), resume=True
+    )
+    assert again.sha256 == second.sha256
     with pytest.raises(ValueError, match="nothing does not exist"):
         train(tmp_path / "third", dataclasses.replace(settings, initial=str(tmp_path / "nothing")))
 
@@ -156,7 +161,7 @@ def test_initial_model_has_the_same_size(small, tmp_path):
         found.variables["params"],
         dict(small.variables["params"]),
     )
-    with pytest.raises(ValueError, match=r"the model is ConvModel.*it must be ConvModel"):
+    with pytest.raises(ValueError, match=r"initial is .*small; it must be a checkpoint of ConvModel.*channels=16"):
         fitting.train(dataclasses.replace(small.size, channels=16), dataset, settings)
 
 
