@@ -33,7 +33,7 @@ class Flags:
 
     GROUPS: ClassVar[listing.Groups] = {
         "which images": ("dataset data_dir test_data", "held_out augment download"),
-        "which model": ("preset initial", "dtype injection_dtype model"),
+        "which model": ("preset", "initial dtype injection_dtype model"),
         "noise and loss": (
             "sigma",
             "loss loss_weight draws adversarial_radius adversarial_steps adversarial_epochs jacobian_weight "

@@ -54,9 +54,8 @@ class Smoothing:
       settle: `proof` to certify the exact equilibrium of a model whose cell is a contraction. The solve of a
         sample stops where its class is proved to be that of the equilibrium, from any start: also from `previous`,
         the state of the sample before, and from `clean`, the equilibrium of the image without noise up to a
-        relative residual of 1e-3. Neither makes votes dependent. A sample that is not settled within the budget,
-        60 by default, is solved once more in float64 with the same budget, and has no vote if that does not settle
-        it. With `sampler` serial this is the same, from `previous`.
+        relative residual of 1e-3. A sample that is not settled within the budget, 60 by default, is solved again
+        in float64 with the same budget, and has no vote if that does not settle it. Serial: from `previous`.
       warmup_budget: serial: cell evaluations of the warm-up, the solve from zero that gives each lane its first
         state before its first sample, in selection and again in estimation; 10 by default.
       reference_budget: serial: cell evaluations of the reference classifier. It is the base classifier that is
@@ -93,8 +92,7 @@ class Smoothing:
         samples of one image. By default as many as keep every device busy.
       block: rows (lanes of any images) in one compiled evaluation; 100 by default on CPU, 400 elsewhere. The
         memory of a device grows with it; `auto` halves it until it fits.
-      dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32,
-        but for the votes that only float64 settles.
+      dtype: floating point type of the cell, and so of the classifier that is certified; all else is float32.
       seed: of all noise and of the audit's draw. On the command line `random` takes one from the operating system,
         and the record names it.
 

@@ -19,6 +19,8 @@ from deqsmooth.models import base_classifier
 from deqsmooth.smoothing import kernels, noise, proof
 from deqsmooth.solvers import settled
 
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""The leaves of `kernels.Info` of all samples of a call [images, samples], on the host."""
 # Few samples are left in a call, and a program always solves this many.
 _ROWS = 16
 
@@ -41,46 +43,55 @@ class Program(NamedTuple):
     Attributes:
       problem: (variables, images, indices, phases, samples), each with `_ROWS` rows -> as in `Refinement`.
       settle: as in `Refinement`.
+      num_classes: the vote of a sample that is not settled.
     """
 
     problem: Any
     settle: Any
+    num_classes: int
 
     def __call__(
         self,
         variables: types.Variables,
+        drawn: Drawn,
         images: np.ndarray,
         indices: np.ndarray,
         phases: np.ndarray,
         samples: np.ndarray,
-    ) -> kernels.Info:
-        """Solves samples, as many as there are.
+    ) -> Drawn:
+        """Solves the samples again that are not settled.
 
         Args:
           variables: of the model.
-          images: clean image of every sample, float32 [num, H, W, C].
-          indices: of the images in their data set [num].
-          phases: of the noise [num].
-          samples: sample indices [num].
+          drawn: what is recorded of all samples.
+          images: clean images, float32 [images, H, W, C].
+          indices: of the images in their data set [images].
+          phases: of the noise [images].
+          samples: sample indices [images, samples].
 
         Returns:
-          Info with leaves [num], on the host.
+          The same of all samples then; evaluations are those of both solves.
         """
-        found = []
-        for begin in range(0, len(samples), _ROWS):
+        image, sample = np.nonzero(drawn[0] == self.num_classes)
+        votes, residual, evaluations, fallbacks = (np.array(x) for x in drawn)
+        for begin in range(0, len(image), _ROWS):
             # The last sample is repeated until the rows are filled.
-            rows = np.minimum(np.arange(begin, begin + _ROWS), len(samples) - 1)
+            rows = np.minimum(np.arange(begin, begin + _ROWS), len(image) - 1)
+            own, chosen = image[rows], (image[rows], sample[rows])
             with arithmetic.standard():
                 problem = self.problem(
                     variables,
-                    images[rows],
-                    indices[rows].astype(np.uint32),
-                    phases[rows].astype(np.uint32),
-                    samples[rows].astype(np.int32),
+                    images[own],
+                    indices[own].astype(np.uint32),
+                    phases[own].astype(np.uint32),
+                    samples[chosen].astype(np.int32),
                 )
             with arithmetic.double():
-                found.append(jax.device_get(self.settle(variables, problem)))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(samples)], *found)
+                found = jax.device_get(self.settle(variables, problem))
+            votes[chosen], residual[chosen] = found.votes, found.residual
+            evaluations[chosen] += found.num_evaluations
+            fallbacks[chosen] += found.num_fallbacks
+        return votes, residual, evaluations, fallbacks
 
 
 def refinement(
@@ -126,7 +137,11 @@ def refinement(
 
 
 def compile_program(
-    refinement: Refinement, variables: types.Variables, settings: config.Smoothing, image_shape: tuple[int, ...]
+    refinement: Refinement,
+    variables: types.Variables,
+    settings: config.Smoothing,
+    image_shape: tuple[int, ...],
+    num_classes: int,
 ) -> Program:
     """Compiles a refinement for the noise of a run.
 
@@ -135,6 +150,7 @@ def compile_program(
       variables: of the model.
       settings: of the run.
       image_shape: [H, W, C].
+      num_classes: of the model.
     """
 
     def problem(
@@ -153,7 +169,8 @@ def compile_program(
         lowered = jax.jit(problem).lower(variables, images, unsigned, unsigned, signed)
         made = lowered.compile()
     with arithmetic.double():
-        return Program(made, jax.jit(refinement.settle).lower(variables, lowered.out_info).compile())
+        settle = jax.jit(refinement.settle).lower(variables, lowered.out_info).compile()
+    return Program(made, settle, num_classes)
 
 
 def _wide(x: jax.Array) -> jax.Array:

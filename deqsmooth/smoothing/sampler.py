@@ -151,40 +151,11 @@ class Programs:
         votes, residual, evaluations, fallbacks = (
             np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info
         )
+        drawn = (votes, residual, evaluations, fallbacks)
+        if self.refine is not None:
+            drawn = self.refine(self.assembly.parameters, drawn, images, indices, phases, samples)
         first = warm_up.sum(1, dtype=np.int64) + (0 if clean is None else np.asarray(clean.num_evaluations))
-        drawn = Votes(votes, residual, evaluations, fallbacks, first[:num_images])
-        if self.refine is None:
-            return drawn
-        return self._refined(self.refine, drawn, images, indices, phases, samples)
-
-    def _refined(
-        self,
-        program: refinement.Program,
-        drawn: Votes,
-        images: np.ndarray,
-        indices: np.ndarray,
-        phases: np.ndarray,
-        samples: np.ndarray,
-    ) -> Votes:
-        """The votes; those that are not settled are solved again in float64."""
-        places = np.nonzero(drawn.votes == self.assembly.num_classes)
-        image = places[0]
-        if not image.size:
-            return drawn
-        found = program(self.assembly.parameters, images[image], indices[image], phases[image], samples[places])
-
-        def replaced(before: np.ndarray, after: np.ndarray | jax.Array) -> np.ndarray:
-            whole = before.copy()
-            whole[places] = after
-            return whole
-
-        return Votes(
-            replaced(drawn.votes, found.votes),
-            replaced(drawn.residual, found.residual),
-            replaced(drawn.evaluations, drawn.evaluations[places] + found.num_evaluations),
-            replaced(drawn.fallbacks, drawn.fallbacks[places] + found.num_fallbacks),
-            drawn.warm_up,
-        )
+        return Votes(*drawn, first[:num_images])
 
 
 @arithmetic.standard()
@@ -218,7 +189,9 @@ def compile_programs(
             compiled[reference, num_samples] = lowered.compile()
     refine = None
     if parts.refine is not None:
-        refine = refinement.compile_program(parts.refine, parts.parameters, settings, image_shape)
+        refine = refinement.compile_program(
+            parts.refine, parts.parameters, settings, image_shape, parts.num_classes
+        )
     return Programs(settings, classifier.sha256, parts, compiled, clean, refine)
 
 

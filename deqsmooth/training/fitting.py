@@ -48,8 +48,8 @@ def train(
     `logging.getLogger("deqsmooth").setLevel("INFO")` shows what is done.
 
     Args:
-      model: a size such as `ds.ConvModel`, a `ds.Model` or a `ds.Explicit`. Of a size, what still has the default
-        of its family (`image_shape`, `num_classes`, `mean`, `std`) comes from the images, if it fits no named set.
+      model: a size such as `ds.ConvModel`, a `ds.Model` or a `ds.Explicit`. What still has its family's default
+        (`image_shape`, `num_classes`, `mean`, `std`) comes from the images, if the size fits no named set.
       dataset: images to train on, with labels, from `ds.arrays` or `ds.load_dataset`.
       settings: of the training; `model` is taken from the argument of that name.
       test: images to evaluate on; by default every tenth image of `dataset` is held out, see `held_out`.
@@ -84,8 +84,7 @@ def train(
     settings = _named(settings, dataset)
     training, evaluated, settings = splits.split(dataset, test, settings)
     if isinstance(model, architecture.Model):
-        fits = settings.initial is not None
-        size = model if fits else splits.sized(model, dataset, training, settings.dataset)
+        size = model if settings.initial else splits.sized(model, dataset, training, settings.dataset)
         settings, built = dataclasses.replace(settings, model=size), models.build(size, devices.AXIS)
     elif isinstance(model, types.Model | types.Explicit):
         size, built, settings = None, model, dataclasses.replace(settings, model=None)
@@ -97,19 +96,18 @@ def train(
     else:
         kind = type(model).__name__
         raise ValueError(f"model is {kind}; ds.train takes a size such as ds.ConvModel(), a ds.Model, ds.Explicit")
-    settings, initial = settings.resolved(), None
+    settings, variables = settings.resolved(), None
     if settings.initial is not None:
         initial = checkpoints.load(settings.initial, built if size is None else None)
-        rule = f"a checkpoint of {size}, and it has {initial.size}"
-        checks.holds(initial.size == size, "initial", settings.initial, rule)
-        settings = dataclasses.replace(settings, initial=initial.sha256)
+        checks.holds(initial.size == size, "initial", settings.initial, f"one of {size}; it has {initial.size}")
+        settings, variables = dataclasses.replace(settings, initial=initial.sha256), initial.variables
     _check(dataset, test, settings, built.image_shape, built.num_classes, len(training))
     pretraining = loop.num_updates(settings, len(training), settings.pretraining_epochs)
     _LOG.info(f"{_updates(settings, training)}, the first {pretraining:,} of them pre-training; compiling")
     state = _fit(
-        _open(workdir, settings, None if initial is None else initial.sha256, training, evaluated),
+        _open(workdir, settings, settings.initial, training, evaluated),
         resume,
-        model_training.init(built, settings, None if initial is None else initial.variables),
+        model_training.init(built, settings, variables),
         lambda state: model_training.fit(built, settings, training, evaluated, state),
         on_progress,
     )

@@ -161,7 +161,7 @@ def test_initial_model_has_the_same_size(small, tmp_path):
         found.variables["params"],
         dict(small.variables["params"]),
     )
-    with pytest.raises(ValueError, match=r"initial is .*small; it must be a checkpoint of ConvModel.*channels=16"):
+    with pytest.raises(ValueError, match=r"initial is .*small; it must be one of ConvModel.*channels=16"):
         fitting.train(dataclasses.replace(small.size, channels=16), dataset, settings)
 
 
