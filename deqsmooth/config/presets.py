@@ -126,8 +126,8 @@ TRAINING: dict[str, config.Training] = {
     ),
     # The shipped contraction on CIFAR-10, in two trainings before its start and fine-tuning: first with
     # cross-entropy, then from there (`--initial`) with consistency. With `--held-out 50` they took 79 and 18
-    # minutes on two CPU cores, the first with other work. On 400 held-out training images at sigma 0.5 (300 draws),
-    # the second raises the mean radius from 0.51 to 0.58, and lowers accuracy at radius 0 from 66.2 to 62.7 %.
+    # minutes on two CPU cores, the first with other work. On 400 held-out training images (sigma 0.5, 300 draws)
+    # the second raises the mean radius from 0.51 to 0.58, and lowers the smoothed accuracy from 66.2 to 63.7 %.
     "contraction-cifar10": _CIFAR10_TRAINING,
     "contraction-cifar10-consistency": dataclasses.replace(
         _CIFAR10_TRAINING,
