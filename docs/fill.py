@@ -12,6 +12,8 @@ only.
 `<!-- lines: FOLDER FILE -->` does the same with a file of JSON lines: the first cell is the first value of a line,
 and the headings are names of other values, which are numbers.
 
+`<!-- quoted: SOURCE -->` stands above numbers that others have published. They stay as they are.
+
 `<!-- help: deqsmooth-NAME -->` stands directly above a block of `text`, which becomes the output of
 `deqsmooth-NAME --help` on a terminal of 100 columns; `deqsmooth-NAME --help-all` is possible as well.
 """
