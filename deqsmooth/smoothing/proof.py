@@ -144,8 +144,8 @@ def proof(classifier: classifiers.Classifier) -> Proof:
         # Other devices may compute a convolution by Winograd's or a Fourier method, which rounds differently.
         raise ValueError(
             f"the device is {jax.default_backend()}; a proof of votes or radii must be made on a CPU, where the "
-            "rounding of convolutions is bounded; without a proof, short solves and audited chains can be certified "
-            "on any device"
+            "rounding of convolutions is bounded; without a proof, short solves and audited chains can be "
+            "certified on any device"
         )
     if _FAST_MATH.search(os.environ.get("XLA_FLAGS", "")):
         raise ValueError(
