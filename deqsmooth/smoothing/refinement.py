@@ -121,16 +121,9 @@ def refinement(
         variables, (params, u, z) = jax.tree.map(_wide, (variables, problem))
 
         def decide(z: types.State, fz: types.State) -> settled.Verdict:
-            logits = model.readout(variables, fz, False)[0]
-            for name, arrays in (("the cell", fz), ("the readout", logits)):
-                if any(x.dtype != jnp.float64 for x in jax.tree.leaves(arrays)):
-                    raise ValueError(
-                        f"float64 of the contraction is True; it must be False where {name} gives another type "
-                        "for arguments of float64"
-                    )
-            return constants.verdict(z, fz, u, logits)
+            return constants.verdict(z, fz, u, _checked("readout", model.readout(variables, fz, False)[0]))
 
-        solution = solver.solve(lambda z: model.cell(params, z, u), z, decide)
+        solution = solver.solve(lambda z: _checked("cell", model.cell(params, z, u)), z, decide)
         return kernels.info(base_classifier.read(model, variables, solution))
 
     return Refinement(problem, settle)
@@ -171,6 +164,16 @@ def compile_program(
     with arithmetic.double():
         settle = jax.jit(refinement.settle).lower(variables, lowered.out_info).compile()
     return Program(made, settle, num_classes)
+
+
+def _checked(part: str, arrays: Any) -> Any:
+    """The result of a part of the model; raises `ValueError` unless it is float64."""
+    if any(x.dtype != jnp.float64 for x in jax.tree.leaves(arrays)):
+        raise ValueError(
+            f"float64 of the contraction is True; it must be False for a model whose {part} gives another type "
+            "for arguments of float64"
+        )
+    return arrays
 
 
 def _wide(x: jax.Array) -> jax.Array:
