@@ -12,7 +12,7 @@ from deqsmooth.statistics import bounds
 
 
 def limits(settings: config.Resolved, solves: bool) -> str:
-    """Returns the largest radius that a run can certify and the largest cost of an image, in two lines.
+    """Returns the largest radius that a run can certify, and how much work an image is, in two lines.
 
     Args:
       settings: settings of the run.
@@ -23,11 +23,12 @@ def limits(settings: config.Resolved, solves: bool) -> str:
     audit = f", {settings.num_audit:,} of them audited" if settings.num_audit else ""
     formula = bounds.AUDITED.get(str(settings.bound))
     warning = "" if formula is None or formula.is_valid else f"; bound {settings.bound}: {bound.NOT_VALID}"
-    most = f"at most {rounding.evaluations(cost)} {kind} evaluations per image"
+    work = "each sample is solved until its vote is settled"
+    if settings.settle is None:
+        work = f"at most {rounding.evaluations(cost)} {kind} evaluations per image"
     return (
         f"{settings.num_estimation:,} samples{audit}, alpha {settings.alpha:g}: "
-        f"no radius can exceed {rounding.radius(settings.cap)}{warning}\n"
-        f"{most if settings.settle is None else 'each sample is solved until its vote is settled'}"
+        f"no radius can exceed {rounding.radius(settings.cap)}{warning}\n{work}"
     )
 
 

@@ -194,8 +194,9 @@ def _settled(
             if settings.start == "clean":
                 return clean(rows)
             first = start(variables)(u)
-            is_chain = settings.start == "previous"
-            return per_lane.select(per_lane.is_finite(last), last, first) if is_chain else first
+            if settings.start == "previous":
+                return per_lane.select(per_lane.is_finite(last), last, first)
+            return first
 
         decide_row = functools.partial(decide, variables)
         return settling.run(model, variables, stops, decide_row, begin, noisy, num_rows, settings.block)

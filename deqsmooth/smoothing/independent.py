@@ -181,8 +181,8 @@ def votes(
         places, units = np.divmod(np.arange(begin, min(begin + batch, len(images) * num_units)), num_units)
         samples = units[:, None] * lanes + np.arange(lanes)
         found = programs(images[places], indices[places], np.full(len(places), phase), samples)
-        drawn_of = zip(found.votes, found.evaluations, found.warm_up, samples < num, strict=True)
-        for own, evaluations, first, drawn in drawn_of:
+        rows = zip(found.votes, found.evaluations, found.warm_up, samples < num, strict=True)
+        for own, evaluations, first, drawn in rows:
             waiting.append((own[drawn], int(evaluations[drawn].sum() + first)))
             if len(waiting) == num_units:
                 yield np.concatenate([own for own, _ in waiting]), sum(spent for _, spent in waiting)
