@@ -16,14 +16,16 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from deqsmooth.models import winograd
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after each of the two spatial axes."""
 _EPSILON = 1e-5
 _FEW_PIXELS = 4
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding, fast: bool = False) -> jax.Array:
     """Two-dimensional convolution whose derivatives are again calls of this function.
 
     With at most four pixels the activations are multiplied by the matrix of the convolution: XLA's convolution of
@@ -38,6 +40,7 @@ def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding) -> 
       kernel: weights [kernel_height, kernel_width, in_channels, out_channels].
       stride: step of the window along both axes.
       padding: zeros before and after each spatial axis.
+      fast: whether a CPU may compute it by `winograd`, whose rounding is none of a sum of products.
 
     Returns:
       Activations [lanes, out_height, out_width, out_channels], in the dtype of `x`.
@@ -53,9 +56,15 @@ def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding) -> 
         shape = (rows.shape[1], columns.shape[1], kernel.shape[-1])
         y = x.reshape(lanes, -1) @ matrix.reshape(height * width * channels, -1)
         return y.reshape(lanes, *shape)
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    direct = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(stride, stride),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+    if fast and winograd.suits(x, kernel.shape, stride, padding):
+        return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+    return direct(x, kernel)
 
 
 def _taps(size: int, window: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
@@ -67,13 +76,13 @@ def _taps(size: int, window: int, stride: int, padding: tuple[int, int]) -> np.n
 
 
 def _convolve_forward(
-    x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding
+    x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding, fast: bool
 ) -> tuple[jax.Array, tuple[jax.Array, ArrayLike]]:
-    return convolve(x, kernel, stride, padding), (x, kernel)
+    return convolve(x, kernel, stride, padding, fast), (x, kernel)
 
 
 def _convolve_backward(
-    stride: int, padding: Padding, residuals: tuple[Any, Any], cotangent: jax.Array
+    stride: int, padding: Padding, fast: bool, residuals: tuple[Any, Any], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     # Interior padding inserts a cotangent of zero at the positions that the stride skipped.
@@ -87,7 +96,7 @@ def _convolve_backward(
         size, window, steps = x.shape[axis], kernel.shape[axis - 1], spread.shape[axis]
         input_padding.append((window - 1 - before, size + before - steps))
         kernel_padding.append((before, window - 1 + steps - size - before))
-    d_input = convolve(spread, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), 1, tuple(input_padding))
+    d_input = convolve(spread, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), 1, tuple(input_padding), fast)
     d_kernel = convolve(
         jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(spread, (1, 2, 0, 3)), 1, tuple(kernel_padding)
     )
@@ -197,7 +206,7 @@ class Conv(nn.Module):
             kernel = kernel * _by_channel(factor, kernel)
             bias = offset if bias is None else bias * factor + offset
         pad = (self.size - 1) // 2
-        y = convolve(x, kernel, self.stride, ((pad, pad), (pad, pad)))
+        y = convolve(x, kernel, self.stride, ((pad, pad), (pad, pad)), True)
         return y if bias is None else y + _by_channel(bias, y)
 
 

@@ -1,10 +1,10 @@
 """Settling: the votes of a queue of rows, one sample each, where a vote can be proved before its solve converges.
 
 Takes a queue of rows; gives what is recorded of every row. Rows are solved in waves. A wave injects a block of
-rows in one piece and evaluates until the votes of three quarters are settled, for most models once or twice. Those
-that are left are solved again, with others of their kind, so that no lane waits for the slowest sample. A lane may
-begin with the state of its last row: this is the chain of serialized randomized smoothing (Gao et al. 2024). The
-proof makes the votes independent of it.
+rows in one piece and evaluates until the votes of three quarters are settled, for most models once or twice. The
+solves that are left are set aside. As soon as there are enough of them for a wave of their own they continue where
+they were, so that no lane waits for the slowest sample. A lane may begin with the state of its last row: this is
+the chain of serialized randomized smoothing (Gao et al. 2024). The proof makes the votes independent of it.
 """
 
 from __future__ import annotations
@@ -24,22 +24,38 @@ from deqsmooth.solvers import loop, settled
 Start = Callable[[jax.Array, types.Injection, types.State], types.State]
 """(rows [lanes], injection, state that a lane reached with its last row) -> state from which the solve begins."""
 
-# The part of a wave's lanes that may be left for a later wave.
-_LEFT = 4
+# The part of a wave's lanes that may be set aside.
+_ASIDE = 4
+
+
+class _Solves(NamedTuple):
+    """Solves side by side; all leaves are [lanes, ...].
+
+    Attributes:
+      rows: their rows; the length of the queue for a lane without one.
+      u: their injections.
+      progress: how far they are.
+    """
+
+    rows: jax.Array
+    u: types.Injection
+    progress: loop.Progress
 
 
 class _Queue(NamedTuple):
-    """The rows of a queue.
+    """What a wave changes.
 
     Attributes:
-      is_left: whether the vote of a row is still to be settled [rows].
       found: what is recorded of the rows, leaves [rows].
-      last: states that the lanes reached.
+      last: states that the lanes reached with their last rows.
+      aside: solves that are to be continued, room for a wave and what it may leave.
+      num_aside: how many there are.
     """
 
-    is_left: jax.Array
     found: kernels.Info
     last: types.State
+    aside: _Solves
+    num_aside: jax.Array
 
 
 def run(
@@ -53,8 +69,6 @@ def run(
     num_lanes: int,
 ) -> kernels.Info:
     """Classifies every row of a queue.
-
-    The evaluations of a row are those of all its solves, up to the last one that was needed.
 
     Args:
       model: the model.
@@ -70,52 +84,66 @@ def run(
       Info with leaves [rows].
     """
     params = model.bind(variables)
+    num_waves, most_aside = -(-num_rows // num_lanes), num_lanes * 3 // 4
 
-    def inject(rows: jax.Array) -> types.Injection:
-        return model.inject(variables, noisy(rows), None)[0]
-
-    def one_wave(rows: jax.Array, num_left: jax.Array, queue: _Queue) -> _Queue:
-        """Solves rows until at most `num_left` are left; a row of `num_rows` is none."""
+    def begin(rows: jax.Array, last: types.State) -> _Solves:
         within = jnp.minimum(rows, num_rows - 1)
-        u = inject(within)
+        u = model.inject(variables, noisy(within), None)[0]
+        progress = solver.begin(start(within, u, last))
+        return _Solves(rows, u, progress._replace(active=rows < num_rows))
+
+    def record(progress: loop.Progress) -> kernels.Info:
+        return kernels.info(base_classifier.read(model, variables, progress.best))
+
+    def wave(solves: _Solves, is_last: jax.Array, queue: _Queue) -> tuple[loop.Progress, _Queue]:
+        """Advances solves, records them, and sets aside those that are left; the last wave leaves none."""
+        rows, u, progress = solves
+        num_left = jnp.where(is_last & (queue.num_aside == 0), 0, most_aside)
 
         def advance(progress: loop.Progress) -> loop.Progress:
             return solver.advance(lambda z: model.cell(params, z, u), decide(u), progress)
 
-        progress = solver.begin(start(within, u, queue.last))
-        progress = progress._replace(active=rows < num_rows)
         progress = lax.while_loop(lambda progress: jnp.sum(progress.active) > num_left, advance, progress)
-        info = kernels.info(base_classifier.read(model, variables, progress.best))
-        before = jax.tree.map(lambda x: x[rows], queue.found)
-        info = info._replace(
-            num_evaluations=info.num_evaluations + before.num_evaluations,
-            num_fallbacks=info.num_fallbacks + before.num_fallbacks,
-        )
-        return _Queue(
-            is_left=queue.is_left.at[rows].set(progress.active, mode="drop"),
-            found=jax.tree.map(lambda all, x: all.at[rows].set(x, mode="drop"), queue.found, info),
-            last=progress.best.value,
+        (left,) = jnp.nonzero(progress.active, size=most_aside, fill_value=0)
+        at = queue.num_aside + jnp.arange(most_aside)
+        left = jax.tree.map(lambda x: x[left], _Solves(rows, u, progress))
+        return progress, queue._replace(
+            found=jax.tree.map(lambda all, x: all.at[rows].set(x, mode="drop"), queue.found, record(progress)),
+            aside=jax.tree.map(lambda all, x: all.at[at].set(x), queue.aside, left),
+            num_aside=queue.num_aside + jnp.sum(progress.active),
         )
 
-    def one_pass(queue: _Queue) -> _Queue:
-        """Solves the rows that are left, in waves; what is left then is at most a quarter, or nothing."""
-        (rows,) = jnp.nonzero(queue.is_left, size=num_rows + num_lanes, fill_value=num_rows)
-        num = jnp.sum(queue.is_left)
-        num_left = jnp.where(num <= num_lanes, 0, num_lanes // _LEFT)
+    def of_new_rows(index: jax.Array, queue: _Queue) -> _Queue:
+        rows = index * num_lanes + jnp.arange(num_lanes)
+        solves = begin(jnp.where(rows < num_rows, rows, num_rows), queue.last)
+        progress, queue = wave(solves, index == num_waves - 1, queue)
+        queue = queue._replace(last=progress.best.value)
+        return lax.while_loop(lambda queue: queue.num_aside >= num_lanes, of_aside, queue)
 
-        def body(wave: jax.Array, queue: _Queue) -> _Queue:
-            return one_wave(lax.dynamic_slice(rows, (wave * num_lanes,), (num_lanes,)), num_left, queue)
+    def of_aside(queue: _Queue) -> _Queue:
+        """A wave of the first solves that were set aside."""
+        is_one = jnp.arange(num_lanes) < queue.num_aside
+        solves = jax.tree.map(lambda x: x[:num_lanes], queue.aside)
+        solves = solves._replace(
+            rows=jnp.where(is_one, solves.rows, num_rows),
+            progress=solves.progress._replace(active=solves.progress.active & is_one),
+        )
+        rest = jax.tree.map(lambda x: x.at[:most_aside].set(x[num_lanes:]), queue.aside)
+        num_rest = jnp.maximum(queue.num_aside - num_lanes, 0)
+        return wave(solves, queue.num_aside <= num_lanes, queue._replace(aside=rest, num_aside=num_rest))[1]
 
-        return lax.fori_loop(0, -(-num // num_lanes), body, queue)
-
-    def nothing(x: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.zeros(x.shape, x.dtype)
+    def nothing(num: int, x: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.zeros((num, *x.shape[1:]), x.dtype)
 
     no_rows = jnp.zeros(num_lanes, jnp.int32)
-    last = jax.tree.map(nothing, jax.eval_shape(lambda rows: model.initial_state(inject(rows)), no_rows))
-    info = jax.eval_shape(
-        lambda z: kernels.info(base_classifier.read(model, variables, solver.begin(z).best)), last
+    last = jax.eval_shape(lambda rows: model.initial_state(model.inject(variables, noisy(rows), None)[0]), no_rows)
+    last = jax.tree.map(lambda x: nothing(num_lanes, x), last)
+    solves = jax.eval_shape(begin, no_rows, last)
+    queue = _Queue(
+        found=jax.tree.map(lambda x: nothing(num_rows, x), jax.eval_shape(record, solves.progress)),
+        last=last,
+        aside=jax.tree.map(lambda x: nothing(num_lanes + most_aside, x), solves),
+        num_aside=jnp.zeros((), jnp.int32),
     )
-    found = jax.tree.map(lambda x: jnp.zeros(num_rows, x.dtype), info)
-    queue = _Queue(jnp.ones(num_rows, bool), found, last)
-    return lax.while_loop(lambda queue: jnp.any(queue.is_left), one_pass, queue).found
+    queue = lax.fori_loop(0, num_waves, of_new_rows, queue)
+    return lax.while_loop(lambda queue: queue.num_aside > 0, of_aside, queue).found
