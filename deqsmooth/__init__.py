@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from deqsmooth.smoothing.attacks import attack as attack
     from deqsmooth.smoothing.certification import certify as certify
     from deqsmooth.smoothing.certification import certify_dataset as certify_dataset
+    from deqsmooth.smoothing.interval_bounds import certify_box as certify_box
     from deqsmooth.smoothing.planning import plan as plan
     from deqsmooth.smoothing.prediction import predict as predict
     from deqsmooth.smoothing.recertification import recertify as recertify
@@ -90,6 +91,7 @@ _HOMES = {
     "attack": "smoothing.attacks.attack",
     "build": "models.build",
     "certify": "smoothing.certification.certify",
+    "certify_box": "smoothing.interval_bounds.certify_box",
     "certify_dataset": "smoothing.certification.certify_dataset",
     "certify_without_noise": "smoothing.without_noise.certify_without_noise",
     "classifier": "models.classifiers.classifier",

@@ -30,6 +30,38 @@ PerLane = Float[Array, "lanes"]
 Counts = Int32[Array, "lanes"]
 
 
+class Box(NamedTuple):
+    """All pytrees of arrays whose entries differ from those of a centre by at most those of a radius.
+
+    Attributes:
+      centre: a pytree of arrays.
+      radius: a pytree of the same shapes, without negative entries.
+    """
+
+    centre: Any
+    radius: Any
+
+
+class Boxes(NamedTuple):
+    """The functions of a model on boxes (interval arithmetic), in the dtype of their arguments.
+
+    A result contains what the function of the model gives for all members of the boxes, but for rounding. A radius
+    is a linear map, without negative coefficients, of the radii, in a cell before relu. Logits are features times
+    a kernel plus a bias.
+
+    Attributes:
+      inject: (variables, images [lanes, H, W, C]) -> injections.
+      cell: (parameters, states, injections) -> states.
+      features: states -> features [lanes, features].
+      readout: variables -> (kernel [features, classes], bias [classes]).
+    """
+
+    inject: Callable[[Variables, Box], Box]
+    cell: Callable[[Parameters, Box, Box], Box]
+    features: Callable[[Box], Box]
+    readout: Callable[[Variables], tuple[Array, Array]]
+
+
 class Contraction(NamedTuple):
     """Why a cell has exactly one equilibrium, as numbers by which the distance to it is bounded.
 
@@ -54,6 +86,7 @@ class Contraction(NamedTuple):
       float64: whether cell and readout compute in float64 if all their arguments are float64, with `rounding` and
         `readout_rounding` 2^-29 times as large, as for sums of products. Votes that float32 cannot settle are then
         settled in float64.
+      boxes: the model on boxes, or None.
     """
 
     factor: Callable[[Variables], float]
@@ -63,6 +96,7 @@ class Contraction(NamedTuple):
     modulus: Callable[[Variables], float] | None = None
     image: Callable[[Variables], tuple[float, float]] | None = None
     float64: bool = False
+    boxes: Boxes | None = None
 
 
 class Model(NamedTuple):

@@ -88,6 +88,7 @@ def model(
     init_cell: Callable[[types.RandomKey], types.Parameters],
     bind: Callable[[types.Parameters], types.Parameters],
     cell: Callable[[types.Parameters, types.State, types.Injection], types.State],
+    cell_on_boxes: Callable[[types.Parameters, types.Box, types.Box], types.Box],
     factor: Callable[[types.Parameters], float],
     rounding: Callable[[types.Parameters], tuple[float, float]],
     modulus: Callable[[types.Parameters], float] | None = None,
@@ -100,6 +101,7 @@ def model(
       init_cell: key -> parameters of the cell.
       bind: parameters of the cell -> parameters as the cell uses them.
       cell: as in `types.Model`.
+      cell_on_boxes: as in `types.Boxes`.
       factor: parameters as the cell uses them, float64 -> as in `types.Contraction`; so are the next two.
       rounding: of an evaluation of the cell.
       modulus: by default 1 - factor.
@@ -130,15 +132,17 @@ def model(
     def readout(
         variables: types.Variables, z: types.State, train: bool = False
     ) -> tuple[types.Logits, types.Variables]:
-        features = jnp.concatenate([_pooled(x, size.pooled) for x in z], -1)
         bias = variables["params"]["readout"]["bias"]
-        return features @ readout_kernel(variables) + bias, variables
+        return features(z) @ readout_kernel(variables) + bias, variables
 
-    def readout_kernel(variables: types.Variables) -> jax.Array | np.ndarray:
+    def features(z: types.State) -> jax.Array:
+        return jnp.concatenate([_pooled(x, size.pooled) for x in z], -1)
+
+    def readout_kernel(variables: types.Variables) -> jax.Array:
         """Derivatives of the logits in the features [features, classes]."""
         kernel = variables["params"]["readout"]["kernel"]
         if size.lipschitz is None:
-            return kernel
+            return jnp.asarray(kernel)
         # The equilibrium changes by at most `size.sensitivity` times as much as the image.
         roots = np.sqrt(_areas(size)).astype(np.float32)[:, None]
         return size.lipschitz / size.sensitivity * roots * kernel / jnp.sqrt(jnp.sum(kernel**2, 0) + 1e-12)
@@ -160,6 +164,18 @@ def model(
         slope, error = _of_injection(size, variables["params"]["inject"])
         return in_injection * slope * bounds.OUTWARDS, in_injection * error * bounds.OUTWARDS
 
+    def inject_boxes(variables: types.Variables, images: types.Box) -> types.Box:
+        own = variables["params"]["inject"]
+        kernels = absolute(_linear([[own[f"kernel_{i}"]] for i in range(len(size.channels))], own["weights"]))
+        radius = mapped(kernels, (layers.blocks_to_channels(images.radius, size.patch),))
+        return types.Box(apply_inject(variables, images.centre)[0], radius)
+
+    boxes = types.Boxes(
+        inject=inject_boxes,
+        cell=cell_on_boxes,
+        features=lambda z: types.Box(features(z.centre), features(z.radius)),
+        readout=lambda variables: (readout_kernel(variables), variables["params"]["readout"]["bias"]),
+    )
     return types.Model(
         image_shape=size.image_shape,
         num_classes=size.num_classes,
@@ -180,6 +196,7 @@ def model(
             image=None if size.lipschitz is None else of_image,
             # With a Lipschitz constant the readout's weights are computed, and have other bits in float64.
             float64=size.lipschitz is None,
+            boxes=None if size.lipschitz is None else boxes,
         ),
     )
 
@@ -216,6 +233,21 @@ def adjoint(kernel: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 def transposed(kernels: bounds.Kernels) -> bounds.Kernels:
     """The kernels of the adjoint map: `<mapped(k, x), y> = <x, mapped(transposed(k), y)>`."""
     return [[adjoint(kernel) for kernel in column] for column in zip(*kernels, strict=True)]
+
+
+def absolute(kernels: bounds.Kernels) -> bounds.Kernels:
+    """The map that takes the radii of boxes to those of their images."""
+    return [[jnp.abs(kernel) for kernel in row] for row in kernels]
+
+
+def rectified(centre: tuple[jax.Array, ...], radius: tuple[jax.Array, ...]) -> types.Box:
+    """What relu makes of a box."""
+    upper = [jax.nn.relu(x + r) for x, r in zip(centre, radius, strict=True)]
+    lower = [jax.nn.relu(x - r) for x, r in zip(centre, radius, strict=True)]
+    return types.Box(
+        tuple((x + y) / 2 for x, y in zip(upper, lower, strict=True)),
+        tuple((x - y) / 2 for x, y in zip(upper, lower, strict=True)),
+    )
 
 
 def _in_float64(arrays: Any) -> Any:

@@ -37,6 +37,10 @@ def contraction(size: architecture.ContractionModel) -> types.Model:
     def cell(params: types.Parameters, z: types.State, u: types.Injection) -> types.State:
         return tuple(map(jax.nn.relu, branches.mapped(params, z, u)))
 
+    def cell_on_boxes(params: types.Parameters, z: types.Box, u: types.Box) -> types.Box:
+        centre = branches.mapped(params, z.centre, u.centre)
+        return branches.rectified(centre, branches.mapped(branches.absolute(params), z.radius, u.radius))
+
     def factor(params: types.Parameters) -> float:
         return bounds.norm(params) * bounds.OUTWARDS
 
@@ -44,4 +48,4 @@ def contraction(size: architecture.ContractionModel) -> types.Model:
         # The parts are finished sums; the injection and then the parts are added up.
         return bounds.rounding(params, num) * bounds.OUTWARDS, bounds.of_sum(num)
 
-    return branches.model(size, init, bind, cell, factor, rounding)
+    return branches.model(size, init, bind, cell, cell_on_boxes, factor, rounding)

@@ -71,10 +71,17 @@ def monotone(size: architecture.MonotoneModel) -> types.Model:
         }
 
     def cell(params: types.Parameters, z: types.State, u: types.Injection) -> types.State:
-        kept = tuple(params["keep"] * x + params["step"] * y for x, y in zip(z, u, strict=True))
-        kept = branches.mapped(params["skew"], z, kept)
-        back = branches.mapped(branches.transposed(params["root"]), branches.mapped(params["root"], z))
-        return tuple(jax.nn.relu(x - y) for x, y in zip(kept, back, strict=True))
+        return tuple(map(jax.nn.relu, _before_relu(params, z, u)))
+
+    def cell_on_boxes(params: types.Parameters, z: types.Box, u: types.Box) -> types.Box:
+        centre = _before_relu(params, z.centre, u.centre)
+        root, skew = branches.absolute(params["root"]), branches.absolute(params["skew"])
+        kept = tuple(
+            jnp.abs(params["keep"]) * x + params["step"] * y for x, y in zip(z.radius, u.radius, strict=True)
+        )
+        kept = branches.mapped(skew, z.radius, kept)
+        radius = branches.mapped(branches.transposed(root), branches.mapped(root, z.radius), kept)
+        return branches.rectified(centre, radius)
 
     def factor(params: types.Parameters) -> float:
         square = (bounds.norm(params["root"]) * bounds.OUTWARDS) ** 2
@@ -98,7 +105,15 @@ def monotone(size: architecture.MonotoneModel) -> types.Model:
         # 1 / m, for the m that the rounded numbers have.
         return float(params["step"]) / modulus(params)
 
-    return branches.model(size, init, bind, cell, factor, rounding, modulus, sensitivity)
+    return branches.model(size, init, bind, cell, cell_on_boxes, factor, rounding, modulus, sensitivity)
+
+
+def _before_relu(params: types.Parameters, z: types.State, u: types.Injection) -> tuple[jax.Array, ...]:
+    """The forward step `z - a ((I - W) z - u)`."""
+    kept = tuple(params["keep"] * x + params["step"] * y for x, y in zip(z, u, strict=True))
+    kept = branches.mapped(params["skew"], z, kept)
+    back = branches.mapped(branches.transposed(params["root"]), branches.mapped(params["root"], z))
+    return tuple(x - y for x, y in zip(kept, back, strict=True))
 
 
 def _step(modulus: float, square: jax.Array, skew: jax.Array) -> jax.Array:

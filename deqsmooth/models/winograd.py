@@ -51,7 +51,7 @@ def suits(x: jax.Array, kernel_shape: Sequence[int], stride: int, padding: Any) 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Two-dimensional convolution of stride 1 with one zero of padding on every side.
 
-    In float32 the result differs from the exact one by about 1e-6 of its standard deviation, where sums of products
+    In float32 the result differs from the exact one by about 1e-6 of its standard deviation; sums of products
     differ by about 1.5e-7. Bounds on the rounding of a sum of products do not hold here.
 
     Args:
@@ -94,9 +94,7 @@ def _values(num_coefficients: int) -> np.ndarray:
 def _interpolation() -> np.ndarray:
     """The map of the values of a polynomial at the points to its coefficients [coefficients, tile]."""
     others = [np.delete(_POINTS, i) for i in range(len(_POINTS))]
-    lagrange = [
-        np.poly(rest)[::-1] / np.prod(point - rest) for point, rest in zip(_POINTS, others, strict=True)
-    ]
+    lagrange = [np.poly(rest)[::-1] / np.prod(point - rest) for point, rest in zip(_POINTS, others, strict=True)]
     return np.column_stack([*(np.append(x, 0.0) for x in lagrange), np.poly(_POINTS)[::-1]])
 
 

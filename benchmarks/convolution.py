@@ -1,0 +1,84 @@
+"""Convolutions of 3x3 by Winograd's method against sums of products, on one core of a CPU.
+
+Both ways in turn, for the layers of the models that this package ships or names. The least time of each counts.
+
+    python benchmarks/convolution.py --out results/convolution
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from deqsmooth import devices
+from deqsmooth.models import layers, winograd
+
+_PADDING = ((1, 1), (1, 1))
+# (side, channels, features) of the 3x3 convolutions of stride 1.
+_LAYERS = {
+    "MDEQ-SMALL": [(32, 8, 40), (32, 40, 8), (16, 16, 80), (16, 80, 16), (8, 32, 160), (8, 160, 32)],
+    "MDEQ-LARGE": [(32, 32, 160), (32, 160, 32), (16, 64, 320), (8, 128, 640), (4, 256, 1280)],
+    "digits": [(8, 24, 72), (8, 72, 24)],
+    "contraction, CIFAR-10": [(8, 48, 128), (8, 128, 128), (4, 128, 128)],
+    "ResNet-110": [(32, 16, 16), (16, 32, 32), (8, 64, 64)],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Compare two ways of convolution.
+
+    Attributes:
+      lanes: images side by side.
+      repeats: how often each way is timed; the least time counts.
+      out: folder of the results.
+    """
+
+    lanes: int = 96
+    repeats: int = 10
+    out: pathlib.Path = pathlib.Path("runs/convolution")
+
+
+def main() -> None:
+    """Times every layer, and writes lines."""
+    arguments = tyro.cli(Benchmark)
+    devices.start()
+    lines = []
+    for model, shapes in _LAYERS.items():
+        for side, channels, features in shapes:
+            keys = jax.random.split(jax.random.key(0))
+            x = jax.random.normal(keys[0], (arguments.lanes, side, side, channels))
+            kernel = jax.random.normal(keys[1], (3, 3, channels, features)) / (9 * channels) ** 0.5
+            ways = [jax.jit(lambda x, k: layers.convolve(x, k, 1, _PADDING)), jax.jit(winograd.convolve)]
+            direct, fast = (way(x, kernel) for way in ways)
+            seconds = [[], []]
+            for _ in range(arguments.repeats):
+                for way, taken in zip(ways, seconds, strict=True):
+                    begin = time.perf_counter()
+                    jax.block_until_ready(way(x, kernel))
+                    taken.append(time.perf_counter() - begin)
+            plain, least = map(min, seconds)
+            operations = 2 * 9 * arguments.lanes * side**2 * channels * features
+            lines.append(
+                {
+                    "layer": f"{model}: {side}x{side}, {channels} to {features}",
+                    "used": int(winograd.suits(x, kernel.shape, 1, _PADDING)),
+                    "GFLOP/s of sums": round(operations / plain / 1e9),
+                    "less time": round(plain / least, 2),
+                    "difference": float(np.round(jnp.abs(fast - direct).max() / direct.std(), 7)),
+                }
+            )
+            print(json.dumps(lines[-1]), flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "layers.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
