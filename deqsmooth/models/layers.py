@@ -178,6 +178,9 @@ def _by_channel(values: ArrayLike | Sequence[float], x: jax.Array) -> jax.Array:
 class Conv(nn.Module):
     """Convolution with a square window and padding (size - 1) // 2 on every side at any stride, as in PyTorch.
 
+    On a CPU wide windows of 3x3 are computed by `winograd`. A cell whose rounding is bounded as that of sums of
+    products must use `convolve`.
+
     Attributes:
       features: number of output channels.
       size: side of the window.

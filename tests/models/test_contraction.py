@@ -116,3 +116,17 @@ def test_factor_zero_ignores_the_state():
     params = model.bind(variables)
     one, other = (model.cell(params, jax.tree.map(lambda x, s=s: x + s, state_of(size)), u) for s in (0.0, 9.0))
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+def test_wide_cells_stay_sums_of_products():
+    """The bound on their rounding is that of sums. The injection needs none, and is computed by fewer products."""
+    size = architecture.ContractionModel(channels=(32, 64), width=64)
+    model = models.build(size)
+    variables = model.init(jax.random.key(0))
+    images = jnp.zeros((2, 8, 8, 1))
+    u = model.inject(variables, images, None)[0]
+    cell = jax.jit(model.cell).lower(model.bind(variables), model.initial_state(u), u).as_text()
+    assert cell.count("stablehlo.convolution") == 4
+    assert "stablehlo.dot_general" not in cell
+    injection = jax.jit(lambda images: model.inject(variables, images, None)[0]).lower(images).as_text()
+    assert "stablehlo.dot_general" in injection
