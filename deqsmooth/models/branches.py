@@ -144,7 +144,7 @@ def model(
         if size.lipschitz is None:
             return jnp.asarray(kernel)
         # The equilibrium changes by at most `size.sensitivity` times as much as the image.
-        roots = np.sqrt(_areas(size)).astype(np.float32)[:, None]
+        roots = np.sqrt(_areas(size)).astype(kernel.dtype)[:, None]
         return size.lipschitz / size.sensitivity * roots * kernel / jnp.sqrt(jnp.sum(kernel**2, 0) + 1e-12)
 
     def bound(variables: types.Variables) -> types.Parameters:

@@ -63,7 +63,7 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     lanes, height, width, channels = x.shape
     tiles = (height // _OUTPUTS) * (width // _OUTPUTS)
-    largest = min(lanes, max(1, _TILES_AT_ONCE // tiles))
+    largest = max(1, min(lanes, _TILES_AT_ONCE // tiles))
     size = min(range(largest, largest // 2, -1), key=lambda size: -lanes % size)
     both = jnp.asarray(np.kron(_values(_WINDOW), _values(_WINDOW)), kernel.dtype)
     kernels = jnp.matmul(both, kernel.reshape(_WINDOW**2, -1), precision=lax.Precision.HIGHEST)

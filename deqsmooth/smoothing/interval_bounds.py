@@ -25,8 +25,9 @@ from deqsmooth.solvers import loop, picard
 _BUDGET, _LANES, _CONVERGED = 1000, 100, 1e-9
 # Boxes are made larger by this part of their largest radius, so that the cell is seen to map them into themselves.
 _LARGER = 2.0**-20
-# More than float64 rounds sums of some thousand products and their factors, relative to sums of absolute values.
-_ROUNDING = 2.0**-36
+# More than float64 rounds sums of some thousand products, and kernels that are rescaled by such sums, relative to
+# sums of absolute values.
+_ROUNDING = 2.0**-30
 # More than a pixel moves when it becomes a float32 in [0, 1].
 _PIXEL = 2.0**-22
 
@@ -35,10 +36,12 @@ class BoxCertificates(NamedTuple):
     """What is certified of images in L-infinity.
 
     Attributes:
-      labels: class of the network at each image, int32 [images].
+      labels: class of the network at each image, int32 [images]; it is proved where the image is certified, and
+        elsewhere that of a solve of at most 1000 evaluations.
       is_certified: whether no image of values in [0, 1] whose pixels differ by at most epsilon has another class
         [images].
-      evaluations: evaluations of the cell on boxes, one number for all images of a batch, int32 [images].
+      evaluations: evaluations of the cell on boxes, two a step, the same number for all images of a batch, int32
+        [images].
     """
 
     labels: np.ndarray
@@ -126,8 +129,8 @@ def _certified(
         lambda carry: ~jnp.all(carry.is_found) & (carry.num_evaluations < _BUDGET), step, begin
     )
     least = least_margins(boxes, variables, z, labels)
-    (centre, radius), (kernel, bias) = boxes.features(z), boxes.readout(variables)
-    error = _ROUNDING * ((jnp.abs(centre) + radius) @ jnp.abs(kernel) + jnp.abs(bias))
+    kernel, bias = boxes.readout(variables)
+    error = _ROUNDING * (boxes.features(_of_zero(z)).radius @ jnp.abs(kernel) + jnp.abs(bias))
     is_other = jnp.arange(len(bias)) != labels[:, None]
     exceeds = least > error + jnp.take_along_axis(error, labels[:, None], -1)
     is_certified = is_found & jnp.all(exceeds | ~is_other, -1)
@@ -164,7 +167,7 @@ def _injections(
     """A box that contains the injections of all images of values in [0, 1] that differ by at most epsilon."""
     lower, upper = jnp.maximum(images - epsilon, 0), jnp.minimum(images + epsilon, 1)
     u = boxes.inject(variables, types.Box((lower + upper) / 2, (upper - lower) / 2))
-    # Pixels without their mean are at most 1.
+    # Pixels without their mean are at most 1, and at most some hundred if the mean is no colour.
     of_sums = boxes.inject(variables, types.Box(images, jnp.ones_like(images)))
     return _larger(u, _ROUNDING * 2 * (_largest(u.centre) + _largest(of_sums.radius)))
 

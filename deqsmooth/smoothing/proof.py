@@ -141,7 +141,7 @@ def proof(classifier: classifiers.Classifier) -> Proof:
       ValueError: it has none, its cell is no contraction, the devices are no CPUs, or XLA may use fast math.
     """
     if jax.default_backend() != "cpu":
-        # Other devices may compute a convolution by Winograd's or a Fourier method, which rounds differently.
+        # Other devices may compute the cell's convolutions by Winograd's or a Fourier method: other rounding.
         raise ValueError(
             f"the device is {jax.default_backend()}; a proof of votes or radii must be made on a CPU, where the "
             "rounding of convolutions is bounded; without a proof, short solves and audited chains can be "

@@ -55,7 +55,7 @@ def test_every_row_has_its_own_vote(num_rows, num_lanes, made):
     assert (found.num_evaluations >= 1).all()
 
 
-@pytest.mark.parametrize("num_lanes", [3, 20, 32])
+@pytest.mark.parametrize("num_lanes", [1, 2, 3, 20, 32])
 def test_solves_continue_where_they_were(num_lanes, made):
     """Whatever the waves are, a row has the solve, and so the evaluations, that it has by itself."""
     images = jax.random.uniform(jax.random.key(3), (101, *made.model.image_shape))
