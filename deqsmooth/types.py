@@ -59,7 +59,7 @@ class Boxes(NamedTuple):
     inject: Callable[[Variables, Box], Box]
     cell: Callable[[Parameters, Box, Box], Box]
     features: Callable[[Box], Box]
-    readout: Callable[[Variables], tuple[Array, Array]]
+    readout: Callable[[Variables], tuple[Any, Any]]
 
 
 class Contraction(NamedTuple):
