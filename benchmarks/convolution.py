@@ -8,13 +8,14 @@ Both ways in turn, for the layers of the models that this package ships or names
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
+import timing
 import tyro
 
 from deqsmooth import devices
@@ -59,13 +60,8 @@ def main() -> None:
             kernel = jax.random.normal(keys[1], (3, 3, channels, features)) / (9 * channels) ** 0.5
             ways = [jax.jit(lambda x, k: layers.convolve(x, k, 1, _PADDING)), jax.jit(winograd.convolve)]
             direct, fast = (way(x, kernel) for way in ways)
-            seconds = [[], []]
-            for _ in range(arguments.repeats):
-                for way, taken in zip(ways, seconds, strict=True):
-                    begin = time.perf_counter()
-                    jax.block_until_ready(way(x, kernel))
-                    taken.append(time.perf_counter() - begin)
-            plain, least = map(min, seconds)
+            runs = {str(i): functools.partial(way, x, kernel) for i, way in enumerate(ways)}
+            plain, least = timing.seconds_in_turn(runs, arguments.repeats).values()
             operations = 2 * 9 * arguments.lanes * side**2 * channels * features
             lines.append(
                 {

@@ -25,6 +25,7 @@ import deqsmooth as ds
 from deqsmooth import devices, types
 from deqsmooth.config import presets
 from deqsmooth.smoothing import interval_bounds
+from deqsmooth.training import splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +80,7 @@ def loss_fn(
     """Mean loss, and how often image and box are right."""
     variables, boxes = {"params": params}, model.contraction.boxes
     bound, (own, _) = model.bind(variables), model.inject(variables, images, None)
-    lower, upper = jnp.maximum(images - epsilon, 0), jnp.minimum(images + epsilon, 1)
-    u = boxes.inject(variables, types.Box((lower + upper) / 2, (upper - lower) / 2))
+    u = boxes.inject(variables, interval_bounds.box_of(images, epsilon))
     z = model.initial_state(own)
     box = types.Box(z, z)
     for _ in range(budget):
@@ -132,11 +132,11 @@ def trained(
         flipped = rng.random(len(pixels)) < 0.5
         pixels = np.where(flipped[:, None, None, None], pixels[:, :, ::-1], pixels)
         # Every device has a part of the batch.
-        parts = [
-            gradient(*jax.device_put((params, pixels[i :: len(all_devices)], own), device), number / updates)
-            for i, device in enumerate(all_devices)
-            for own in [labels[chosen][i :: len(all_devices)]]
-        ]
+        parts = []
+        for i, device in enumerate(all_devices):
+            own = slice(i, None, len(all_devices))
+            arrays = jax.device_put((params, pixels[own], labels[chosen][own]), device)
+            parts.append(gradient(*arrays, number / updates))
         gradients, found = zip(*jax.device_put(parts, all_devices[0]), strict=True)
         params, state = update(params, state, list(gradients))
         metrics.append(np.mean(np.asarray(found), 0))
@@ -172,21 +172,20 @@ def main() -> None:
         mean=presets.MODELS["mdeq-small"].mean,
         lipschitz=arguments.lipschitz,
     )
-    training = ds.load_dataset("cifar10", "train", arguments.data_dir)
+    dataset = ds.load_dataset("cifar10", "train", arguments.data_dir)
+    training, held, _ = splits.split(dataset, None, ds.Training(held_out=arguments.held_out))
     images, labels = training.take(range(len(training)))
-    is_held = np.zeros(len(labels), bool)
-    is_held[np.random.default_rng(0).permutation(len(labels))[:: arguments.held_out]] = True
     test = ds.load_dataset("cifar10", "test", arguments.data_dir)
-    splits = {
+    certified_on = {
         "": test.take(range(0, len(test), arguments.stride)),
-        ", held out": (images[is_held], labels[is_held]),
+        ", held out": held.take(range(len(held))),
     }
     lines: dict[str, list[dict[str, Any]]] = {"training": [], "summary": []}
     for epsilon in arguments.epsilon:
         name = f"{epsilon:g}/255"
-        variables, epochs = trained(arguments, epsilon / 255, images[~is_held], labels[~is_held], size)
+        variables, epochs = trained(arguments, epsilon / 255, images, labels, size)
         lines["training"] += [{"trained within": name, **line} for line in epochs]
-        for split, of in splits.items():
+        for split, of in certified_on.items():
             found = certified(epsilon / 255, ds.classifier(size, variables), *of)
             minutes = round(epochs[-1]["seconds"] / 60, 1)
             lines["summary"].append(

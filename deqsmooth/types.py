@@ -45,9 +45,9 @@ class Box(NamedTuple):
 class Boxes(NamedTuple):
     """The functions of a model on boxes (interval arithmetic), in the dtype of their arguments.
 
-    A result contains what the function of the model gives for all members of the boxes, but for rounding. A radius
-    is a linear map, without negative coefficients, of the radii; a cell has relu after it. Logits are features
-    times a kernel plus a bias.
+    A result contains what the function of the model gives for all members of the boxes, but for rounding. The
+    radius of a result is linear in the radii that are given, with coefficients of at least 0; a cell applies relu
+    after that. Logits are features times a kernel plus a bias.
 
     Attributes:
       inject: (variables, images [lanes, H, W, C]) -> injections.

@@ -2,11 +2,12 @@
 
 from deqsmooth.data.arrays import of as of_arrays
 from deqsmooth.data.batching import batches
-from deqsmooth.data.contents import check_images, check_indices, check_labels
+from deqsmooth.data.contents import PIXEL_ROUNDING, check_images, check_indices, check_labels
 from deqsmooth.data.dataset import Dataset, Pair, Pairs
 from deqsmooth.data.loading import load
 
 __all__ = [
+    "PIXEL_ROUNDING",
     "Dataset",
     "Pair",
     "Pairs",

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 _ROUNDING = float(np.finfo(np.float32).eps)
+PIXEL_ROUNDING = 2.0**-22
+"""More than `check_images` moves a pixel."""
 _AXES = "[num, height, width, channels]"
 _CHANNELS = (1, 3, 4)
 

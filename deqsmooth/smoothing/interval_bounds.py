@@ -28,8 +28,6 @@ _LARGER = 2.0**-20
 # More than float64 rounds sums of some thousand products, and kernels that are rescaled by such sums, relative to
 # sums of absolute values.
 _ROUNDING = 2.0**-30
-# More than a pixel moves when it becomes a float32 in [0, 1].
-_PIXEL = 2.0**-22
 
 
 class BoxCertificates(NamedTuple):
@@ -92,7 +90,7 @@ def certify_box(classifier: classifiers.Classifiable, images: npt.ArrayLike, eps
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), classifier.variables)
     certify = jax.jit(functools.partial(_certified, model, boxes))
     parts = [
-        certify(variables, pixels[first : first + _LANES], epsilon + _PIXEL)
+        certify(variables, pixels[first : first + _LANES], epsilon + data.PIXEL_ROUNDING)
         for first in range(0, len(pixels), _LANES)
     ]
     return BoxCertificates(*map(np.concatenate, zip(*jax.device_get(parts), strict=True)))
@@ -137,6 +135,12 @@ def _certified(
     return labels, is_certified, jnp.broadcast_to(num, is_found.shape)
 
 
+def box_of(images: jax.Array, epsilon: jax.Array | float) -> types.Box:
+    """The box of all images of values in [0, 1] whose pixels differ by at most epsilon from given ones."""
+    lower, upper = jnp.maximum(images - epsilon, 0), jnp.minimum(images + epsilon, 1)
+    return types.Box((lower + upper) / 2, (upper - lower) / 2)
+
+
 def least_margins(boxes: types.Boxes, variables: types.Variables, z: types.Box, labels: types.Labels) -> jax.Array:
     """Lower bounds on how far the logits of labels exceed each other logit, but for rounding [lanes, classes].
 
@@ -165,9 +169,8 @@ def _injections(
     boxes: types.Boxes, variables: types.Variables, images: jax.Array, epsilon: jax.Array
 ) -> types.Box:
     """A box that contains the injections of all images of values in [0, 1] that differ by at most epsilon."""
-    lower, upper = jnp.maximum(images - epsilon, 0), jnp.minimum(images + epsilon, 1)
-    u = boxes.inject(variables, types.Box((lower + upper) / 2, (upper - lower) / 2))
-    # Pixels without their mean are at most 1, and at most some hundred if the mean is no colour.
+    u = boxes.inject(variables, box_of(images, epsilon))
+    # Pixels without their mean are at most 1 for a mean in [0, 1]; the constant has room for larger ones.
     of_sums = boxes.inject(variables, types.Box(images, jnp.ones_like(images)))
     return _larger(u, _ROUNDING * 2 * (_largest(u.centre) + _largest(of_sums.radius)))
 

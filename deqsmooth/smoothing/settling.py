@@ -9,6 +9,7 @@ serialized randomized smoothing (Gao et al. 2024). The proof makes the votes ind
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -95,10 +96,9 @@ def run(
     def record(progress: loop.Progress) -> kernels.Info:
         return kernels.info(base_classifier.read(model, variables, progress.best))
 
-    def wave(solves: _Solves, is_last: jax.Array, queue: _Queue) -> tuple[loop.Progress, _Queue]:
-        """Advances solves, records them, and sets aside those that are left; the last wave leaves none."""
+    def wave(solves: _Solves, num_left: int | jax.Array, queue: _Queue) -> tuple[loop.Progress, _Queue]:
+        """Advances solves until at most `num_left` are left, records all, and sets aside those that are left."""
         rows, u, progress = solves
-        num_left = jnp.where(is_last & (queue.num_aside == 0), 0, most_aside)
 
         def advance(progress: loop.Progress) -> loop.Progress:
             return solver.advance(lambda z: model.cell(params, z, u), decide(u), progress)
@@ -116,13 +116,13 @@ def run(
     def of_new_rows(index: jax.Array, queue: _Queue) -> _Queue:
         rows = index * num_lanes + jnp.arange(num_lanes)
         solves = begin(jnp.where(rows < num_rows, rows, num_rows), queue.last)
-        progress, queue = wave(solves, index == num_waves - 1, queue)
+        is_alone = (index == num_waves - 1) & (queue.num_aside == 0)
+        progress, queue = wave(solves, jnp.where(is_alone, 0, most_aside), queue)
         queue = queue._replace(last=progress.best.value)
-        return lax.while_loop(
-            lambda queue: queue.num_aside >= num_lanes, lambda queue: of_aside(queue, False), queue
-        )
+        of_some_aside = functools.partial(of_aside, most_aside)
+        return lax.while_loop(lambda queue: queue.num_aside >= num_lanes, of_some_aside, queue)
 
-    def of_aside(queue: _Queue, is_last: bool) -> _Queue:
+    def of_aside(num_left: int, queue: _Queue) -> _Queue:
         """A wave of the first solves that were set aside."""
         is_one = jnp.arange(num_lanes) < queue.num_aside
         solves = jax.tree.map(lambda x: x[:num_lanes], queue.aside)
@@ -132,7 +132,7 @@ def run(
         )
         rest = jax.tree.map(lambda x: x.at[:most_aside].set(x[num_lanes:]), queue.aside)
         num_rest = jnp.maximum(queue.num_aside - num_lanes, 0)
-        return wave(solves, jnp.asarray(is_last), queue._replace(aside=rest, num_aside=num_rest))[1]
+        return wave(solves, num_left, queue._replace(aside=rest, num_aside=num_rest))[1]
 
     def nothing(num: int, x: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.zeros((num, *x.shape[1:]), x.dtype)
@@ -148,5 +148,5 @@ def run(
         num_aside=jnp.zeros((), jnp.int32),
     )
     queue = lax.fori_loop(0, num_waves, of_new_rows, queue)
-    # One wave, if any are left: before it there is room for them all.
-    return lax.while_loop(lambda queue: queue.num_aside > 0, lambda queue: of_aside(queue, True), queue).found
+    # Fewer than a wave holds can be left: one more wave settles them all.
+    return lax.while_loop(lambda queue: queue.num_aside > 0, functools.partial(of_aside, 0), queue).found

@@ -24,8 +24,7 @@ _BUDGET = 1000
 _LANES = 100
 # A solve stops where distance and rounding take at most this part of a margin, or where rounding hides more.
 _SHARE = 2.0**-10
-# More than a pixel moves when it becomes a float32 in [0, 1], and than the rounding of radii in float64.
-_PIXEL = 2.0**-22
+# Makes radii smaller by more than float64 rounds them.
 _INWARDS = 1 - 2.0**-40
 
 
@@ -120,5 +119,5 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
     reach = np.maximum(constants.reach[labels], 1e-30)
     radii = (margins / reach * _INWARDS - (distances + error)[:, None]) / slope
     radii[np.arange(len(radii)), labels] = np.inf
-    radii = radii.min(-1) * _INWARDS - _PIXEL * math.sqrt(pixels[0].size)
+    radii = radii.min(-1) * _INWARDS - data.PIXEL_ROUNDING * math.sqrt(pixels[0].size)
     return Certificates(labels.astype(np.int32), np.where(radii > 0, radii, 0.0), evaluations)
