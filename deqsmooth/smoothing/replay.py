@@ -133,7 +133,7 @@ def replay(
     again = {c.index: c for c in certification.certify_dataset(checkpoint, dataset, indices, settings)}
     # Whether a vote at the limit of the rounding is settled depends on where its solve begins.
     exact = is_exact(header) and not (settings.settle is not None and settings.start in config.SERIAL_STARTS)
-    # Evaluations until a vote is settled depend on other samples where a solve begins at the state of the last one.
+    # With the start `previous`, evaluations until a vote is settled depend on other samples.
     names = [name for name in _COMPARED if settings.settle is None or name != "evaluations"]
     votes = [(one.index, x) for one in chosen for x in _differences(one, again[one.index], names, exact)]
     return [*labels, *votes]
