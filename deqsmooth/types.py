@@ -80,9 +80,9 @@ class Contraction(NamedTuple):
       modulus: variables -> positive number such that `|T(z) - z*| <= factor / modulus |T(z) - z|` for the exact
         cell T, its equilibrium z* and every state z. The default is 1 - factor, which holds for every contraction
         (Banach).
-      image: variables -> (a, b), a positive, such that the equilibria of two images in [0, 1] differ by at most a
-        times the L2 distance of the images, and the equilibrium of a computed injection lies within b of that of
-        the exact one. None if nothing bounds the injection.
+      image: variables -> (upper bound on the Lipschitz constant of the difference of two logits in the image
+        [classes, classes], for images in [0, 1] and the exact injection; upper bound on the distance between the
+        equilibria of a computed injection and the exact one). None if nothing bounds the injection.
       float64: whether cell and readout compute in float64 if all their arguments are float64, with `rounding` and
         `readout_rounding` 2^-29 times as large, as for sums of products. Votes that float32 cannot settle are then
         settled in float64.
@@ -94,7 +94,7 @@ class Contraction(NamedTuple):
     reach: Callable[[Variables], np.ndarray]
     readout_rounding: Callable[[Variables], tuple[float, float]]
     modulus: Callable[[Variables], float] | None = None
-    image: Callable[[Variables], tuple[float, float]] | None = None
+    image: Callable[[Variables], tuple[np.ndarray, float]] | None = None
     float64: bool = False
     boxes: Boxes | None = None
 

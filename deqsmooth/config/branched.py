@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Literal
 
 from deqsmooth.config import checks, fields
+
+_LARGEST = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Branched:
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
       patch: side of the blocks of pixels that are one pixel of the finest branch; 1 for the image's resolution.
-      lipschitz: bound on the Lipschitz constant of every logit in the image (L2, pixels of [0, 1]). Such a model
+      lipschitz: bound on the Lipschitz constant of every logit in the image (L2, pixels of [0, 1]), for a
+        `ds.MonotoneModel` even of all logits together, in L2. Such a model
         can be certified without noise, by `ds.certify_without_noise`. Its injection is linear, without `width`,
         `blocks` and `std`. By default nothing bounds the injection, which is a residual network.
     """
@@ -60,11 +65,6 @@ class Branched:
             f"{self.pooled} by {self.pooled}",
         )
 
-    @property
-    def sensitivity(self) -> float:
-        """Lipschitz constant of the equilibrium in the injection."""
-        raise NotImplementedError
-
 
 @dataclasses.dataclass(frozen=True)
 class ContractionModel(Branched):
@@ -82,11 +82,6 @@ class ContractionModel(Branched):
         super().__post_init__()
         checks.holds(0 <= self.factor < 1, "factor", self.factor, "in [0, 1)")
 
-    @property
-    def sensitivity(self) -> float:
-        """Lipschitz constant of the equilibrium in the injection."""
-        return 1 / (1 - self.factor)
-
 
 @dataclasses.dataclass(frozen=True)
 class MonotoneModel(Branched):
@@ -97,15 +92,22 @@ class MonotoneModel(Branched):
     Attributes:
       modulus: strong monotonicity of `I - W`, where the equilibrium is that of `z = relu(W z + u)`. Nothing else
         bounds W: the larger training makes it relative to this number, the more evaluations a solve needs.
+      splitting: what an evaluation is. A Peaceman-Rachford step multiplies by the inverse of a dense matrix, whose
+        side is the number of entries of the state, at most 2,048, and needs fewer evaluations. Variables and
+        equilibrium are the same, but not the state. It has no `lipschitz`.
     """
 
     modulus: float = 0.5
+    splitting: Literal["forward-backward", "peaceman-rachford"] = dataclasses.field(
+        default="forward-backward", metadata=fields.LATER
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.finite_positive("modulus", self.modulus)
-
-    @property
-    def sensitivity(self) -> float:
-        """Lipschitz constant of the equilibrium in the injection."""
-        return 1 / self.modulus
+        if self.splitting == "peaceman-rachford":
+            pixels = math.prod(self.image_shape[:2]) // self.patch**2
+            num = sum(channels * (pixels >> 2 * i) for i, channels in enumerate(self.channels))
+            of = "with splitting 'peaceman-rachford'"
+            checks.holds(num <= _LARGEST, f"number of entries of the state {of}", num, f"at most {_LARGEST:,}")
+            checks.holds(self.lipschitz is None, f"lipschitz {of}", self.lipschitz, "None")

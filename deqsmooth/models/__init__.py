@@ -9,7 +9,7 @@ from typing import overload
 
 from deqsmooth import types
 from deqsmooth.config import architecture
-from deqsmooth.models import contraction, conv, mdeq, monotone, resnet
+from deqsmooth.models import contraction, conv, mdeq, monotone, peaceman_rachford, resnet
 from deqsmooth.models.precision import with_cell_dtype, with_injection_dtype
 from deqsmooth.models.start_network import start as build_start
 
@@ -49,7 +49,8 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
     if isinstance(size, architecture.ContractionModel):
         return contraction.contraction(size)
     if isinstance(size, architecture.MonotoneModel):
-        return monotone.monotone(size)
+        is_resolvent = size.splitting == "peaceman-rachford"
+        return (peaceman_rachford.peaceman_rachford if is_resolvent else monotone.monotone)(size)
     return conv.conv(size)
 
 

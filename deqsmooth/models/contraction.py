@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from deqsmooth import types
 from deqsmooth.config import architecture
-from deqsmooth.models import bounds, branches
+from deqsmooth.models import bounds, branched, branches
 
 
 def contraction(size: architecture.ContractionModel) -> types.Model:
@@ -31,8 +31,9 @@ def contraction(size: architecture.ContractionModel) -> types.Model:
         return {"kernels": branches.kernels(key, size), "weights": jnp.eye(num) + 0.5}
 
     def bind(params: types.Parameters) -> types.Parameters:
-        weights = jnp.abs(params["weights"])
-        return bounds.weighed(params["kernels"], size.factor * weights / bounds.of_weights(weights))
+        own = params["cell"]
+        weights = jnp.abs(own["weights"])
+        return bounds.weighed(own["kernels"], size.factor * weights / bounds.of_weights(weights))
 
     def cell(params: types.Parameters, z: types.State, u: types.Injection) -> types.State:
         return tuple(map(jax.nn.relu, branches.mapped(params, z, u)))
@@ -48,4 +49,7 @@ def contraction(size: architecture.ContractionModel) -> types.Model:
         # The parts are finished sums; the injection and then the parts are added up.
         return bounds.rounding(params, num) * bounds.OUTWARDS, bounds.of_sum(num)
 
-    return branches.model(size, init, bind, cell, cell_on_boxes, factor, rounding)
+    # A difference of two equilibria is at most that of their injections over 1 - factor.
+    slope = None if size.lipschitz is None else size.lipschitz * (1 - size.factor)
+    family = branched.Family(init, bind, cell, factor, rounding, cell_on_boxes=cell_on_boxes, slope=slope)
+    return branched.model(size, family)

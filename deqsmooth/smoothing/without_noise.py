@@ -1,8 +1,8 @@
 """Certificates without noise: radii from the Lipschitz constants of a model, for those models that state them.
 
-Let y be a state near the equilibrium of an image, at a distance of at most d from it, and let the equilibrium
-change by at most c times the distance of two images. If the difference of the logits of classes A and j has the
-Lipschitz constant r in the state, it stays positive within ((logit_A - logit_j) / r - d) / c of the image.
+Let y be a state near the equilibrium of an image, at a distance of at most d from it. If the difference of the
+logits of classes A and j has the Lipschitz constants r in the state and c in the image, it stays positive within
+(logit_A - logit_j - r d) / c of the image.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
     """Certifies images by the Lipschitz constants of a model, without sampling.
 
     The certificate is about the network itself, at its exact equilibrium, with the kernels that its program
-    computes. The smoothed classifier is another one. For monotone operator DEQs the constant is that of Pabbaraju
-    et al. (2021), here for each pair of classes, with the rounding of float32 and what is left of the solve taken
-    off.
+    computes. The smoothed classifier is another one. The constants are those of each pair of classes. The rounding
+    of float32 and what is left of the solve are taken off.
 
     Args:
       classifier: of a `ds.ContractionModel` or `ds.MonotoneModel` with `lipschitz`, or of a `ds.Model` of your own
@@ -82,9 +81,12 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
             "or MonotoneModel with lipschitz has one), and ds.certify does not"
         )
     constants = proof.proof(classifier)
-    slope, error = model.contraction.image(variables)
-    checks.finite_positive("slope of image of the contraction", slope)
-    rule = "finite and at least 0"
+    slopes, error = model.contraction.image(variables)
+    slopes, rule = np.asarray(slopes), "finite and at least 0"
+    is_table = slopes.shape == (model.num_classes,) * 2
+    checks.holds(is_table, "shape of slopes of image of the contraction", slopes.shape, "[classes, classes]")
+    is_possible = bool(np.all((slopes >= 0) & np.isfinite(slopes)))
+    checks.holds(is_possible, "slopes of image of the contraction", slopes, rule)
     checks.holds(0 <= error < math.inf, "error of image of the contraction", error, rule)
     pixels = data.check_images(images, classifier.image_shape)
     solver = settled.Solver(picard.Picard(), _BUDGET)
@@ -115,9 +117,9 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
     logits, distances, errors = (x.astype(np.float64) for x in (logits, distances, errors))
     labels = logits.argmax(-1)
     margins = np.take_along_axis(logits, labels[:, None], -1) - logits - 2 * errors[:, None]
+    margins -= constants.reach[labels] * (distances + error)[:, None] / _INWARDS
     # Two classes of one readout are told apart by their biases alone.
-    reach = np.maximum(constants.reach[labels], 1e-30)
-    radii = (margins / reach * _INWARDS - (distances + error)[:, None]) / slope
+    radii = margins / np.maximum(slopes[labels], 1e-30)
     radii[np.arange(len(radii)), labels] = np.inf
     radii = radii.min(-1) * _INWARDS - data.PIXEL_ROUNDING * math.sqrt(pixels[0].size)
     return Certificates(labels.astype(np.int32), np.where(radii > 0, radii, 0.0), evaluations)

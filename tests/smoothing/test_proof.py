@@ -17,6 +17,7 @@ from deqsmooth.solvers import anderson, loop, picard, settled
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.9)
 MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
+RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
 SETTINGS = ds.Smoothing(
     sigma=0.5, settle="proof", start="zero", num_selection=20, num_estimation=500, looks=(500,), alpha=0.01,
     lanes=20, block=40,
@@ -41,6 +42,11 @@ def made():
 @pytest.fixture(scope="module")
 def monotone():
     return of(MONOTONE)
+
+
+@pytest.fixture(scope="module")
+def resolvent():
+    return of(RESOLVENT)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,7 @@ def long_votes(classifier, images, indices, num):
         ("made", {"start": "clean"}),
         pytest.param("monotone", {}, marks=pytest.mark.slow),
         pytest.param("monotone", {"start": "previous", "solver": "plain"}, marks=pytest.mark.slow),
+        ("resolvent", {"start": "previous", "solver": "plain"}),
     ],
     ids=str,
 )
@@ -89,7 +96,7 @@ def test_votes_are_those_of_the_equilibrium(family, change, request, digits):
         assert certificate.evaluations < 30 * 520
 
 
-@pytest.mark.parametrize("family", ["made", pytest.param("monotone", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["made", "resolvent", pytest.param("monotone", marks=pytest.mark.slow)])
 def test_distance_is_never_too_small(family, request):
     """From random states, near and far, to the equilibrium in float64."""
     made = request.getfixturevalue(family)

@@ -36,6 +36,7 @@ def images():
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.5)
 MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
+RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,9 @@ MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
         (SIZE, {}),
         (SIZE, {"seed": 2**32 - 1, "noise": "exact"}),
         pytest.param(MONOTONE, {}, marks=pytest.mark.slow),
+        pytest.param(RESOLVENT, {}, marks=pytest.mark.slow),
     ],
-    ids=["contraction", "exact noise", "monotone"],
+    ids=["contraction", "exact noise", "monotone", "Peaceman-Rachford"],
 )
 def test_votes_are_those_of_long_solves(size, change, images):
     """Of two images with other numbers and phases."""
