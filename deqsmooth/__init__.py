@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deqsmooth.config.architecture import MdeqModel as MdeqModel
     from deqsmooth.config.architecture import MonotoneModel as MonotoneModel
     from deqsmooth.config.architecture import ResnetModel as ResnetModel
+    from deqsmooth.config.architecture import SubhomogeneousModel as SubhomogeneousModel
     from deqsmooth.data import Dataset as Dataset
     from deqsmooth.data import load as load_dataset  # noqa: F401
     from deqsmooth.data import of_arrays as arrays  # noqa: F401
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from deqsmooth.types import Explicit as Explicit
     from deqsmooth.types import Model as Model
     from deqsmooth.types import Solution as Solution
+    from deqsmooth.types import Subhomogeneous as Subhomogeneous
 
 _HOMES = {
     "Attack": "config.Attack",
@@ -85,6 +87,8 @@ _HOMES = {
     "Smoothing": "config.Smoothing",
     "Solution": "types.Solution",
     "StartTraining": "config.StartTraining",
+    "Subhomogeneous": "types.Subhomogeneous",
+    "SubhomogeneousModel": "config.architecture.SubhomogeneousModel",
     "Training": "config.Training",
     "Writer": "certificates.writing.Writer",
     "arrays": "data.of_arrays",

@@ -27,6 +27,8 @@ _COMPILATION: dict[str, Any] = {
     "jax_exec_time_optimization_effort": 0.0,
 }
 """Settings that change how programs are compiled, and so how they round, and their defaults."""
+FROM_FLOAT32 = 2.0**-29
+"""What a bound on the rounding of float32 is multiplied by for float64."""
 _COMPARED = ("device", "processor", "vector", "xla_flags", "jax_settings", "commit", "versions")
 
 

@@ -99,6 +99,31 @@ class Contraction(NamedTuple):
     boxes: Boxes | None = None
 
 
+class Subhomogeneous(NamedTuple):
+    """Why a cell of positive states has exactly one equilibrium: it is a contraction in Thomson's metric.
+
+    The distance of two states in this metric is the largest difference of the logarithms of their entries
+    (Sittoni & Tudisco 2024). The functions of variables compute on the host, and round outwards.
+
+    Attributes:
+      degree: variables -> upper bound, below 1, on the Lipschitz constant of the cell in Thomson's metric, for
+        every injection.
+      rounding: variables -> upper bound on the distance of a float32 evaluation of the cell and the exact one.
+      features: state -> features [lanes, features], linear and without negative coefficients.
+      weights: variables -> float64 [features, classes]; logits are `features @ weights` plus a bias.
+      readout_rounding: variables -> (a, b) such that every float32 logit differs from the exact one by at most
+        `a features @ |weights| + b`.
+      float64: as in `Contraction`.
+    """
+
+    degree: Callable[[Variables], float]
+    rounding: Callable[[Variables], float]
+    features: Callable[[State], Logits]
+    weights: Callable[[Variables], np.ndarray]
+    readout_rounding: Callable[[Variables], tuple[float, float]]
+    float64: bool = False
+
+
 class Model(NamedTuple):
     """A deep equilibrium model as data: pure functions that never solve for the fixed point.
 
@@ -159,7 +184,7 @@ class Model(NamedTuple):
     initial_state: Callable[[Injection], State]
     cell: Callable[[Parameters, State, Injection], State]
     readout: Callable[[Variables, State, bool], tuple[Logits, Variables]]
-    contraction: Contraction | None = None
+    contraction: Contraction | Subhomogeneous | None = None
 
 
 class Explicit(NamedTuple):

@@ -10,6 +10,7 @@ from deqsmooth.config import checks
 from deqsmooth.config.branched import Branched as Branched
 from deqsmooth.config.branched import ContractionModel as ContractionModel
 from deqsmooth.config.branched import MonotoneModel as MonotoneModel
+from deqsmooth.config.branched import SubhomogeneousModel as SubhomogeneousModel
 
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
@@ -178,13 +179,14 @@ class StartModel:
             checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
 
 
-Equilibrium = ConvModel | MdeqModel | ContractionModel | MonotoneModel
+Equilibrium = ConvModel | MdeqModel | ContractionModel | MonotoneModel | SubhomogeneousModel
 Model = Equilibrium | ResnetModel
 MODELS = {
     "conv": ConvModel,
     "mdeq": MdeqModel,
     "contraction": ContractionModel,
     "monotone": MonotoneModel,
+    "subhomogeneous": SubhomogeneousModel,
     "resnet": ResnetModel,
 }
 

@@ -15,7 +15,7 @@ _LARGEST = 2048
 class Branched:
     """Size of a model whose state has branches of several resolutions, joined by linear maps; no model by itself.
 
-    `ds.ContractionModel` and `ds.MonotoneModel` inherit it.
+    `ds.ContractionModel`, `ds.MonotoneModel` and `ds.SubhomogeneousModel` inherit it.
 
     Attributes:
       image_shape: (height, width, channels) of the images.
@@ -111,3 +111,22 @@ class MonotoneModel(Branched):
             of = "with splitting 'peaceman-rachford'"
             checks.holds(num <= _LARGEST, f"number of entries of the state {of}", num, f"at most {_LARGEST:,}")
             checks.holds(self.lipschitz is None, f"lipschitz {of}", self.lipschitz, "None")
+
+
+@dataclasses.dataclass(frozen=True)
+class SubhomogeneousModel(Branched):
+    """Size of a multiscale DEQ with a subhomogeneous cell (Sittoni & Tudisco 2024), whose equilibrium is unique.
+
+    Images, branches, injection and readout are those of `deqsmooth.config.branched.Branched`. The weights of the
+    cell are not negative, and free otherwise. It has no `lipschitz`.
+
+    Attributes:
+      degree: Lipschitz constant of the cell in Thomson's metric, in (0, 1).
+    """
+
+    degree: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.holds(0 < self.degree < 1, "degree", self.degree, "in (0, 1)")
+        checks.holds(self.lipschitz is None, "lipschitz of a SubhomogeneousModel", self.lipschitz, "None")

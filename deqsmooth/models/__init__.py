@@ -9,7 +9,7 @@ from typing import overload
 
 from deqsmooth import types
 from deqsmooth.config import architecture
-from deqsmooth.models import contraction, conv, mdeq, monotone, peaceman_rachford, resnet
+from deqsmooth.models import contraction, conv, mdeq, monotone, peaceman_rachford, resnet, subhomogeneous
 from deqsmooth.models.precision import with_cell_dtype, with_injection_dtype
 from deqsmooth.models.start_network import start as build_start
 
@@ -26,8 +26,9 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
     """Returns the model of a size; the type of the size determines the family.
 
     Args:
-      size: a `ds.ConvModel` or `ds.MdeqModel` (deep equilibrium models, Bai et al. 2020), a `ds.ContractionModel`
-        or `ds.MonotoneModel` (whose equilibrium is unique), or a `ds.ResnetModel` (He et al. 2016).
+      size: a `ds.ConvModel` or `ds.MdeqModel` (deep equilibrium models, Bai et al. 2020), a `ds.ContractionModel`,
+        `ds.MonotoneModel` or `ds.SubhomogeneousModel` (whose equilibrium is unique), or a `ds.ResnetModel` (He et
+        al. 2016).
       axis_name: mapped axis of the devices that share a training batch. If it is given, batch statistics are
         averaged over it; otherwise each device normalises by its own. Only `ds.MdeqModel` and `ds.ResnetModel`
         have such statistics.
@@ -51,6 +52,8 @@ def build(size: architecture.Model, axis_name: str | None = None) -> types.Model
     if isinstance(size, architecture.MonotoneModel):
         is_resolvent = size.splitting == "peaceman-rachford"
         return (peaceman_rachford.peaceman_rachford if is_resolvent else monotone.monotone)(size)
+    if isinstance(size, architecture.SubhomogeneousModel):
+        return subhomogeneous.subhomogeneous(size)
     return conv.conv(size)
 
 

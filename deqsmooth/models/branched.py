@@ -25,7 +25,7 @@ class Family(NamedTuple):
     """A cell on branches and its constants.
 
     All functions but the first two take `params`, what `bind` returns. The constants are those of
-    `types.Contraction`, and take it in float64 on the host.
+    `types.Contraction`, and take it in float64 on the host. Without them the model has no contraction.
 
     Attributes:
       init: key -> parameters of the cell.
@@ -47,8 +47,8 @@ class Family(NamedTuple):
     init: Callable[[types.RandomKey], types.Parameters]
     bind: Callable[[types.Parameters], types.Parameters]
     cell: Callable[[types.Parameters, types.State, types.Injection], types.State]
-    factor: Callable[[types.Parameters], float]
-    rounding: Callable[[types.Parameters], tuple[float, float]]
+    factor: Callable[[types.Parameters], float] | None = None
+    rounding: Callable[[types.Parameters], tuple[float, float]] | None = None
     modulus: Callable[[types.Parameters], float] | None = None
     sensitivity: Callable[[types.Parameters], float] | None = None
     cell_on_boxes: Callable[[types.Parameters, types.Box, types.Box], types.Box] | None = None
@@ -100,6 +100,19 @@ def model(size: architecture.Branched, family: Family) -> types.Model:
     def bind(variables: types.Variables) -> types.Parameters:
         return family.bind(variables["params"])
 
+    found = types.Model(
+        image_shape=size.image_shape,
+        num_classes=size.num_classes,
+        init=jax.jit(init),
+        bind=bind,
+        inject=apply_inject,
+        initial_state=lambda u: tuple(jnp.zeros((len(u[0]), *shape)) for shape in branches.shapes(size)),
+        cell=family.cell,
+        readout=readout,
+    )
+    if family.factor is None or family.rounding is None:
+        return found
+    factor, rounding = family.factor, family.rounding
     compiled, compiled_readout = jax.jit(bind), jax.jit(readout_kernel)
 
     def constant(of: Callable[[types.Parameters], _T]) -> Callable[[types.Variables], _T]:
@@ -114,7 +127,7 @@ def model(size: architecture.Branched, family: Family) -> types.Model:
 
     def of_image(variables: types.Variables) -> tuple[np.ndarray, float]:
         params = branches.in_float64(compiled(variables))
-        sensitivity = family.sensitivity or (lambda params: 1 / (1 - family.factor(params)))
+        sensitivity = family.sensitivity or (lambda params: 1 / (1 - factor(params)))
         in_injection = sensitivity(params)
         norm, error = injections.of_linear(size, variables["params"]["inject"], is_normalised=is_normalised)
         slopes = reach(variables) * in_injection * norm
@@ -137,18 +150,10 @@ def model(size: architecture.Branched, family: Family) -> types.Model:
             features=lambda z: types.Box(*(branches.features(x, size.pooled) for x in z)),
             readout=lambda variables: (readout_kernel(variables), variables["params"]["readout"]["bias"]),
         )
-    return types.Model(
-        image_shape=size.image_shape,
-        num_classes=size.num_classes,
-        init=jax.jit(init),
-        bind=bind,
-        inject=apply_inject,
-        initial_state=lambda u: tuple(jnp.zeros((len(u[0]), *shape)) for shape in branches.shapes(size)),
-        cell=family.cell,
-        readout=readout,
+    return found._replace(
         contraction=types.Contraction(
-            factor=constant(family.factor),
-            rounding=constant(family.rounding),
+            factor=constant(factor),
+            rounding=constant(rounding),
             reach=reach,
             readout_rounding=lambda variables: _readout_rounding(
                 branches.areas(size), derivatives(variables), variables["params"]["readout"]["bias"]
@@ -158,7 +163,7 @@ def model(size: architecture.Branched, family: Family) -> types.Model:
             # A readout whose weights are computed has other bits in float64.
             float64=not is_normalised,
             boxes=boxes,
-        ),
+        )
     )
 
 

@@ -77,15 +77,21 @@ def certify_box(classifier: classifiers.Classifiable, images: npt.ArrayLike, eps
     """
     classifier = classifiers.classifier(classifier)
     model = classifier.model
-    if not isinstance(model, types.Model) or model.contraction is None or model.contraction.boxes is None:
+    contraction = model.contraction if isinstance(model, types.Model) else None
+    if (
+        not isinstance(model, types.Model)
+        or not isinstance(contraction, types.Contraction)
+        or contraction.boxes is None
+    ):
         raise ValueError(
             "the classifier has no functions on boxes; a certificate in L-infinity needs them (a ContractionModel "
             "or MonotoneModel with lipschitz has them), and ds.certify in L2 does not"
         )
-    boxes = model.contraction.boxes
+    boxes = contraction.boxes
     checks.holds(0 <= epsilon < np.inf, "epsilon", epsilon, "finite and at least 0")
     # The equilibrium must be the only one.
-    proof.proof(classifier)
+    proof.check_rounding()
+    proof.constants(model, classifier.variables)
     pixels = np.asarray(data.check_images(images, classifier.image_shape), np.float64)
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), classifier.variables)
     certify = jax.jit(functools.partial(_certified, model, boxes))

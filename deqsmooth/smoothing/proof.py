@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deqsmooth import types
+from deqsmooth import arithmetic, types
 from deqsmooth.config import checks
 from deqsmooth.models import classifiers
+from deqsmooth.smoothing import thomson
 from deqsmooth.solvers import per_lane, settled
 
-_UNIT, _IN_FLOAT64 = 2.0**-24, 2.0**-29
+_UNIT = 2.0**-24
 _FAST_MATH = re.compile(r"xla_cpu_enable_fast_math(?!=(?:false|0))")
 _LARGEST_RATIO = 50
-_HOPELESS = 1 / 64
 FACTOR_STEP = 1e-4
 """Constants of cells are rounded up to a multiple of this."""
 
@@ -54,12 +54,12 @@ class Proof(NamedTuple):
 
     def in_float64(self) -> Proof:
         """These constants for float64, where a bound on rounding is at most 2^-29 times that for float32."""
-        at_state, at_injection = (x * _IN_FLOAT64 for x in self.rounding)
-        of_state, constant = (x * _IN_FLOAT64 for x in self.readout_rounding)
+        at_state, at_injection = (x * arithmetic.FROM_FLOAT32 for x in self.rounding)
+        of_state, constant = (x * arithmetic.FROM_FLOAT32 for x in self.readout_rounding)
         return self._replace(
             rounding=(at_state, at_injection),
             readout_rounding=(of_state, constant),
-            norms=self.norms * _IN_FLOAT64,
+            norms=self.norms * arithmetic.FROM_FLOAT32,
             underflow=2.0**-512,
         )
 
@@ -109,7 +109,7 @@ class Proof(NamedTuple):
         step, error = self._parts(z, fz, u)
         changes = reach * self._distance(step, error)[:, None] + rounding[:, None]
         is_settled = jnp.all(jnp.where(is_other, share * margin > (1 + self.norms) * changes, True), -1)
-        return settled.Verdict(is_settled, step <= _HOPELESS * error)
+        return settled.Verdict(is_settled, step <= settled.HOPELESS * error)
 
     def remaining(self, solution: types.Solution, logits: types.Logits) -> types.PerLane:
         """How far solves by plain iteration are from settled, a loss for training [lanes].
@@ -134,12 +134,25 @@ class Proof(NamedTuple):
         return margin, jnp.asarray(self.reach, logits.dtype)[vote], jnp.arange(logits.shape[-1]) != vote[:, None]
 
 
-def proof(classifier: classifiers.Classifier) -> Proof:
-    """Returns the constants of a classifier that may be certified by them.
+Constants = Proof | thomson.Proof
+
+
+def proof(classifier: classifiers.Classifier) -> Constants:
+    """Returns the constants of a classifier whose votes may be settled by them.
 
     Raises:
       ValueError: it has none, its cell is no contraction, the devices are no CPUs, or XLA may use fast math.
     """
+    check_rounding()
+    model, variables = classifier.model, classifier.variables
+    if isinstance(model, types.Model) and isinstance(model.contraction, types.Subhomogeneous):
+        found = thomson.constants(model.contraction, variables, model.num_classes)
+        return found._replace(factor=_stated(found.factor))
+    return constants(model, variables)
+
+
+def check_rounding() -> None:
+    """Raises `ValueError` where bounds on rounding do not hold: on devices that are no CPUs, or with fast math."""
     if jax.default_backend() != "cpu":
         # Other devices may compute the cell's convolutions by Winograd's or a Fourier method: other rounding.
         raise ValueError(
@@ -152,38 +165,43 @@ def proof(classifier: classifiers.Classifier) -> Proof:
             "XLA_FLAGS must not have xla_cpu_enable_fast_math, which allows roundings that a proof of votes or "
             "radii does not cover"
         )
-    return constants(classifier.model, classifier.variables)
 
 
 def constants(model: object, variables: types.Variables) -> Proof:
-    """Returns the constants of a model with its variables.
+    """Returns the constants in L2 of a model with its variables.
 
     Raises:
       ValueError: it has none, or its cell is no contraction.
     """
-    if not isinstance(model, types.Model) or model.contraction is None:
+    contraction = model.contraction if isinstance(model, types.Model) else None
+    if not isinstance(model, types.Model) or not isinstance(contraction, types.Contraction):
         raise ValueError(
             "settle is 'proof'; it must be left out for a model whose cell has no proven equilibrium: the learned "
-            "start and serial sampling with an audit remain (a ContractionModel or MonotoneModel has one)"
+            "start and serial sampling with an audit remain (a ContractionModel, MonotoneModel or "
+            "SubhomogeneousModel has one)"
         )
-    factor = model.contraction.factor(variables)
-    if not factor < 1 - FACTOR_STEP:
-        raise ValueError(f"the cell has a Lipschitz bound of {factor:.5g}; a proof needs one below 0.9999")
+    factor = contraction.factor(variables)
     images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
     state = jax.eval_shape(lambda images: model.initial_state(model.inject(variables, images, None)[0]), images)
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(state))
     found = Proof(
-        # Of few digits, so that machines which round kernels differently state the same.
-        round(math.ceil(factor / FACTOR_STEP) * FACTOR_STEP, 9),
-        model.contraction.rounding(variables),
-        model.contraction.reach(variables),
-        model.contraction.readout_rounding(variables),
+        _stated(factor),
+        contraction.rounding(variables),
+        contraction.reach(variables),
+        contraction.readout_rounding(variables),
         # Squares, a sum, a root and the few operations around them.
         (size + 16) * _UNIT,
-        1 - factor if model.contraction.modulus is None else model.contraction.modulus(variables),
+        1 - factor if contraction.modulus is None else contraction.modulus(variables),
     )
     _check(found, model.num_classes)
     return found
+
+
+def _stated(factor: float) -> float:
+    """A Lipschitz constant of few digits, so that machines which round kernels differently state the same."""
+    if not factor < 1 - FACTOR_STEP:
+        raise ValueError(f"the cell has a Lipschitz bound of {factor:.5g}; a proof needs one below 0.9999")
+    return round(math.ceil(factor / FACTOR_STEP) * FACTOR_STEP, 9)
 
 
 def _check(found: Proof, num_classes: int) -> None:

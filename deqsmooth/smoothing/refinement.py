@@ -98,7 +98,7 @@ def refinement(
     model: types.Model,
     start: Callable[[types.Variables], base_classifier.Start],
     solver: settled.Solver,
-    constants: proof.Proof,
+    constants: proof.Constants,
 ) -> Refinement:
     """The refinement of a model whose contraction states that its rounding bounds hold in float64, too.
 

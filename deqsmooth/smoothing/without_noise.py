@@ -75,13 +75,19 @@ def certify_without_noise(classifier: classifiers.Classifiable, images: npt.Arra
     """
     classifier = classifiers.classifier(classifier)
     model, variables = classifier.model, classifier.variables
-    if not isinstance(model, types.Model) or model.contraction is None or model.contraction.image is None:
+    contraction = model.contraction if isinstance(model, types.Model) else None
+    if (
+        not isinstance(model, types.Model)
+        or not isinstance(contraction, types.Contraction)
+        or contraction.image is None
+    ):
         raise ValueError(
             "the classifier has no Lipschitz constant; a certificate without noise needs one (a ContractionModel "
             "or MonotoneModel with lipschitz has one), and ds.certify does not"
         )
-    constants = proof.proof(classifier)
-    slopes, error = model.contraction.image(variables)
+    proof.check_rounding()
+    constants = proof.constants(model, variables)
+    slopes, error = contraction.image(variables)
     slopes, rule = np.asarray(slopes), "finite and at least 0"
     is_table = slopes.shape == (model.num_classes,) * 2
     checks.holds(is_table, "shape of slopes of image of the contraction", slopes.shape, "[classes, classes]")

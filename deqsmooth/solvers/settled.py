@@ -14,6 +14,9 @@ from jax import lax
 from deqsmooth import types
 from deqsmooth.solvers import loop, per_lane
 
+HOPELESS = 1 / 64
+"""Where the distance from the last step is at most this part of that from rounding, evaluations hardly help."""
+
 
 class Verdict(NamedTuple):
     """What an evaluation says about the decision of every lane.

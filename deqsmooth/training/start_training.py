@@ -80,10 +80,10 @@ def check(classifier: classifiers.Classifier, settings: config.StartTraining) ->
     if classifier.size is None:
         parts.check(model, variables)
     models.build_start(settings.network, model)
-    if settings.settle_weight is not None and model.contraction is None:
+    if settings.settle_weight is not None and not isinstance(model.contraction, types.Contraction):
         raise ValueError(
             f"settle_weight is {settings.settle_weight}; it must be left out for a model whose cell is no "
-            "contraction"
+            "contraction in L2"
         )
     if settings.fine_tune is not None and (start is None or start.network != settings.network):
         raise ValueError(

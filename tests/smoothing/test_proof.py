@@ -18,6 +18,7 @@ from deqsmooth.solvers import anderson, loop, picard, settled
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.9)
 MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
 RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
+POSITIVE = architecture.SubhomogeneousModel(channels=(4, 6), width=8)
 SETTINGS = ds.Smoothing(
     sigma=0.5, settle="proof", start="zero", num_selection=20, num_estimation=500, looks=(500,), alpha=0.01,
     lanes=20, block=40,
@@ -47,6 +48,11 @@ def monotone():
 @pytest.fixture(scope="module")
 def resolvent():
     return of(RESOLVENT)
+
+
+@pytest.fixture(scope="module")
+def positive():
+    return of(POSITIVE)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,8 @@ def long_votes(classifier, images, indices, num):
         pytest.param("monotone", {}, marks=pytest.mark.slow),
         pytest.param("monotone", {"start": "previous", "solver": "plain"}, marks=pytest.mark.slow),
         ("resolvent", {"start": "previous", "solver": "plain"}),
+        ("positive", {}),
+        ("positive", {"start": "previous", "solver": "plain"}),
     ],
     ids=str,
 )
