@@ -69,8 +69,16 @@ def trained(factor: float, arguments: Benchmark, dataset: ds.Dataset) -> ds.Clas
     return classifier
 
 
-def settle(classifier: ds.Classifier, images: np.ndarray, labels: np.ndarray, arguments: Benchmark) -> dict:
-    """Returns accuracy under noise, share of unsettled votes, and mean evaluations from each start."""
+def settle(classifier: ds.Classifier, images: np.ndarray, labels: np.ndarray, sigma: float, draws: int) -> dict:
+    """Returns accuracy under noise, share of unsettled votes, and mean evaluations from each start.
+
+    Args:
+      classifier: with a learned start.
+      images: clean images.
+      labels: their classes.
+      sigma: standard deviation of the noise.
+      draws: noise draws of each image.
+    """
     model, variables = classifier.model, classifier.variables
     constants, params = proof.proof(classifier), model.bind(variables)
     network = models.build_start(classifier.start_training.network, model)
@@ -94,11 +102,11 @@ def settle(classifier: ds.Classifier, images: np.ndarray, labels: np.ndarray, ar
         return votes, {name: x.num_evaluations for name, x in solved.items()}, solved["zero"]
 
     def noisy(draw):
-        return images + arguments.sigma * jax.random.normal(jax.random.fold_in(key, draw), images.shape)
+        return images + sigma * jax.random.normal(jax.random.fold_in(key, draw), images.shape)
 
-    last = run(noisy(arguments.draws), model.initial_state(model.inject(variables, images, None)[0]))[2].value
+    last = run(noisy(draws), model.initial_state(model.inject(variables, images, None)[0]))[2].value
     right, unsettled, evaluations = [], [], {}
-    for draw in range(arguments.draws):
+    for draw in range(draws):
         votes, spent, solution = run(noisy(draw), last)
         last = solution.value
         right.append(np.asarray(votes) == labels)
@@ -106,7 +114,6 @@ def settle(classifier: ds.Classifier, images: np.ndarray, labels: np.ndarray, ar
         for name, x in spent.items():
             evaluations.setdefault(name, []).append(np.asarray(x))
     return {
-        "constant": classifier.size.factor,
         "proved": constants.factor,
         "accuracy under noise %": float(100 * np.mean(right)),
         "unsettled %": float(100 * np.mean(unsettled)),
@@ -152,7 +159,8 @@ def main() -> None:
         print(f"factor {factor:g}", file=sys.stderr, flush=True)
         classifier = trained(factor, arguments, dataset)
         held = splits.split(dataset, None, classifier.training)[1]
-        found.append(settle(classifier, *held.take(range(len(held))), arguments))
+        line = settle(classifier, *held.take(range(len(held))), arguments.sigma, arguments.draws)
+        found.append({"constant": factor, **line})
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(one) for one in found]
