@@ -1,10 +1,11 @@
 """Certificates without noise beside those of the smoothed classifier, of one model.
 
-It trains a contraction with a Lipschitz constant on digits, and certifies the same test images in both ways. Of
-several settings it takes those with the largest mean radius without noise on held-out training images, and trains
-once more with them, on all training images.
+It trains a contraction, or a monotone operator DEQ (an LBEN), with a Lipschitz constant on digits, and certifies
+the same test images in both ways. Of several settings it takes those with the largest mean radius without noise on
+held-out training images, and trains once more with them, on all training images.
 
     python benchmarks/without_noise.py --out results/without_noise
+    python benchmarks/without_noise.py --family monotone --lipschitz 1 2 4 --sigmas 0.1 --out results/lben
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import itertools
 import json
 import pathlib
 import sys
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -33,6 +35,7 @@ class Benchmark:
     """Certify digits by Lipschitz constants and by smoothing.
 
     Attributes:
+      family: of the model.
       lipschitz: Lipschitz constants of the logits that are tried.
       sigmas: noise levels of training that are tried.
       smoothed: noise level of the smoothed classifier.
@@ -42,6 +45,7 @@ class Benchmark:
       out: folder of the results.
     """
 
+    family: Literal["contraction", "monotone"] = "contraction"
     lipschitz: tuple[float, ...] = (2.0, 4.0, 8.0)
     sigmas: tuple[float, ...] = (0.1, 0.25)
     smoothed: float = 0.25
@@ -62,10 +66,18 @@ def trained(
 ) -> ds.Classifier:
     """Returns a model that was trained by the preset `lipschitz`."""
     base = presets.TRAINING["lipschitz"]
-    size = dataclasses.replace(base.model, lipschitz=lipschitz)
+    size, budget = dataclasses.replace(base.model, lipschitz=lipschitz), base.pretraining_budget
+    if arguments.family == "monotone":
+        size, budget = ds.MonotoneModel(patch=size.patch, channels=size.channels, lipschitz=lipschitz), 12
     epochs = max(1, base.epochs // arguments.shorten)
     settings = dataclasses.replace(
-        base, sigma=sigma, epochs=epochs, pretraining_epochs=float(epochs), held_out=held_out
+        base,
+        model=size,
+        sigma=sigma,
+        epochs=epochs,
+        pretraining_epochs=float(epochs),
+        pretraining_budget=budget,
+        held_out=held_out,
     )
     return ds.train(size, dataset, settings, test=test)
 

@@ -5,7 +5,7 @@ where `I - W = m I + A^T A - N` and N = B - B^T is skew. Then `I - W` is m-stron
 The cell is the forward-backward step `T(z) = relu(z - a ((I - W) z - u))`, which has the same equilibrium and is a
 contraction. `peaceman_rachford` is the other splitting.
 
-With a Lipschitz constant c of the logits the model is an LBEN (Revay, Wang & Manchester 2021): U being the linear
+With a Lipschitz constant c of the logits the model is an LBEN (Revay, Wang & Manchester 2020): U being the linear
 injection and V the derivative of the logits in the state, `(U U^T + V^T V) / (2 c)` is added to `I - W`.
 """
 
