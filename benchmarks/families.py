@@ -1,8 +1,8 @@
 """The families with one equilibrium side by side: accuracy under noise, and evaluations until votes are settled.
 
 It trains a contraction, a monotone operator DEQ and a subhomogeneous DEQ on digits, each with a start, without a
-part of the training images, and settles votes of these. The variables of the monotone operator DEQ are settled by
-both splittings.
+part of the training images, and settles votes of the images that were left out. The variables of the monotone
+operator DEQ are settled by both splittings.
 
     python benchmarks/families.py --out results/families
 """

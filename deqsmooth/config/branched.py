@@ -93,8 +93,9 @@ class MonotoneModel(Branched):
       modulus: strong monotonicity of `I - W`, where the equilibrium is that of `z = relu(W z + u)`. Nothing else
         bounds W: the larger training makes it relative to this number, the more evaluations a solve needs.
       splitting: what an evaluation is. A Peaceman-Rachford step multiplies by the inverse of a dense matrix, whose
-        side is the number of entries of the state, at most 2,048, and needs fewer evaluations. Variables and
-        equilibrium are the same, but not the state. It has no `lipschitz`.
+        side is the number of entries of the state, at most 2,048, and needs fewer evaluations. Variables and,
+        but for the rounding of the inverse, the equilibrium are the same, but not the state. It has no
+        `lipschitz`.
     """
 
     modulus: float = 0.5
@@ -106,6 +107,7 @@ class MonotoneModel(Branched):
         super().__post_init__()
         checks.finite_positive("modulus", self.modulus)
         if self.splitting == "peaceman-rachford":
+            # Branches halve the resolution without a rest.
             pixels = math.prod(self.image_shape[:2]) // self.patch**2
             num = sum(channels * (pixels >> 2 * i) for i, channels in enumerate(self.channels))
             of = "with splitting 'peaceman-rachford'"

@@ -113,9 +113,12 @@ TRAINING: dict[str, config.Training] = {
     "monotone": dataclasses.replace(
         _CONTRACTION,
         model=architecture.MonotoneModel(patch=2, channels=(32, 64), width=64, splitting="peaceman-rachford"),
+        pretraining_budget=8,
     ),
     "subhomogeneous": dataclasses.replace(
-        _CONTRACTION, model=architecture.SubhomogeneousModel(patch=2, channels=(32, 64), width=64)
+        _CONTRACTION,
+        model=architecture.SubhomogeneousModel(patch=2, channels=(32, 64), width=64),
+        pretraining_budget=8,
     ),
     # A contraction on digits whose logits have a Lipschitz constant in the image, for certificates without noise.
     "lipschitz": dataclasses.replace(
@@ -260,6 +263,8 @@ START_TRAINING: dict[str, config.StartTraining] = {
     # A start for a contraction; then model and start together, so that most votes are settled after one
     # evaluation. The shipped contractions are trained by both, one after the other.
     "contraction": config.StartTraining(epochs=40, settle_weight=1.0, network=architecture.StartModel(width=None)),
+    # A start for a subhomogeneous cell, for which what is left to prove is no loss.
+    "subhomogeneous": config.StartTraining(epochs=40, network=architecture.StartModel(width=None)),
     "contraction-fine-tuned": config.StartTraining(
         epochs=40,
         learning_rate=1e-3,

@@ -51,7 +51,7 @@ class Smoothing:
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent, 2 for the recommended
         method if it starts from `learned`.
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
-      settle: `proof` to certify the exact equilibrium of a model whose cell is a contraction. The solve of a
+      settle: `proof` to certify the exact equilibrium of a model that is known to have only one. The solve of a
         sample stops where its class is proved to be that of the equilibrium, from any start: also from `previous`,
         the state of the sample before, and from `clean`, the equilibrium of the image without noise up to a
         relative residual of 1e-3. A sample that is not settled within the budget, 60 by default, is solved again

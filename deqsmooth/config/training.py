@@ -232,8 +232,9 @@ class StartTraining(Descent):
         logits.
       fine_tune: weight of the cross-entropy of the labels. If it is given, the model is trained for the short
         solve together with the start that it has. By default the model does not change and a new start is learned.
-      settle_weight: for a contraction: weight of what is left to prove after the short solve by plain iteration,
-        see `deqsmooth.smoothing.proof.Proof.remaining`; more weight settles votes after fewer evaluations.
+      settle_weight: for a contraction in L2: weight of what is left to prove after the short solve by plain
+        iteration, see `deqsmooth.smoothing.proof.Proof.remaining`; more weight settles votes after fewer
+        evaluations.
       dtype: floating point type of the cell; everything else is float32.
       network: size of the network that predicts the start, a `deqsmooth.config.architecture.StartModel`.
 

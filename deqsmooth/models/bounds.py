@@ -52,7 +52,7 @@ def of_weights(weights: jax.Array) -> jax.Array:
 
 def norm(kernels: Kernels) -> float:
     """Upper bound on the norm of a map, computed in float64."""
-    return _of_matrix(np.array([[_of_convolution(kernel) for kernel in row] for row in kernels]))
+    return of_matrix(np.array([[_of_convolution(kernel) for kernel in row] for row in kernels]))
 
 
 def rounding(kernels: Kernels, num_additions: int) -> float:
@@ -97,7 +97,7 @@ def _of_convolution(kernel: np.ndarray) -> float:
     return float(np.sqrt(_perron(_products(kernel))))
 
 
-def _of_matrix(matrix: np.ndarray) -> float:
+def of_matrix(matrix: np.ndarray) -> float:
     """Upper bound on the norm of a matrix without negative entries."""
     return float(np.sqrt(_perron(matrix.T @ matrix)))
 

@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 class Family(NamedTuple):
     """A cell on branches and its constants.
 
-    All functions but the first two take `params`, what `bind` returns. The constants are those of
-    `types.Contraction`, and take it in float64 on the host. Without them the model has no contraction.
+    All functions but `init`, `bind` and `output` take `params`, what `bind` returns. The constants are those of
+    `types.Contraction`, and take it in float64 on the host. Without `factor` the model has no contraction.
 
     Attributes:
       init: key -> parameters of the cell.
@@ -39,8 +39,8 @@ class Family(NamedTuple):
       slope: largest slope of a logit in the state, which the readout is given, with an injection of norm 1; None
         if both are free.
       slopes: (params, derivatives of the logits in the state [features, classes], norm of a linear injection) ->
-        Lipschitz constants of the differences of logits in the image [classes, classes]; by default the product
-        of those of injection, equilibrium and readout.
+        Lipschitz constants of the differences of logits in the image [classes, classes], which are taken where
+        they are smaller than the product of those of injection, equilibrium and readout.
       output: a function without rounding, of Lipschitz constant 1, from the state to what is read out.
     """
 

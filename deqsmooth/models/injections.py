@@ -13,6 +13,7 @@ from deqsmooth.config import architecture
 from deqsmooth.models import bounds, branches, layers
 
 _GROUPS = 8
+_KERNEL = nn.initializers.lecun_normal()
 
 
 class Network(nn.Module):
@@ -60,9 +61,6 @@ class Linear(nn.Module):
         biases = [self.param(f"bias_{i}", nn.initializers.zeros, (size.channels[i],)) for i in range(num)]
         x = layers.blocks_to_channels(layers.standardise(images, size.mean, (1.0,)), size.patch)
         return branches.mapped(kernels(params, is_normalised=self.is_normalised), (x,), biases)
-
-
-_KERNEL = nn.initializers.lecun_normal()
 
 
 def kernels(params: types.Parameters, *, is_normalised: bool) -> bounds.Kernels:

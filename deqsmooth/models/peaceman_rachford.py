@@ -12,6 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from deqsmooth import types
 from deqsmooth.config import architecture
@@ -39,23 +40,30 @@ def peaceman_rachford(size: architecture.MonotoneModel) -> types.Model:
     def resolvent(params: types.Parameters) -> types.Parameters:
         parts = bind(params)
         # Every lane has one entry that is 1.
-        basis = _unravelled(jnp.eye(num), shapes)
-        zeros = list(map(jnp.zeros_like, basis))
-        step = _ravelled(monotone.forward(parts, basis, zeros, size.pooled)).T
-        return {"step": parts["step"], "resolvent": jnp.linalg.inv(2 * jnp.eye(num) - step)}
+        identity = jnp.eye(num, dtype=parts["step"].dtype)
+        basis = _unravelled(identity, shapes)
+        step = _ravelled(monotone.forward(parts, basis, list(map(jnp.zeros_like, basis)), size.pooled)).T
+        matrix = 2 * identity - step
+        # A step of Newton's method halves the rounding, and has the derivative of the inverse.
+        inverse = lax.stop_gradient(_inverse(matrix))
+        return {"step": parts["step"], "resolvent": 2 * inverse - inverse @ matrix @ inverse}
 
     def cell(params: types.Parameters, z: types.State, u: types.Injection) -> types.State:
-        size_of_z = jnp.abs(_ravelled(z))
-        after = 2 * (size_of_z + params["step"] * _ravelled(u)) @ params["resolvent"].T - size_of_z
+        magnitudes = jnp.abs(_ravelled(z))
+        after = 2 * (magnitudes + params["step"] * _ravelled(u)) @ params["resolvent"].T - magnitudes
         return _unravelled(after, shapes)
 
     def factor(params: types.Parameters) -> float:
-        cayley = 2 * params["resolvent"] - np.eye(num)
-        return float(np.linalg.norm(cayley, 2)) * bounds.OUTWARDS + _SLACK
+        matrix = params["resolvent"]
+        largest = _singular_values(2 * matrix - np.eye(num))[-1]
+        # Programs round `I + a F` differently, by at most this part of its norm, and the norm of its inverse is at
+        # most 1.
+        change = (bounds.OUTWARDS - 1) / _singular_values(matrix)[0]
+        return float(largest * bounds.OUTWARDS + 2 * change)
 
     def rounding(params: types.Parameters) -> tuple[float, float]:
         # A sum of products, and the operations before and after it.
-        absolute = float(np.linalg.norm(np.abs(params["resolvent"]), 2)) * bounds.OUTWARDS
+        absolute = bounds.of_matrix(np.abs(params["resolvent"])) * bounds.OUTWARDS
         unit = bounds.of_sum(num + 4)
         return unit * (2 * absolute + 1), unit * 2 * absolute * float(params["step"])
 
@@ -72,12 +80,46 @@ def peaceman_rachford(size: architecture.MonotoneModel) -> types.Model:
     )
 
 
-# By how much the norm of 2 V - I can differ between programs that round F and its inverse differently.
-_SLACK = 2.0**-12
+_LEAF = 32
+
+
+def _inverse(matrix: jax.Array) -> jax.Array:
+    """The inverse of a matrix whose symmetric part is positive definite, by blocks and without pivots.
+
+    Every block that is inverted has a positive definite symmetric part, too. Unlike that of LAPACK the result does
+    not depend on a number of threads.
+    """
+    num = len(matrix)
+    if num <= _LEAF:
+        return _eliminated(matrix)
+    half = num // 2
+    (a, b), (c, d) = ((rows[:, :half], rows[:, half:]) for rows in (matrix[:half], matrix[half:]))
+    first = _inverse(a)
+    below, right = c @ first, first @ b
+    second = _inverse(d - c @ right)
+    corner = right @ second
+    return jnp.block([[first + corner @ below, -corner], [-second @ below, second]])
+
+
+def _eliminated(matrix: jax.Array) -> jax.Array:
+    """The inverse of a small matrix by Gauss-Jordan elimination."""
+
+    def eliminate(i: jax.Array, both: jax.Array) -> jax.Array:
+        row = both[i] / both[i, i]
+        return (both - both[:, i, None] * row).at[i].set(row)
+
+    num = len(matrix)
+    both = jnp.concatenate([matrix, jnp.eye(num, dtype=matrix.dtype)], 1)
+    return lax.fori_loop(0, num, eliminate, both)[:, num:]
+
+
+def _singular_values(matrix: np.ndarray) -> np.ndarray:
+    """The singular values of a matrix in rising order, but for the rounding of float64."""
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(matrix.T @ matrix), np.finfo(float).tiny))
 
 
 def _step(modulus: float, square: jax.Array, skew: jax.Array) -> jax.Array:
-    """The best a where I - W is symmetric, and nearly so where it is skew but for m."""
+    """The best a where I - W is symmetric, and nearly the best where its symmetric part is m I."""
     return 1 / jnp.sqrt(modulus * (modulus + square) + skew**2)
 
 

@@ -268,7 +268,7 @@ def _classifier(reference: dict[str, Any]) -> str:
         return "explicit network"
     try:
         if "factor" in reference:
-            return f"the equilibrium of a contraction by {reference['factor']:.3g}"
+            return f"the exact equilibrium, with a Lipschitz constant of {reference['factor']:.3g}"
         stop = "" if reference["tolerance"] is None else f" to {reference['tolerance']:g}"
         return f"{reference['budget']} {reference['solver']} evaluations{stop} from {reference['start']}"
     except (KeyError, TypeError, ValueError):

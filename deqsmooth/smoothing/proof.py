@@ -129,9 +129,8 @@ class Proof(NamedTuple):
 
     def _margins(self, logits: types.Logits) -> tuple[jax.Array, jax.Array, jax.Array]:
         """How far the largest logit exceeds each, the Lipschitz constant of that, and which are other classes."""
-        vote = jnp.argmax(logits, -1)
-        margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
-        return margin, jnp.asarray(self.reach, logits.dtype)[vote], jnp.arange(logits.shape[-1]) != vote[:, None]
+        vote, margin, is_other = settled.margins(logits)
+        return margin, jnp.asarray(self.reach, logits.dtype)[vote], is_other
 
 
 Constants = Proof | thomson.Proof

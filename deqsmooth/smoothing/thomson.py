@@ -23,7 +23,7 @@ from deqsmooth import arithmetic, types
 from deqsmooth.config import checks
 from deqsmooth.solvers import settled
 
-# More than the logarithms, exponentials and sums below are rounded, relative to their values.
+# More than logarithms, exponentials and the few operations around them are rounded, relative to their values.
 _OUTWARDS = 1 + 2.0**-16
 
 
@@ -53,7 +53,7 @@ class Proof(NamedTuple):
     def distance(self, z: types.State, fz: types.State) -> types.PerLane:
         """Upper bound on the distance in Thomson's metric from f(z) to the equilibrium [lanes].
 
-        It is infinite where an entry of z is not positive.
+        It is infinite where an entry of z or f(z) is not positive.
         """
         return self._distance(_between(z, fz))
 
@@ -71,8 +71,7 @@ class Proof(NamedTuple):
           u: injection of the cell, which the bound does not need.
           logits: the readout at f(z).
         """
-        vote = jnp.argmax(logits, -1)
-        margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
+        vote, margin, is_other = settled.margins(logits)
         features, step = self.features(fz), _between(z, fz)
         weights = jnp.asarray(self.weights, logits.dtype)
         differences = jnp.abs(weights.T[:, :, None] - weights)
@@ -80,8 +79,8 @@ class Proof(NamedTuple):
         relative, constant = self.readout_rounding
         # Of two logits, each computed once here and once more where the vote is read.
         rounding = 4 * (relative * jnp.max(features @ jnp.abs(weights), -1) + constant)
-        is_other = jnp.arange(logits.shape[-1]) != vote[:, None]
-        exceeds = margin > _OUTWARDS * (change + rounding[:, None])
+        # The sums of the change are rounded as those of a logit are.
+        exceeds = margin > _OUTWARDS * (1 + 2 * relative) * (change + rounding[:, None])
         is_settled = jnp.all(jnp.where(is_other, exceeds, True), -1)
         return settled.Verdict(is_settled, self.factor * step <= settled.HOPELESS * self.rounding)
 
@@ -112,7 +111,7 @@ def constants(contraction: types.Subhomogeneous, variables: types.Variables, num
 
 
 def _between(z: types.State, fz: types.State) -> types.PerLane:
-    """Thomson's distance of two states [lanes], infinite where an entry of the first is not positive."""
+    """Thomson's distance of two states [lanes], infinite where an entry is not positive."""
 
     def of_leaf(x: jax.Array, y: jax.Array) -> jax.Array:
         least = jnp.minimum(x, y)

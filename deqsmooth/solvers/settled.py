@@ -34,6 +34,13 @@ Decide = Callable[[types.State, types.State], Verdict]
 """(z, f(z)) -> verdict."""
 
 
+def margins(logits: types.Logits) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Votes [lanes], by how much their logits exceed each [lanes, classes], and which are of other classes."""
+    vote = jnp.argmax(logits, -1)
+    margin = jnp.take_along_axis(logits, vote[:, None], -1) - logits
+    return vote, margin, jnp.arange(logits.shape[-1]) != vote[:, None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Solver:
     """A method with a budget whose lanes stop at the first evaluation that settles them.

@@ -20,7 +20,12 @@ SIZES = [
     architecture.MonotoneModel(channels=(3,), **COMMON),
     architecture.MonotoneModel(channels=(2, 3), modulus=0.2, **COMMON),
     architecture.MonotoneModel(channels=(2, 3, 5), pooled=1, modulus=1.0, **COMMON),
+    architecture.MonotoneModel(channels=(2, 3), lipschitz=0.5, **COMMON),
 ]
+
+
+def names(size):
+    return f"{size.channels}{'' if size.lipschitz is None else ', LBEN'}"
 
 
 @functools.cache
@@ -99,7 +104,16 @@ def parts(variables, size):
     return root / np.sqrt(params["step"]), skew / params["step"], cell - zero, float(params["step"])
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size.channels))
+def injection_and_readout(variables, size):
+    """Derivatives of injections in the image [state, pixels] and of logits in the state [state, classes]."""
+    model, image = fresh(size)[0], jnp.zeros((1, *size.image_shape))
+    zero, unravel = ravel_pytree(state_of(size))
+    injection = jax.jacobian(lambda x: ravel_pytree(model.inject(variables, x, None)[0])[0])(image)
+    readout = jax.jacobian(lambda z: model.readout(variables, unravel(z))[0][0])(zero)
+    return np.asarray(injection, np.float64).reshape(len(zero), -1), np.asarray(readout, np.float64).T
+
+
+@pytest.mark.parametrize("size", SIZES, ids=names)
 @pytest.mark.parametrize(("scale", "skew"), [(0.0, 1.0), (3.0, 0.0), (3.0, 4.0)])
 def test_constants_bound_dense_matrices(size, scale, skew):
     model, variables = made(size, scale, skew)
@@ -107,6 +121,9 @@ def test_constants_bound_dense_matrices(size, scale, skew):
     # The cell is the step that the paper defines, and I - W is m-strongly monotone.
     np.testing.assert_allclose(rotation, -rotation.T, atol=1e-12)
     operator = size.modulus * np.eye(len(root)) + root.T @ root - rotation
+    if size.lipschitz is not None:
+        for matrix in injection_and_readout(variables, size):
+            operator += matrix @ matrix.T / (2 * size.lipschitz)
     np.testing.assert_allclose(linear, np.eye(len(root)) - step * operator, atol=1e-6)
     assert np.linalg.eigvalsh((operator + operator.T) / 2).min() >= size.modulus * (1 - 1e-9)
     # The constants hold, and strong monotonicity is not wasted.
@@ -162,9 +179,9 @@ def test_equilibrium_solves_the_operator(skew):
         np.testing.assert_allclose(z, truth, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", SIZES[2:], ids=names)
 @pytest.mark.parametrize("magnitude", [1.0, 1e3])
-def test_rounding_is_below_its_bound(magnitude):
-    size = SIZES[2]
+def test_rounding_is_below_its_bound(size, magnitude):
     model, variables = made(size)
     params = bound(variables, size)
     rng = np.random.default_rng(3)

@@ -36,6 +36,8 @@ def images():
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.5)
 MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
+LBEN = dataclasses.replace(MONOTONE, lipschitz=2.0)
+POSITIVE = architecture.SubhomogeneousModel(channels=(4, 6), width=8)
 RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
 
 
@@ -46,8 +48,10 @@ RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
         (SIZE, {"seed": 2**32 - 1, "noise": "exact"}),
         pytest.param(MONOTONE, {}, marks=pytest.mark.slow),
         pytest.param(RESOLVENT, {}, marks=pytest.mark.slow),
+        pytest.param(LBEN, {}, marks=pytest.mark.slow),
+        (POSITIVE, {}),
     ],
-    ids=["contraction", "exact noise", "monotone", "Peaceman-Rachford"],
+    ids=["contraction", "exact noise", "monotone", "Peaceman-Rachford", "LBEN", "subhomogeneous"],
 )
 def test_votes_are_those_of_long_solves(size, change, images):
     """Of two images with other numbers and phases."""
@@ -66,7 +70,7 @@ def test_votes_are_those_of_long_solves(size, change, images):
 
 
 def long_votes(made, image, index, phase, settings):
-    """Classes [NUM] after 600 evaluations in float64."""
+    """Classes [NUM] after evaluations in float64: 600, or 100 where each halves what is left."""
     keys = jnp.broadcast_to(noise.phase_key(settings.seed, index, phase), (NUM,))
     images = jnp.broadcast_to(jnp.asarray(image), (NUM, *image.shape))
     noisy = noise.noisy(images, keys, jnp.arange(NUM), settings.sigma, settings.grid)
@@ -78,7 +82,8 @@ def long_votes(made, image, index, phase, settings):
             lambda x: jnp.asarray(np.asarray(x, np.float64)), (made.variables, params, u)
         )
         z = jax.tree.map(jnp.zeros_like, u)
-        z = jax.lax.fori_loop(0, 600, lambda _, z: model.cell(params, z, u), z)
+        num = 600 if isinstance(made.size, architecture.MonotoneModel) else 100
+        z = jax.lax.fori_loop(0, num, lambda _, z: model.cell(params, z, u), z)
         return np.asarray(jnp.argmax(model.readout(variables, z)[0], -1))
 
 
