@@ -28,10 +28,10 @@ class Branched:
       mean: mean of each image channel, for standardisation.
       std: standard deviation of each image channel, for standardisation.
       patch: side of the blocks of pixels that are one pixel of the finest branch; 1 for the image's resolution.
-      lipschitz: bound on the Lipschitz constant of every logit in the image (L2, pixels of [0, 1]), for a
-        `ds.MonotoneModel` even of all logits together, in L2. Such a model
-        can be certified without noise, by `ds.certify_without_noise`. Its injection is linear, without `width`,
-        `blocks` and `std`. By default nothing bounds the injection, which is a residual network.
+      lipschitz: bound on the Lipschitz constant of every logit in the image (L2, pixels of [0, 1]), and for a
+        `ds.MonotoneModel` on that of all logits together. Such a model can be certified without noise, by
+        `ds.certify_without_noise`. Its injection is linear, without `width`, `blocks` and `std`. By default
+        nothing bounds the injection, which is a residual network.
     """
 
     image_shape: tuple[int, int, int] = (8, 8, 1)
