@@ -28,7 +28,7 @@ def peaceman_rachford(size: architecture.MonotoneModel) -> types.Model:
     both sides says that the forward-backward step maps z to itself.
 
     Since `|w|` increases no distance, the norm of `2 V - I` is a Lipschitz constant of T. It is below 1 for every
-    monotone F, and computed here from the dense matrix.
+    strongly monotone F, and computed here from the dense matrix.
 
     Args:
       size: size of the model.
@@ -44,7 +44,7 @@ def peaceman_rachford(size: architecture.MonotoneModel) -> types.Model:
         basis = _unravelled(identity, shapes)
         step = _ravelled(monotone.forward(parts, basis, list(map(jnp.zeros_like, basis)), size.pooled)).T
         matrix = 2 * identity - step
-        # A step of Newton's method halves the rounding, and has the derivative of the inverse.
+        # A step of Newton's method makes the inverse more exact, and has its derivative.
         inverse = lax.stop_gradient(_inverse(matrix))
         return {"step": parts["step"], "resolvent": 2 * inverse - inverse @ matrix @ inverse}
 

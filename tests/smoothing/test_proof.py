@@ -1,6 +1,7 @@
 """Votes settled by proof: those of the exact equilibrium, from every start; a wrong constant is found."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,19 @@ from deqsmooth.solvers import anderson, loop, picard, settled
 
 SIZE = architecture.ContractionModel(channels=(4, 6), width=8, factor=0.9)
 MONOTONE = architecture.MonotoneModel(channels=(4, 6), width=8, modulus=1.0)
-RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
-POSITIVE = architecture.SubhomogeneousModel(channels=(4, 6), width=8)
+FAMILIES = {
+    "made": SIZE,
+    "monotone": MONOTONE,
+    "resolvent": dataclasses.replace(MONOTONE, splitting="peaceman-rachford"),
+    "positive": architecture.SubhomogeneousModel(channels=(4, 6), width=8),
+}
 SETTINGS = ds.Smoothing(
     sigma=0.5, settle="proof", start="zero", num_selection=20, num_estimation=500, looks=(500,), alpha=0.01,
     lanes=20, block=40,
 )  # fmt: skip
 
 
+@functools.cache
 def of(size):
     """An untrained model with a readout that gives votes to several classes."""
     model = ds.build(size)
@@ -38,21 +44,6 @@ def of(size):
 @pytest.fixture(scope="module")
 def made():
     return of(SIZE)
-
-
-@pytest.fixture(scope="module")
-def monotone():
-    return of(MONOTONE)
-
-
-@pytest.fixture(scope="module")
-def resolvent():
-    return of(RESOLVENT)
-
-
-@pytest.fixture(scope="module")
-def positive():
-    return of(POSITIVE)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +85,8 @@ def long_votes(classifier, images, indices, num):
     ],
     ids=str,
 )
-def test_votes_are_those_of_the_equilibrium(family, change, request, digits):
-    made = request.getfixturevalue(family)
+def test_votes_are_those_of_the_equilibrium(family, change, digits):
+    made = of(FAMILIES[family])
     images, labels = digits
     settings = ds.Smoothing(**{**{n: getattr(SETTINGS, n) for n in vars(SETTINGS) if n != "spending"}, **change})
     found = list(ds.certify(made, images, settings, labels=labels))
@@ -105,9 +96,9 @@ def test_votes_are_those_of_the_equilibrium(family, change, request, digits):
 
 
 @pytest.mark.parametrize("family", ["made", "resolvent", pytest.param("monotone", marks=pytest.mark.slow)])
-def test_distance_is_never_too_small(family, request):
+def test_distance_is_never_too_small(family):
     """From random states, near and far, to the equilibrium in float64."""
-    made = request.getfixturevalue(family)
+    made = of(FAMILIES[family])
     model, variables, constants = made.model, made.variables, proof.proof(made)
     params = model.bind(variables)
     u, _ = model.inject(variables, jax.random.uniform(jax.random.key(0), (30, 8, 8, 1)), None)
