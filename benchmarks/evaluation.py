@@ -244,7 +244,7 @@ def sample(name, dtype, arguments):
 def pytorch(name, lanes, arguments):
     """Yields the times of the same cell in PyTorch, eager and compiled, with all lanes in one batch."""
     try:
-        import pytorch_cell
+        import pytorch_mdeq
         import torch
     except ImportError:
         return
@@ -254,8 +254,8 @@ def pytorch(name, lanes, arguments):
     total = lanes * jax.local_device_count()
     model, variables, images = _model(name, "float32", total)
     u, _ = model.inject(variables, images, None)
-    params = pytorch_cell.tensors(model.bind(variables), device)
-    z, features = pytorch_cell.activations((model.initial_state(u), u.features), device)
+    params = pytorch_mdeq.tensors(model.bind(variables), device)
+    z, features = pytorch_mdeq.activations((model.initial_state(u), u.features), device)
 
     def loop(step, state, dtype):
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -266,12 +266,12 @@ def pytorch(name, lanes, arguments):
 
     with torch.no_grad():
         ours = model.cell(model.bind(variables), model.initial_state(u), u)
-        for x, y in zip(ours, pytorch_cell.cell(params, z, features), strict=True):
+        for x, y in zip(ours, pytorch_mdeq.cell(params, z, features), strict=True):
             # With a mantissa of 10 bits (TF32) they may differ by a percent.
             np.testing.assert_allclose(x, y.permute(0, 2, 3, 1).cpu(), atol=2e-2)
         for dtype in arguments.dtypes:
             torch.backends.cudnn.allow_tf32 = dtype == "tensorfloat32"
-            for how, step in (("eager", pytorch_cell.cell), ("compiled", torch.compile(pytorch_cell.cell))):
+            for how, step in (("eager", pytorch_mdeq.cell), ("compiled", torch.compile(pytorch_mdeq.cell))):
                 spent = timing.seconds(loop, step, z, dtype, repeats=arguments.repeats) / _SHORT
                 yield {"model": name, "how": f"PyTorch {how}, {dtype}", **rates(name, lanes, total, spent)}
 

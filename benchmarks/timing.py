@@ -17,6 +17,13 @@ def seconds(run: Callable[..., Any], *arguments: Any, repeats: int) -> float:
     return seconds_in_turn({"": lambda: run(*arguments)}, repeats)[""]
 
 
+def once(run: Callable[[], Any]) -> float:
+    """Returns the wall-clock seconds of one call."""
+    begun = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begun
+
+
 def seconds_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Returns the least seconds of each of several calls.
 
@@ -25,7 +32,5 @@ def seconds_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[st
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 2):
         for name, run in runs.items():
-            begun = time.perf_counter()
-            jax.block_until_ready(run())
-            spent[name].append(time.perf_counter() - begun)
+            spent[name].append(once(run))
     return {name: min(found[2:]) for name, found in spent.items()}

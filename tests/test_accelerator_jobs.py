@@ -103,6 +103,18 @@ def test_cells_are_measured_once(tmp_path, cache):
     assert (tmp_path / "out" / "cells" / "cells.jsonl").read_text() == lines
 
 
+@pytest.mark.slow
+def test_whole_certifications_are_timed_once(tmp_path, cache):
+    assert "learned 1, looks" in run_job("9_whole.py", tmp_path, cache)
+    path = tmp_path / "out" / "whole" / "whole.jsonl"
+    lines = path.read_text()
+    names = ["zero 30", "serial 3, audited", "learned 1", "learned 1, looks"]
+    ours = [line for line in map(json.loads, lines.splitlines()) if line["how"] == "ours"]
+    assert [line["row"] for line in ours] == names and all(line["seconds an image"] > 0 for line in ours)
+    run_job("9_whole.py", tmp_path, cache)
+    assert path.read_text() == lines
+
+
 def test_packed_model_is_the_rounded_one(small, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     import packed

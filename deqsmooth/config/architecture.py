@@ -167,8 +167,7 @@ class StartModel:
 
     Attributes:
       width: channels of the hidden layers, a multiple of 8; `None` for no hidden layers, where each pixel of the
-        state is a function of the same pixel of the injection, for models whose state has the injection's
-        resolutions.
+        state is a function of the pixels of the injection that it covers.
     """
 
     width: int | None = 32

@@ -7,6 +7,7 @@ convolution with features that are pooled over the whole image. Every resolution
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,8 @@ from deqsmooth.config import architecture, checks
 from deqsmooth.models import layers
 
 _NUM_GROUPS = 8
+
+T = TypeVar("T")
 
 
 class _Layer(nn.Module):
@@ -51,16 +54,19 @@ class _Network(nn.Module):
 
 
 class _Pointwise(nn.Module):
-    """A map of each pixel of the injection to the same pixel of the state, branch by branch."""
+    """A map of the pixels of the injection to the pixels of the state that cover them, branch by branch."""
 
-    channels: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
 
     @nn.compact
     def __call__(self, features: list[jax.Array]) -> list[jax.Array]:
-        return [
-            layers.Conv(channels, size=1, use_bias=True, name=f"out_{index}")(jnp.concatenate([x, nn.relu(x)], -1))
-            for index, (x, channels) in enumerate(zip(features, self.channels, strict=True))
-        ]
+        outputs = []
+        for index, (height, _, channels) in enumerate(self.shapes):
+            x = _of_branch(features, index)
+            x = layers.blocks_to_channels(x, x.shape[1] // height)
+            x = jnp.concatenate([x, nn.relu(x)], -1)
+            outputs.append(layers.Conv(channels, size=1, use_bias=True, name=f"out_{index}")(x))
+        return outputs
 
 
 def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwork:
@@ -68,8 +74,8 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
 
     Its input is the first leaf of the injection, features of the image [lanes, height, width, channels]. The
     leaves of the state must be ordered from fine to coarse. Their resolutions must be that of the input, divided
-    by powers of 2 and rounded up. Without hidden layers the input is the whole injection, and the leaves of the
-    state must have the resolutions of its leaves.
+    by powers of 2 and rounded up. Without hidden layers the input of a leaf of the state is the leaf of the
+    injection with the same index, or the last one, whose resolution must be a multiple of that of the state's.
 
     Args:
       size: size of the network.
@@ -97,8 +103,8 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     shapes = tuple(x.shape[1:] for x in jax.tree.leaves(state))
     network: nn.Module
     if size.width is None:
-        _check_equal([x.shape[1:] for x in inputs], shapes)
-        network = _Pointwise(tuple(channels for *_, channels in shapes))
+        _check_multiples([x.shape[1:] for x in inputs], shapes)
+        network = _Pointwise(shapes)
     else:
         _check_resolutions(inputs[0].shape[1:], shapes)
         network = _Network(size.width, shapes)
@@ -113,15 +119,23 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     return types.StartNetwork(jax.jit(init), apply, state)
 
 
-def _check_equal(inputs: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raises `ValueError` unless the arrays of the state have the resolutions of those of the injection."""
-    if [x[:2] for x in inputs] != [x[:2] for x in shapes]:
-        of_state, of_injection = (", ".join(map(str, x)) for x in (shapes, inputs))
-        raise ValueError(
-            f"the arrays of the state of one image have shapes {of_state}, and those of the injection "
-            f"{of_injection}; for a start without hidden layers their heights and widths must be equal; a width "
-            "of the start network gives it hidden layers"
-        )
+def _of_branch(features: Sequence[T], index: int) -> T:
+    """Returns what a branch of the state is computed from without hidden layers."""
+    return features[min(index, len(features) - 1)]
+
+
+def _check_multiples(inputs: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises `ValueError` unless each array of the state divides the resolution of its array of the injection."""
+    for index, (height, width, _) in enumerate(shapes):
+        rows, columns, _ = _of_branch(inputs, index)
+        if rows % height or columns % width or rows // height != columns // width:
+            of_state, of_injection = (", ".join(map(str, x)) for x in (shapes, inputs))
+            raise ValueError(
+                f"the arrays of the state of one image have shapes {of_state}, and those of the injection "
+                f"{of_injection}; for a start without hidden layers the height and width of each array of the "
+                "injection must be the same multiple of those of the state's; a width of the start network gives "
+                "it hidden layers"
+            )
 
 
 def _check_resolutions(features: tuple[int, ...], shapes: tuple[tuple[int, ...], ...]) -> None:

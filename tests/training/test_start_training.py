@@ -49,29 +49,31 @@ def started(small):
     return small._replace(variables={**small.variables, "start": start}, start_training=SETTINGS)
 
 
-@pytest.mark.parametrize("family", ["conv", "contraction"])
+@pytest.mark.parametrize("family", ["conv", "contraction", "mdeq"])
 def test_pixels_of_a_pointwise_start(family):
-    """A pixel of the state depends on the same pixel of the injection alone, in every branch."""
-    model = models.build(SMALL if family == "conv" else CONTRACTION)
+    """A pixel of the state depends on the pixels of the injection that it covers alone, everywhere in one way."""
+    model = models.build({"conv": SMALL, "contraction": CONTRACTION, "mdeq": TINY}[family])
     network = models.build_start(architecture.StartModel(width=None), model)
     params = network.init(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (3, *model.image_shape))
     u, _ = model.inject(model.init(jax.random.key(2)), images, None)
-    assert jax.tree.map(jnp.shape, network.apply(params, u)) == jax.tree.map(jnp.shape, model.initial_state(u))
-    turned = network.apply(params, jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), u))
-    for x, y in zip(jax.tree.leaves(network.apply(params, u)), jax.tree.leaves(turned), strict=True):
-        np.testing.assert_allclose(jnp.swapaxes(x, 1, 2), y, rtol=1e-5, atol=1e-6)
-    changed = jax.tree.map(lambda x: x.at[:, 1, 0].add(1), u)
-    for x, y in zip(
-        jax.tree.leaves(network.apply(params, u)), jax.tree.leaves(network.apply(params, changed)), strict=True
-    ):
-        differs = np.asarray(jnp.any(x != y, (0, 3)))
-        assert differs[1, 0] and differs.sum() == 1
+    predicted = network.apply(params, u)
+    assert jax.tree.map(jnp.shape, predicted) == jax.tree.map(jnp.shape, model.initial_state(u))
+    heights = [x.shape[1] for x in jax.tree.leaves(predicted)]
+    sources = [x.shape[1] for x in jax.tree.leaves(u)]
+    sides = [sources[min(i, len(sources) - 1)] // height for i, height in enumerate(heights)]
+    moved = network.apply(params, jax.tree.map(lambda x: jnp.roll(x, max(sides), 1), u))
+    changed = network.apply(params, jax.tree.map(lambda x: x.at[:, 1, 0].add(1), u))
+    for side, x, y, z in zip(sides, *map(jax.tree.leaves, (predicted, moved, changed)), strict=True):
+        np.testing.assert_allclose(jnp.roll(x, max(sides) // side, 1), y, rtol=1e-5, atol=1e-6)
+        differs = np.asarray(jnp.any(x != z, (0, 3)))
+        assert differs[1 // side, 0] and differs.sum() == 1
 
 
-def test_pointwise_start_needs_equal_resolutions():
-    with pytest.raises(ValueError, match="their heights and widths must be equal"):
-        models.build_start(architecture.StartModel(width=None), models.build(TINY))
+def test_pointwise_start_needs_multiples():
+    """The second array of the toy's injection is a mask of one pixel."""
+    with pytest.raises(ValueError, match="must be the same multiple of those of the state's"):
+        models.build_start(architecture.StartModel(width=None), toy.build())
 
 
 def test_settling_needs_a_contraction(started):

@@ -1,0 +1,147 @@
+"""What a start network costs, and how often one evaluation from its start gives the class of a long solve.
+
+For every width of the start network it trains a start of a trained model, then model and start together. It
+compares the classes of one evaluation with those of the first model's thirty from zero, on noisy test images and
+on training images that were left out. Choices belong on the latter.
+
+    python benchmarks/start_cost.py --sigma 0.5 --out results/start_cost
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import evaluation
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import starts
+import timing
+import tyro
+
+import deqsmooth as ds
+from deqsmooth import config, devices, models
+from deqsmooth.models import base_classifier, checkpoints, classifiers
+from deqsmooth.models import starts as model_starts
+from deqsmooth.solvers import build as build_solver
+from deqsmooth.training import splits
+
+_LANES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Train start networks of several widths, and compare cost and agreement.
+
+    Attributes:
+      dataset: name of the data set.
+      data_dir: its TFDS data directory.
+      checkpoint: folder of a model; by default the shipped one.
+      sigma: standard deviation of the noise.
+      widths: of the start networks; 0 for one without hidden layers.
+      epochs: of the training of the start, and of model and start together.
+      reference_budget: evaluations of the teacher in the trainings; it is compared with thirty.
+      batch_size: images of an update.
+      held_out: one of so many training images is left out.
+      num_images: approximate number of images of each kind, evenly spaced.
+      num_draws: noise draws of each image.
+      repeats: number of timings; the least counts.
+      out: folder of the results.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    checkpoint: pathlib.Path | None = None
+    sigma: float = 0.5
+    widths: tuple[int, ...] = (32, 16, 8, 0)
+    epochs: int = 40
+    reference_budget: int = 30
+    batch_size: int = 128
+    held_out: int = 10
+    num_images: int = 360
+    num_draws: int = 20
+    repeats: int = 5
+    out: pathlib.Path = pathlib.Path("runs/start_cost")
+
+
+def main() -> None:
+    """Trains, compares, and writes lines and a table."""
+    arguments = tyro.cli(Benchmark)
+    devices.start()
+    teacher = ds.load(arguments.checkpoint or checkpoints.shipped(arguments.dataset, arguments.sigma))
+    dataset = ds.load_dataset(arguments.dataset, "train", arguments.data_dir)
+    base = config.StartTraining(
+        dataset=arguments.dataset,
+        sigma=arguments.sigma,
+        epochs=arguments.epochs,
+        reference_budget=arguments.reference_budget,
+        batch_size=arguments.batch_size,
+        held_out=arguments.held_out,
+        evaluation_interval=arguments.epochs,
+    )
+    held = splits.split(dataset, None, base)[1]
+    kinds = {"held-out": held, "test": ds.load_dataset(arguments.dataset, "test", arguments.data_dir)}
+    images = {
+        kind: some.take(range(0, len(some), max(1, len(some) // arguments.num_images)))
+        for kind, some in kinds.items()
+    }
+    reference = {
+        kind: starts.labeller(teacher, arguments, x)("zero", "anderson", 30) for kind, (x, _) in images.items()
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    name = f"{arguments.dataset}-{arguments.sigma:g}"
+    lines = []
+    for width in arguments.widths:
+        settings = dataclasses.replace(base, network=ds.StartModel(width=width or None))
+        started = ds.train_start(teacher, dataset, settings)
+        tuned = dataclasses.replace(settings, fine_tune=1.0, learning_rate=settings.learning_rate / 3)
+        for trained, classifier in (("start", started), ("both", ds.train_start(started, dataset, tuned))):
+            line = {"width": width, "trained": trained, **costs(classifier, arguments)}
+            for kind, (x, labels) in images.items():
+                found = starts.labeller(classifier, arguments, x)("learned", "plain", 1)
+                truth = np.tile(labels, arguments.num_draws)
+                line[f"{kind} agreement %"] = 100 * float(np.mean(found == reference[kind]))
+                line[f"{kind} accuracy %"] = 100 * float(np.mean(found == truth))
+                line[f"{kind} reference accuracy %"] = 100 * float(np.mean(reference[kind] == truth))
+            lines.append(line)
+            print(json.dumps(line), file=sys.stderr, flush=True)
+            (arguments.out / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    write(lines, name, arguments)
+
+
+def costs(classifier: classifiers.Classifier, arguments: Benchmark) -> dict[str, float]:
+    """Returns operations of the start network in cells, and microseconds of a sample with one evaluation."""
+    model, variables = classifier.model, classifier.variables
+    network = models.build_start(classifier.start_training.network, model)
+    params = model.bind(variables)
+    u, _ = model.inject(variables, jnp.zeros((1, *model.image_shape)), None)
+    start = evaluation.flops(lambda u: network.apply(variables["start"]["network"], u), u)
+    cell = evaluation.flops(lambda z: model.cell(params, z, u), model.initial_state(u))
+    begin = model_starts.learned(network, variables["start"]["network"])
+    solver = build_solver("plain", 1)
+    images = jax.random.uniform(jax.random.key(0), (_LANES, *model.image_shape))
+    classify = jax.jit(lambda x: base_classifier.classify(model, variables, solver, x, begin).logits)
+    seconds = timing.seconds(classify, images, repeats=arguments.repeats)
+    return {"cells": start / cell, "microseconds": 1e6 * seconds / _LANES}
+
+
+def write(lines: list[dict], name: str, arguments: Benchmark) -> None:
+    """Writes a table of the lines."""
+    shown = rich.table.Table(title=f"{name}, {arguments.epochs} epochs, one evaluation")
+    columns = list(lines[0])
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "trained" else "right")
+    for line in lines:
+        shown.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in line.values()))
+    console = rich.console.Console(record=True, width=150)
+    console.print(shown)
+    (arguments.out / f"{name}.txt").write_text(console.export_text())
+
+
+if __name__ == "__main__":
+    main()
