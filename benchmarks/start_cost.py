@@ -26,6 +26,7 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import config, devices, models
+from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, classifiers
 from deqsmooth.models import starts as model_starts
 from deqsmooth.solvers import build as build_solver
@@ -97,7 +98,7 @@ def main() -> None:
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     lines = []
     for width in arguments.widths:
-        settings = dataclasses.replace(base, network=ds.StartModel(width=width or None))
+        settings = dataclasses.replace(base, network=architecture.StartModel(width=width or None))
         started = ds.train_start(teacher, dataset, settings)
         tuned = dataclasses.replace(settings, fine_tune=1.0, learning_rate=settings.learning_rate / 3)
         for trained, classifier in (("start", started), ("both", ds.train_start(started, dataset, tuned))):

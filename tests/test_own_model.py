@@ -223,6 +223,7 @@ def test_replayed_images_are_chosen_at_random(digits, tmp_path, monkeypatch):
         ds.verify(path, classifier, dataset, seed=-1)
 
 
+@pytest.mark.slow
 def test_classifier_goes_everywhere(digits, tmp_path):
     images, labels = digits
     dataset = ds.arrays(images, labels)

@@ -99,6 +99,7 @@ def test_refuted_certificate_raises_alarm(folder, tmp_path, monkeypatch, capsys)
     assert 'class="alarm"' in text and "<td>1 evaluation from the learned start [REFUTED]</td>" in text
 
 
+@pytest.mark.slow
 def test_killed_attack_run_resumes(folder, tmp_path, monkeypatch):
     """After two images and one of the attacks on the third, in the middle of a line."""
     monkeypatch.chdir(folder)

@@ -110,6 +110,7 @@ def test_page_describes_written_settings(header):
     assert every - later <= set(smoothing) <= every
 
 
+@pytest.mark.slow
 def test_fields_of_attacks_are_named(tmp_path, monkeypatch):
     settings = ds.Smoothing(sampler="independent", start="learned", budget=1, num_estimation=100, alpha=0.1)
     out = tmp_path / "attack.jsonl"

@@ -170,7 +170,7 @@ def test_equal_logits_of_black_pass():
     assert len(list(certification.certify(random_layer, np.zeros((2, 8, 8, 1)), SETTINGS))) == 2
 
 
-@pytest.mark.parametrize("sampler", ["independent", "serial"])
+@pytest.mark.parametrize("sampler", ["independent", pytest.param("serial", marks=pytest.mark.slow)])
 def test_model_that_mixes_lanes_is_refused(images, sampler):
     whole = toy.build()
     mixing = whole._replace(

@@ -177,6 +177,7 @@ def test_header_with_other_noise_is_refused(change):
         headers.terms("run", {**header, "noise": {**header["noise"], **change}})
 
 
+@pytest.mark.slow
 def test_settled_votes_take_exact_noise():
     """The proof includes rounding, so that every bit of the statement is covered."""
     images, _ = ds.load_dataset("digits").take(range(2))

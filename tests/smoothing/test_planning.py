@@ -115,6 +115,7 @@ def test_one_image_does_not_decide_classifiers():
     assert planning.choose([[best], [plan([0.9] * 12 + [0] * 12, 2.0)]], 0.01) == best
 
 
+@pytest.mark.slow
 def test_plan_predicts_its_run():
     checkpoint, dataset = checkpoints.load(checkpoints.shipped("digits", 0.5)), data.load("digits")
     settings = dataclasses.replace(SETTINGS, pilot_images=16, pilot_samples=200, max_samples=2000)

@@ -76,12 +76,12 @@ def long_votes(classifier, images, indices, num):
         pytest.param("made", {"start": "previous"}, marks=pytest.mark.slow),
         ("made", {"start": "previous", "solver": "plain", "lanes": 7, "block": 14}),
         pytest.param("made", {"start": None, "sampler": "serial"}, marks=pytest.mark.slow),
-        ("made", {"start": "clean"}),
+        pytest.param("made", {"start": "clean"}, marks=pytest.mark.slow),
         pytest.param("monotone", {}, marks=pytest.mark.slow),
         pytest.param("monotone", {"start": "previous", "solver": "plain"}, marks=pytest.mark.slow),
         ("resolvent", {"start": "previous", "solver": "plain"}),
         ("positive", {}),
-        ("positive", {"start": "previous", "solver": "plain"}),
+        pytest.param("positive", {"start": "previous", "solver": "plain"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -104,10 +104,9 @@ def test_distance_is_never_too_small(family):
     u, _ = model.inject(variables, jax.random.uniform(jax.random.key(0), (30, 8, 8, 1)), None)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (params, u))
-        exact = jax.tree.map(jnp.zeros_like, wide[1])
-        for _ in range(600):
-            exact = model.cell(wide[0], exact, wide[1])
-        exact = jax.tree.map(np.asarray, exact)
+        zero = jax.tree.map(jnp.zeros_like, wide[1])
+        solve = jax.jit(lambda p, z, u: jax.lax.fori_loop(0, 600, lambda _, z: model.cell(p, z, u), z))
+        exact = jax.tree.map(np.asarray, solve(wide[0], zero, wide[1]))
     rng = np.random.default_rng(1)
     for scale in (1e-6, 1e-3, 1.0, 100.0):
         z = jax.tree.map(lambda x, s=scale: jnp.float32(np.float32(x + s * rng.normal(size=x.shape))), exact)
@@ -195,7 +194,7 @@ def test_unsettled_lane_has_no_result(made):
     assert solution.num_evaluations.tolist() == [1, 3, 1, 3, 1]
 
 
-@pytest.mark.parametrize("start", ["zero", "previous"])
+@pytest.mark.parametrize("start", ["zero", pytest.param("previous", marks=pytest.mark.slow)])
 def test_record_names_the_equilibrium(start, made, digits, tmp_path):
     images, labels = digits
     out = tmp_path / "proof.jsonl"
@@ -300,6 +299,7 @@ def test_proof_chooses_the_chain_without_a_start(made):
     assert certification.recommended(made, ds.Smoothing(settle="proof")).start == "previous"
 
 
+@pytest.mark.slow
 def test_chain_is_attacked_and_predicted(made, digits):
     images, labels = digits
     changed = {"sampler": "independent", "start": "previous", "looks": None, "spending": None}

@@ -126,6 +126,7 @@ def test_changed_pairs_are_found(run, tmp_path, change):
     assert changed and len({difference.line for difference in found}) == len(changed)
 
 
+@pytest.mark.slow
 def test_recertify_command_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     common = (

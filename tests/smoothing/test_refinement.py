@@ -45,7 +45,7 @@ RESOLVENT = dataclasses.replace(MONOTONE, splitting="peaceman-rachford")
     ("size", "change"),
     [
         (SIZE, {}),
-        (SIZE, {"seed": 2**32 - 1, "noise": "exact"}),
+        pytest.param(SIZE, {"seed": 2**32 - 1, "noise": "exact"}, marks=pytest.mark.slow),
         pytest.param(MONOTONE, {}, marks=pytest.mark.slow),
         pytest.param(RESOLVENT, {}, marks=pytest.mark.slow),
         pytest.param(LBEN, {}, marks=pytest.mark.slow),

@@ -150,6 +150,7 @@ def test_training_begins_with_given_variables(tmp_path):
         train(tmp_path / "third", dataclasses.replace(settings, initial=str(tmp_path / "nothing")))
 
 
+@pytest.mark.slow
 def test_initial_model_has_the_same_size(small, tmp_path):
     checkpoints.save(tmp_path / "small", small)
     still = {"epochs": 1, "batch_size": 500, "learning_rate": 1e-12, "weight_decay": 0.0}
@@ -307,6 +308,7 @@ def test_arguments_of_wrong_kinds_are_refused(change, message):
         fitting._check_arguments(**{**given, **change})
 
 
+@pytest.mark.slow
 def test_variables_without_params_get_a_start():
     """Only what is trained with the start needs them."""
     model = toy.build()
