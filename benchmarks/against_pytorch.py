@@ -66,9 +66,9 @@ def main() -> None:
     dataset = ds.load_dataset("cifar10", "test", arguments.data_dir)
     pixels, _ = dataset.take(range(0, len(dataset), len(dataset) // arguments.num_images))
     classifier = ds.load_checkpoint("cifar10", arguments.sigma)
-    lines = []
+    ways, lines = of_pytorch(classifier, pixels[0], arguments), []
     for row in rows(arguments):
-        for line in timed(row, classifier, pixels[: arguments.num_images], arguments):
+        for line in timed(row, classifier, ways, pixels[: arguments.num_images], arguments):
             lines.append(line)
             print(json.dumps(line), flush=True)
     write(lines, arguments)
@@ -79,6 +79,7 @@ def rows(arguments: Benchmark) -> dict[str, config.Smoothing]:
     plain = {
         "sigma": arguments.sigma,
         "num_estimation": arguments.num_estimation,
+        "solver": "anderson",
         "lanes": arguments.lanes,
         "block": arguments.block,
     }
@@ -92,8 +93,8 @@ def rows(arguments: Benchmark) -> dict[str, config.Smoothing]:
     }
 
 
-def timed(row: str, classifier, pixels, arguments: Benchmark) -> list[dict]:
-    """Returns the lines of a row: ours, and PyTorch, which has no looks, eager and compiled if it is installed."""
+def timed(row: str, classifier, ways: dict, pixels, arguments: Benchmark) -> list[dict]:
+    """Returns the lines of a row: ours, and the ways of PyTorch, which have no looks."""
     settings = rows(arguments)[row]
     programs = certification.prepare(classifier, settings, pixels.shape[1:], len(pixels))
     runs: dict[str, Callable[[], object]] = {
@@ -101,19 +102,25 @@ def timed(row: str, classifier, pixels, arguments: Benchmark) -> list[dict]:
     }
     if settings.looks is None:
         few = dataclasses.replace(settings, num_estimation=min(_FEW, settings.num_estimation), num_audit=None)
-        for how, way in of_pytorch(classifier, pixels[0], arguments).items():
+        for how, way in ways.items():
             way.lower_bound(pixels[0], few)
             runs[f"PyTorch, {how}"] = functools.partial(bounded, way, pixels, settings)
     spent = {how: min(timing.once(run) for _ in range(arguments.repeats)) for how, run in runs.items()}
     common = {"row": row, "samples": arguments.num_estimation, "device": jax.local_devices()[0].device_kind}
     return [
-        {**common, "how": how, "seconds an image": x / len(pixels), "times ours": x / spent["ours"]}
+        {
+            "way": f"{row}: {how}",
+            **common,
+            "how": how,
+            "seconds an image": x / len(pixels),
+            "times ours": x / spent["ours"],
+        }
         for how, x in spent.items()
     ]
 
 
 def of_pytorch(classifier, pixels, arguments: Benchmark) -> dict:
-    """Returns the samplings of PyTorch by name; none if it is not installed.
+    """Returns the samplings of PyTorch, eager and compiled; none if it is not installed.
 
     Raises:
       ValueError: too few of the noisy copies of an image have the same class as here.

@@ -72,6 +72,7 @@ def settings_by_row(arguments: Benchmark, is_contraction: bool) -> dict[str, con
     """
     common = {
         "sigma": arguments.sigma,
+        "solver": "anderson",
         "num_estimation": arguments.num_estimation,
         "dtype": arguments.dtype,
         "block": arguments.block,
@@ -85,7 +86,10 @@ def settings_by_row(arguments: Benchmark, is_contraction: bool) -> dict[str, con
     looks = {"looks": arguments.looks, "stop_gain": arguments.stop_gain}
     if is_contraction:
         starts = ("zero", "previous", "clean", "learned")
-        rows |= {f"settled {start}": config.Smoothing(**plain, settle="proof", start=start) for start in starts}
+        rows |= {
+            f"settled {start}": config.Smoothing(**{**plain, "solver": "plain"}, settle="proof", start=start)
+            for start in starts
+        }
     rows |= {f"{name}, looks": dataclasses.replace(settings, **looks) for name, settings in rows.items()}
     for k in (1, 2, 3):
         rows[f"serial {k}, audited"] = config.Smoothing(**common, budget=k, num_audit=arguments.num_audit)

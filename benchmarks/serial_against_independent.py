@@ -59,12 +59,16 @@ def main() -> None:
     checkpoint = ds.load(checkpoints.shipped(arguments.dataset, arguments.sigma))
     out = arguments.out / f"{arguments.dataset}-{arguments.sigma:g}"
     independent = config.Smoothing(
-        sigma=arguments.sigma, sampler="independent", num_estimation=arguments.num_estimation
+        sigma=arguments.sigma,
+        sampler="independent",
+        solver="anderson",
+        num_estimation=arguments.num_estimation,
     )
     rows = {"independent 30": record.certify("independent 30", independent, selection, checkpoint, dataset, out)}
     for budget in arguments.budgets:
         serial = config.Smoothing(
             sigma=arguments.sigma,
+            solver="anderson",
             budget=budget,
             num_estimation=arguments.num_estimation,
             num_audit=arguments.num_audit,

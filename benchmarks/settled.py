@@ -61,7 +61,7 @@ def main() -> None:
     plain = {"sigma": arguments.sigma, "sampler": "independent", "num_estimation": arguments.num_estimation}
     proof = {**plain, "settle": "proof", "block": arguments.block}
     ways = {
-        "shipped, zero 30": (shipped, config.Smoothing(**plain)),
+        "shipped, zero 30": (shipped, config.Smoothing(**plain, solver="anderson")),
         "shipped, learned 1": (shipped, config.Smoothing(**plain, start="learned", budget=1, solver="plain")),
         **{
             f"settled, {start}": (contraction, config.Smoothing(**proof, start=start))

@@ -74,11 +74,11 @@ def main() -> None:
             for name, (recipe, settings) in ways.items():
                 new = certified(presets.TRAINING[recipe], seed, settings)
                 found[name] += new
-                note(way=name, seed=seed, **numbers(new))
+                note(run=f"{name}, seed {seed}", **numbers(new))
         for name, certificates in found.items():
-            note(way=name, seed="all", **numbers(certificates))
+            note(run=f"{name}, all", **numbers(certificates))
         for radius in _RADII:
-            note(way="DEQ, then contraction", **statements.compare(*found.values(), radius)._asdict())
+            note(run=f"compared at {radius:g}", **statements.compare(*found.values(), radius)._asdict())
 
 
 def certified(recipe, seed: int, settings: ds.Smoothing) -> list[ds.Certificate]:

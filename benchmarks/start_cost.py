@@ -104,8 +104,12 @@ def main() -> None:
         settings = dataclasses.replace(base, network=architecture.StartModel(width=width or None))
         started = ds.train_start(teacher, dataset, settings)
         tuned = dataclasses.replace(settings, fine_tune=1.0, learning_rate=settings.learning_rate / 3)
-        for trained, classifier in (("start", started), ("both", ds.train_start(started, dataset, tuned))):
-            line = {"width": width, "trained": trained, **costs(classifier, arguments)}
+        for trained, classifier in (
+            ("alone", started),
+            ("with the model", ds.train_start(started, dataset, tuned)),
+        ):
+            hidden = f"width {width}" if width else "no hidden layers"
+            line = {"start": f"{hidden}, {trained}", **costs(classifier, arguments)}
             found = {
                 kind: starts.labeller(classifier, arguments, x)("learned", "plain", 1)
                 for kind, (x, _) in images.items()
@@ -156,7 +160,7 @@ def write(lines: list[dict], name: str, arguments: Benchmark) -> None:
     shown = rich.table.Table(title=f"{name}, {arguments.epochs} epochs, one evaluation")
     columns = list(lines[0])
     for column in columns:
-        shown.add_column(column, justify="left" if column == "trained" else "right")
+        shown.add_column(column, justify="left" if column == "start" else "right")
     for line in lines:
         shown.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in line.values()))
     console = rich.console.Console(record=True, width=150)

@@ -46,9 +46,10 @@ def main() -> None:
     left = [row for row in against_pytorch.rows(benchmark) if row not in {line["row"] for line in lines}]
     classifier = tiny(train) if arguments.smoke else ds.load_checkpoint("cifar10", benchmark.sigma)
     pixels, _ = test.take(range(1))
+    ways = against_pytorch.of_pytorch(classifier, pixels[0], benchmark) if left else {}
     while left and arguments.seconds_left() > 0:
         with path.open("a") as file:
-            for line in against_pytorch.timed(left.pop(0), classifier, pixels, benchmark):
+            for line in against_pytorch.timed(left.pop(0), classifier, ways, pixels, benchmark):
                 job.say(json.dumps(line))
                 file.write(json.dumps(line) + "\n")
     out = arguments.out / "whole"

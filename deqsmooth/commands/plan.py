@@ -21,6 +21,8 @@ from deqsmooth.statistics import robustness
 if TYPE_CHECKING:
     from deqsmooth.smoothing import planning
 
+_DEFAULT_SOLVER = config.Smoothing(sampler="independent").solver
+
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
@@ -100,12 +102,12 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 def classifier_name(settings: config.Smoothing, solves: bool) -> str:
     """Returns a short name of a classifier.
 
-    It has `serial` for the serial sampler, else the start; then the budget; then the solver unless it is Anderson
-    mixing.
+    It has `serial` for the serial sampler, else the start; then the budget; then the solver unless it is
+    the default.
     """
     if not solves:
         return "the network"
-    solver = "" if settings.solver == "anderson" else f", {settings.solver}"
+    solver = "" if settings.solver == _DEFAULT_SOLVER else f", {settings.solver}"
     return f"{'serial' if settings.sampler == 'serial' else settings.start} {settings.budget}{solver}"
 
 

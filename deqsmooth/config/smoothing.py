@@ -47,7 +47,7 @@ class Smoothing:
         `deqsmooth.smoothing.kernels.serial`. Independent: `zero`, `constant` (a stored mean equilibrium) or
         `learned` (predicted from the noisy input).
       solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence);
-        `anderson` by default, and `plain` for votes that are settled by proof.
+        `sketched-anderson` by default, and `plain` for votes that are settled by proof.
       budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent, 2 for the recommended
         method if it starts from `learned`.
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
@@ -237,7 +237,7 @@ class Smoothing:
 
     def _defaults(self) -> dict[str, Any]:
         """The defaults of the sampler."""
-        solver = {"solver": "anderson" if self.settle is None else "plain"}
+        solver = {"solver": "sketched-anderson" if self.settle is None else "plain"}
         if self.sampler is None:
             return solver
         if self.sampler == "independent":

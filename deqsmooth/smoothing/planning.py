@@ -26,7 +26,7 @@ _LOOKS: tuple[tuple[float, ...], ...] = ((), (0.1,), (0.05, 0.2), (0.02, 0.1, 0.
 _AUDITS = (100, 400, 1000, 4000)
 _AUDIT_SHARES = (0.25, 0.5, 0.75)
 _SERIAL_BUDGETS = (1, 3)
-_ZERO_BUDGETS = {"anderson": (3, 5, 8, 30), "plain": (3, 5, 8)}
+_ZERO_BUDGETS = {"sketched-anderson": (3, 5, 8, 30), "plain": (3, 5, 8)}
 _LEARNED_BUDGETS = (1, 2, 3)
 _AS_BY_DEFAULT: dict[str, Any] = {"seed": 0, "images_per_batch": None, "block": None, "lanes": None}
 

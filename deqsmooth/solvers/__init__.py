@@ -14,8 +14,9 @@ def build(name: str, budget: int, tolerance: float | None = None) -> Solver:
 
     Args:
       name: `plain`, `anderson`, `broyden`, or `sketched-anderson` (a history of three evaluations, and mixing
-        weights from every fourth row of their residuals), which give a `deqsmooth.solvers.loop.Solver`; or
-        `jaxopt`, which gives a `deqsmooth.solvers.jaxopt_anderson.Converged`.
+        weights from every fourth row of their residuals, of arrays with at least eight), which give a
+        `deqsmooth.solvers.loop.Solver`; or `jaxopt`, which gives a
+        `deqsmooth.solvers.jaxopt_anderson.Converged`.
       budget: largest number of evaluations.
       tolerance: residual at which a lane stops, or None for the solver's default.
 

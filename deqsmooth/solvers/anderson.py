@@ -35,9 +35,10 @@ class Anderson:
     with an empty history, and one evaluation gives f(z).
 
     With a stride above 1, G has only every stride-th row of the state (along the first axis after the lanes, which
-    is the height of an image). The fixed points stay the same and the weights nearly so. The inner products, which
-    are most of the cost of mixing, become cheaper by the factor `stride` (Lupo Pasini & Laiu 2022, "Anderson
-    acceleration with approximate calculations").
+    is the height of an image), but all rows of arrays that have fewer than two strides of them. The fixed points
+    stay the same and the weights nearly so. The inner products, which are most of the cost of mixing, become
+    cheaper by the factor `stride` (Lupo Pasini & Laiu 2022, "Anderson acceleration with approximate
+    calculations").
 
     Attributes:
       history: largest number of evaluations that are mixed.
@@ -81,7 +82,10 @@ class Anderson:
         return after, Memory(images, residuals, gram), ~usable
 
     def _rows(self, z: types.State) -> types.State:
-        return jax.tree.map(lambda x: x[:, :: self.stride] if self.stride > 1 else x, z)
+        def some(x: jax.Array) -> jax.Array:
+            return x[:, :: self.stride] if x.ndim > 1 and x.shape[1] >= 2 * self.stride > 2 else x
+
+        return jax.tree.map(some, z)
 
 
 def _solve_positive(system: jax.Array, right: jax.Array) -> jax.Array:

@@ -139,15 +139,25 @@ class Solver:
 
     def _solve_to_budget(self, f: Callable[[types.State], types.State], z: types.State) -> types.Solution:
         nothing = jnp.zeros(per_lane.num_lanes(z), jnp.int32)
+        unroll = self.budget <= self.method.unrolled
+
+        def last_residual(index: jax.Array, z: types.State, fz: types.State, before: jax.Array) -> jax.Array:
+            # Of all residuals only the last is a result. In a loop the others would be computed, too.
+            if unroll:
+                return per_lane.relative_residual(z, fz)
+            is_last = index == self.budget - 1
+            return lax.cond(
+                is_last, lambda z, fz, _: per_lane.relative_residual(z, fz), lambda *x: x[-1], z, fz, before
+            )
 
         def step(index: jax.Array, carry: _Carry) -> _Carry:
-            z, memory, _, num_fallbacks = carry
+            z, memory, residual, num_fallbacks = carry
             fz = per_lane.image(z, f(z))
             after, memory, fell_back = self.method.update(index, z, fz, memory)
-            return after, memory, per_lane.relative_residual(z, fz), num_fallbacks + fell_back.astype(jnp.int32)
+            residual = last_residual(index, z, fz, residual)
+            return after, memory, residual, num_fallbacks + fell_back.astype(jnp.int32)
 
         carry = (z, self.method.init(z, self.budget), nothing.astype(jnp.float32), nothing)
-        unroll = self.budget <= self.method.unrolled
         value, _, residual, num_fallbacks = lax.fori_loop(0, self.budget, step, carry, unroll=unroll)
         return types.Solution(value, residual, nothing + self.budget, num_fallbacks)
 

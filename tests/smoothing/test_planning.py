@@ -136,7 +136,8 @@ def test_plan_predicts_its_run():
 
 def test_narrow_terminal_shows_plans_whole():
     sizes = {"looks": (1000, 5000, 15000, 50000), "stop_radius": 0.5, "num_estimation": 50000}
-    chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in ("anderson", "plain")]
+    solvers = ("sketched-anderson", "plain")
+    chosen = [dataclasses.replace(pilot().settings, solver=solver, **sizes) for solver in solvers]
     found = [planning.Plan(one, np.array([0.5]), 2e6, 60.0) for one in chosen]
     console = rich.console.Console(width=80, record=True, file=io.StringIO())
     console.print(plan_command.plans(found, found[0], SETTINGS, True))

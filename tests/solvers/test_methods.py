@@ -80,9 +80,9 @@ def reference_plain(f, z, k):
 
 
 def reference_sketched(f, z, k):
-    """Weights from the first of two rows of one leaf, and from every fourth entry of the other leaf."""
+    """Weights from both rows of one leaf, and from every fourth entry of the other leaf."""
     half = len(z) // 2
-    rows = np.r_[0 : half // 2, half : len(z) : 4]
+    rows = np.r_[0:half, half : len(z) : 4]
     return reference_anderson(f, z, k, history=3, rows=rows)
 
 
