@@ -2,7 +2,8 @@
 
 Certifies the same images with the shipped MDEQ of CIFAR-10 by thirty evaluations from zero, by audited serial
 sampling of three, and by one from the learned start. PyTorch has the same weights and settings, eager and compiled
-(`pytorch_sampling.py`). Before timing, both must classify the same noisy images alike.
+(`pytorch_sampling.py`). Before timing, both must classify the same noisy images alike. The same command goes on
+with the rows that are missing.
 
     python benchmarks/against_pytorch.py --data-dir DIR --out results/against_pytorch
 """
@@ -66,11 +67,14 @@ def main() -> None:
     dataset = ds.load_dataset("cifar10", "test", arguments.data_dir)
     pixels, _ = dataset.take(range(0, len(dataset), len(dataset) // arguments.num_images))
     classifier = ds.load_checkpoint("cifar10", arguments.sigma)
-    ways, lines = of_pytorch(classifier, pixels[0], arguments), []
-    for row in rows(arguments):
-        for line in timed(row, classifier, ways, pixels[: arguments.num_images], arguments):
-            lines.append(line)
-            print(json.dumps(line), flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "cifar10.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    ways = of_pytorch(classifier, pixels[0], arguments)
+    for row in [row for row in rows(arguments) if row not in {line["row"] for line in lines}]:
+        lines += timed(row, classifier, ways, pixels[: arguments.num_images], arguments)
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        print(path.read_text(), flush=True)
     write(lines, arguments)
 
 
@@ -163,9 +167,7 @@ def bounded(way, pixels, settings):
 
 
 def write(lines, arguments) -> None:
-    """Writes the lines and a table of them."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "cifar10.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    """Writes a table of the lines."""
     shown = rich.table.Table(title=f"seconds of an image, N {arguments.num_estimation:,}")
     for heading in ("", "how", "seconds", "times ours"):
         shown.add_column(heading, justify="right" if heading.startswith(("seconds", "times")) else "left")

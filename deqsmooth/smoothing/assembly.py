@@ -17,9 +17,11 @@ from deqsmooth.smoothing import continuous_batching, contract, kernels, proof, r
 from deqsmooth.solvers import loop, per_lane, settled
 
 Resolved = config.Serial | config.Independent
-Queue = Callable[[Any, Callable[[jax.Array], types.Images], Callable[[jax.Array], types.State], int], kernels.Info]
+Queue = Callable[
+    [Any, Callable[[jax.Array], types.Images], Callable[[jax.Array], types.State], int, jax.Array], kernels.Info
+]
 """(parameters, row numbers -> noisy images, row numbers -> equilibria of their images without noise, number of
-rows) -> info of the rows."""
+rows, how many of the first are classified) -> info of the rows."""
 # Relative residual of the equilibrium of an image without noise, where the solves of its samples start.
 _CLEAN = 1e-3
 
@@ -148,10 +150,11 @@ def _independent(
         noisy: Callable[[jax.Array], types.Images],
         clean: Callable[[jax.Array], types.State],
         num_rows: int,
+        num_used: jax.Array,
     ) -> kernels.Info:
         assert continuous is not None
         return continuous_batching.run(
-            model, variables, continuous, start(variables), noisy, num_rows, settings.block
+            model, variables, continuous, start(variables), noisy, num_rows, settings.block, num_used
         )
 
     return Assembly(
@@ -189,6 +192,7 @@ def _settled(
         noisy: Callable[[jax.Array], types.Images],
         clean: Callable[[jax.Array], types.State],
         num_rows: int,
+        num_used: jax.Array,
     ) -> kernels.Info:
         def begin(rows: jax.Array, u: types.Injection, last: types.State) -> types.State:
             if settings.start == "clean":
@@ -199,7 +203,7 @@ def _settled(
             return first
 
         decide_row = functools.partial(decide, variables)
-        return settling.run(model, variables, stops, decide_row, begin, noisy, num_rows, settings.block)
+        return settling.run(model, variables, stops, decide_row, begin, noisy, num_rows, settings.block, num_used)
 
     def clean(variables: types.Variables, images: types.Images) -> types.Solution:
         to_tolerance = loop.Solver(solver.method, solver.budget, _CLEAN)

@@ -49,8 +49,9 @@ def run(
     noisy: Callable[[jax.Array], types.Images],
     num_rows: int,
     num_lanes: int,
+    num_used: jax.Array | None = None,
 ) -> kernels.Info:
-    """Classifies every row of a queue.
+    """Classifies the rows of a queue.
 
     When an eighth of the lanes has stopped, these lanes are read out in one piece and receive the next rows.
 
@@ -62,23 +63,25 @@ def run(
       noisy: numbers of rows [num] -> their noisy images [num, H, W, C].
       num_rows: length of the queue.
       num_lanes: rows that are solved side by side.
+      num_used: how many of the first rows are classified, int32; by default all.
 
     Returns:
-      Info with leaves [rows].
+      Info with leaves [rows]; 0 in rows that are not classified.
     """
     params = model.bind(variables)
+    num_used = jnp.int32(num_rows) if num_used is None else num_used
     group = max(1, num_lanes // _GROUPS)
 
     def enter(rows: jax.Array) -> tuple[jax.Array, types.Injection, loop.Progress]:
         u, _ = model.inject(variables, noisy(jnp.minimum(rows, num_rows - 1)), None)
         progress = solver.begin(start(u))
-        return rows, u, progress._replace(active=rows < num_rows)
+        return rows, u, progress._replace(active=rows < num_used)
 
     def leave(solution: types.Solution) -> kernels.Info:
         return kernels.info(base_classifier.read(model, variables, solution))
 
     def is_waiting(block: _Block) -> jax.Array:
-        return ~block.progress.active & ((block.row < num_rows) | (block.next_row < num_rows))
+        return ~block.progress.active & ((block.row < num_used) | (block.next_row < num_used))
 
     def refill(block: _Block) -> _Block:
         (chosen,) = jnp.nonzero(is_waiting(block), size=group, fill_value=num_lanes)
@@ -99,7 +102,7 @@ def run(
         return block._replace(progress=progress)
 
     def is_unfinished(block: _Block) -> jax.Array:
-        return (block.next_row < num_rows) | jnp.any(block.row < num_rows)
+        return (block.next_row < num_used) | jnp.any(block.row < num_used)
 
     no_row = jnp.full(num_lanes, num_rows, jnp.int32)
     _, u, progress = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(enter, no_row))

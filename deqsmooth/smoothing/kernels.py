@@ -56,6 +56,12 @@ def info(output: base_classifier.Output) -> Info:
     return Info(votes, *output.solution[1:])
 
 
+def nothing(*shape: int) -> Info:
+    """The record of samples that are not drawn: 0 everywhere, leaves of the shape."""
+    counts, residual = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+    return Info(counts, residual, counts, counts)
+
+
 def independent(classify: Callable[[types.Images], base_classifier.Output]) -> Kernel:
     """Standard randomized smoothing (Cohen et al. 2019): every sample by itself, and lanes carry nothing.
 

@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 
 from deqsmooth import arithmetic, config, devices, types
 from deqsmooth.models import classifiers
-from deqsmooth.smoothing import assembly, contract, kernels, layout, noise, refinement
+from deqsmooth.smoothing import arrangement, assembly, contract, kernels, layout, noise, refinement
 
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
-"""(parameters, images [B, H, W, C], indices [B], phases [B], samples [B, lanes, steps], equilibria of the images
-without noise [B, ...] or None) -> (info [rows, steps], evaluations of first states [rows]), rows being lanes of
-images, and possibly padding."""
+"""(parameters, images [B, H, W, C], indices [B], phases [B], whether an image is asked for [B], samples [B, lanes,
+steps], equilibria of the images without noise [B, ...] or None) -> (info [rows, steps], evaluations of first
+states [rows]), rows being lanes of images, and possibly padding. Of images that are not asked for, info is 0."""
 
 
 class Votes(NamedTuple):
@@ -55,6 +56,7 @@ class Programs:
       classifier: SHA-256 of the classifier.
       assembly: the functions that were compiled.
       compiled: programs by (whether with the reference, samples of an image).
+      num_devices: for which they were compiled.
       clean: (parameters, images [B, H, W, C]) -> solutions from which the samples of an image start, or None.
       refine: settles votes that those programs leave unsettled; or None.
     """
@@ -63,6 +65,7 @@ class Programs:
     classifier: str
     assembly: assembly.Assembly
     compiled: Mapping[tuple[bool, int], Any]
+    num_devices: int
     clean: Any = None
     refine: refinement.Program | None = None
 
@@ -136,26 +139,35 @@ class Programs:
         """
         num_images, num_samples = samples.shape
         batch, lanes = self.settings.images_per_batch, self.settings.lanes
-        padded = (
-            np.concatenate([x, np.repeat(x[-1:], batch - num_images, 0)])
+        places = arrangement.places(num_images, batch, self.num_devices)
+        # Other places have copies of the last image, which are not classified.
+        copied, is_asked = np.full(batch, num_images - 1), np.zeros(batch, bool)
+        copied[places], is_asked[places] = np.arange(num_images), True
+        *arguments, filled = (
+            x[copied]
             for x in (images, indices.astype(np.uint32), phases.astype(np.uint32), samples.astype(np.int32))
         )
-        *arguments, filled = padded
         program = self.compiled[reference, num_samples]
         with arithmetic.standard():
             clean = None if self.clean is None else self.clean(self.assembly.parameters, arguments[0])
             state = None if clean is None else clean.value
-            found = jax.device_get(program(self.assembly.parameters, *arguments, _grid(filled, lanes), state))
-        info, warm_up = jax.tree.map(lambda x: x[: batch * lanes].reshape(batch, lanes, *x.shape[1:]), found)
+            found = jax.device_get(
+                program(self.assembly.parameters, *arguments, is_asked, arrangement.grid(filled, lanes), state)
+            )
+        info, warm_up = jax.tree.map(
+            lambda x: x[: batch * lanes].reshape(batch, lanes, *x.shape[1:])[places], found
+        )
         # From [images, lanes, steps] to the order of the samples, without the padding of the grid.
         votes, residual, evaluations, fallbacks = (
-            np.swapaxes(x, 1, 2).reshape(len(x), -1)[:num_images, :num_samples] for x in info
+            np.swapaxes(x, 1, 2).reshape(len(x), -1)[:, :num_samples] for x in info
         )
         drawn = (votes, residual, evaluations, fallbacks)
         if self.refine is not None:
             drawn = self.refine(self.assembly.parameters, drawn, images, indices, phases, samples)
-        first = warm_up.sum(1, dtype=np.int64) + (0 if clean is None else np.asarray(clean.num_evaluations))
-        return Votes(*drawn, first[:num_images])
+        first = warm_up.sum(1, dtype=np.int64)
+        if clean is not None:
+            first = first + np.asarray(clean.num_evaluations)[places]
+        return Votes(*drawn, first)
 
 
 @arithmetic.standard()
@@ -176,6 +188,7 @@ def compile_programs(
     parts = assembly.assemble(classifier, settings, image_shape)
     images = np.zeros((settings.images_per_batch, *image_shape), np.float32)
     indices = np.zeros(settings.images_per_batch, np.uint32)
+    is_asked = np.zeros(settings.images_per_batch, bool)
     clean = state = None
     if parts.clean is not None:
         clean = jax.jit(parts.clean).lower(parts.parameters, images).compile()
@@ -183,16 +196,18 @@ def compile_programs(
     compiled = {}
     for reference, num_samples in phases(settings).values():
         if (reference, num_samples) not in compiled:
-            samples = _grid(np.zeros((settings.images_per_batch, num_samples), np.int32), settings.lanes)
+            samples = arrangement.grid(
+                np.zeros((settings.images_per_batch, num_samples), np.int32), settings.lanes
+            )
             program = jax.jit(_program(parts, settings, mesh, reference))
-            lowered = program.lower(parts.parameters, images, indices, indices, samples, state)
+            lowered = program.lower(parts.parameters, images, indices, indices, is_asked, samples, state)
             compiled[reference, num_samples] = lowered.compile()
     refine = None
     if parts.refine is not None:
         refine = refinement.compile_program(
             parts.refine, parts.parameters, settings, image_shape, parts.num_classes
         )
-    return Programs(settings, classifier.sha256, parts, compiled, clean, refine)
+    return Programs(settings, classifier.sha256, parts, compiled, mesh.size, clean, refine)
 
 
 def phases(settings: assembly.Resolved) -> dict[str, tuple[bool, int]]:
@@ -220,18 +235,28 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
         images: types.Images,
         indices: jax.Array,
         phases: jax.Array,
+        is_asked: jax.Array,
         samples: jax.Array,
         clean: types.State | None,
     ) -> tuple[kernels.Info, jax.Array]:
-        def on_block(shared: tuple[types.Parameters, _Batch], rows: _Rows) -> tuple[kernels.Info, jax.Array]:
+        def on_block(
+            shared: tuple[types.Parameters, arrangement.Batch], rows: arrangement.Rows
+        ) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
-            lane_images, keys = _lanes(settings.seed, batch, rows)
-            kernel, samples = kernel_of(parameters), rows.samples.T
-            found = kernels.run(kernel, lane_images, keys, samples, settings.sigma, settings.grid)
-            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
 
-        rows = _rows(samples, mesh.size * settings.block)
-        shared = (parameters, _Batch(images, indices, phases))
+            def run() -> tuple[kernels.Info, jax.Array]:
+                lane_images, keys = arrangement.lanes(settings.seed, batch, rows)
+                kernel, samples = kernel_of(parameters), rows.samples.T
+                found = kernels.run(kernel, lane_images, keys, samples, settings.sigma, settings.grid)
+                return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
+
+            def skip() -> tuple[kernels.Info, jax.Array]:
+                return kernels.nothing(*rows.samples.shape), jnp.zeros(len(rows.place), jnp.int32)
+
+            return lax.cond(jnp.any(batch.is_asked[rows.place]), run, skip)
+
+        rows = arrangement.of_samples(samples, mesh.size * settings.block)
+        shared = (parameters, arrangement.Batch(images, indices, phases, is_asked))
         return devices.map_blocks(on_block, shared, rows, settings.block, mesh)
 
     return program
@@ -249,67 +274,30 @@ def _continuous(
         images: types.Images,
         indices: jax.Array,
         phases: jax.Array,
+        is_asked: jax.Array,
         samples: jax.Array,
         clean: types.State | None,
     ) -> tuple[kernels.Info, jax.Array]:
         def on_device(
-            shared: tuple[types.Parameters, _Batch, types.State | None], rows: _Rows
+            shared: tuple[types.Parameters, arrangement.Batch, types.State | None], rows: arrangement.Rows
         ) -> tuple[kernels.Info, jax.Array]:
             parameters, batch, clean = shared
 
             def noisy(chosen: jax.Array) -> types.Images:
                 rows_chosen = jax.tree.map(lambda x: x[chosen], rows)
-                lane_images, keys = _lanes(settings.seed, batch, rows_chosen)
+                lane_images, keys = arrangement.lanes(settings.seed, batch, rows_chosen)
                 samples = rows_chosen.samples[:, 0]
                 return noise.noisy(lane_images, keys, samples, settings.sigma, settings.grid)
 
             def solved(chosen: jax.Array) -> types.State:
                 return jax.tree.map(lambda x: x[rows.place[chosen]], clean)
 
-            num_rows = len(rows.place)
-            found = queue(parameters, noisy, solved, num_rows)
+            num_rows, num_asked = len(rows.place), jnp.sum(batch.is_asked[rows.place], dtype=jnp.int32)
+            found = queue(parameters, noisy, solved, num_rows, num_asked)
             return jax.tree.map(lambda x: x[:, None], found), jnp.zeros(num_rows, jnp.int32)
 
-        rows = _rows(samples, mesh.size)
-        shared = (parameters, _Batch(images, indices, phases), clean)
+        rows = arrangement.of_samples(samples, mesh.size)
+        shared = (parameters, arrangement.Batch(images, indices, phases, is_asked), clean)
         return devices.map_devices(on_device, shared, rows, mesh)
 
     return program
-
-
-class _Batch(NamedTuple):
-    """The images of a call, which every row sees whole."""
-
-    images: types.Images
-    indices: jax.Array
-    phases: jax.Array
-
-
-class _Rows(NamedTuple):
-    """Lanes of images: the place of their image in the batch [rows], and their samples [rows, steps]."""
-
-    place: jax.Array
-    samples: jax.Array
-
-
-def _rows(samples: jax.Array, multiple: int) -> _Rows:
-    """Rows of samples [images, lanes, steps], padded to a multiple.
-
-    The host cuts the padding off, so that the devices exchange nothing.
-    """
-    num_images, lanes, steps = samples.shape
-    rows = _Rows(jnp.repeat(jnp.arange(num_images), lanes), samples.reshape(-1, steps))
-    return devices.pad(rows, multiple)
-
-
-def _lanes(seed: int, batch: _Batch, rows: _Rows) -> tuple[types.Images, types.Keys]:
-    """Image and phase key of every row."""
-    keys = jax.vmap(functools.partial(noise.phase_key, seed))(batch.indices[rows.place], batch.phases[rows.place])
-    return batch.images[rows.place], keys
-
-
-def _grid(samples: np.ndarray, lanes: int) -> np.ndarray:
-    """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
-    steps = -(-samples.shape[1] // lanes)
-    filled = np.pad(samples, ((0, 0), (0, steps * lanes - samples.shape[1])), mode="edge")
-    return np.swapaxes(filled.reshape(len(samples), steps, lanes), 1, 2)

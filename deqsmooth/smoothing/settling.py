@@ -68,8 +68,9 @@ def run(
     noisy: Callable[[jax.Array], types.Images],
     num_rows: int,
     num_lanes: int,
+    num_used: jax.Array | None = None,
 ) -> kernels.Info:
-    """Classifies every row of a queue.
+    """Classifies the rows of a queue.
 
     Args:
       model: the model.
@@ -80,18 +81,20 @@ def run(
       noisy: numbers of rows [num] -> their noisy images [num, H, W, C].
       num_rows: length of the queue.
       num_lanes: rows that are solved side by side.
+      num_used: how many of the first rows are classified, int32; by default all.
 
     Returns:
-      Info with leaves [rows].
+      Info with leaves [rows]; 0 in rows that are not classified.
     """
     params = model.bind(variables)
-    num_waves, most_aside = -(-num_rows // num_lanes), int(_ASIDE * num_lanes)
+    num_used = jnp.int32(num_rows) if num_used is None else num_used
+    num_waves, most_aside = -(-num_used // num_lanes), int(_ASIDE * num_lanes)
 
     def begin(rows: jax.Array, last: types.State) -> _Solves:
         within = jnp.minimum(rows, num_rows - 1)
         u = model.inject(variables, noisy(within), None)[0]
         progress = solver.begin(start(within, u, last))
-        return _Solves(rows, u, progress._replace(active=rows < num_rows))
+        return _Solves(rows, u, progress._replace(active=rows < num_used))
 
     def record(progress: loop.Progress) -> kernels.Info:
         return kernels.info(base_classifier.read(model, variables, progress.best))
@@ -115,7 +118,7 @@ def run(
 
     def of_new_rows(index: jax.Array, queue: _Queue) -> _Queue:
         rows = index * num_lanes + jnp.arange(num_lanes)
-        solves = begin(jnp.where(rows < num_rows, rows, num_rows), queue.last)
+        solves = begin(jnp.where(rows < num_used, rows, num_rows), queue.last)
         is_alone = (index == num_waves - 1) & (queue.num_aside == 0)
         progress, queue = wave(solves, jnp.where(is_alone, 0, most_aside), queue)
         queue = queue._replace(last=progress.best.value)

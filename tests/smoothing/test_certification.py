@@ -11,6 +11,7 @@ from scipy import stats
 from support import labels_of
 
 from deqsmooth import config, data, devices
+from deqsmooth.models import classifiers
 from deqsmooth.smoothing import certification, cost, kernels, layout, noise
 from deqsmooth.statistics import bounds, robustness
 
@@ -36,6 +37,24 @@ def certify(classifier, images, settings, **change):
 def essence(certificates, *but):
     """Fields apart from times and from what is said to differ."""
     return [{name: x for name, x in vars(c).items() if name not in ("seconds", *but)} for c in certificates]
+
+
+def test_only_what_is_asked_for_is_classified():
+    """A call that is not full leaves out blocks: every block is counted as it is classified."""
+    calls = []
+
+    def classify(images):
+        jax.debug.callback(lambda: calls.append(len(images)))
+        return images.mean((1, 2)) @ jnp.array([[1.0, -1.0]])
+
+    made = classifiers.classifier(classify)
+    settings = dataclasses.replace(INDEPENDENT, budget=None, images_per_batch=32)
+    programs = certification.prepare(made, settings, (4, 4, 1), 1)
+    image = np.full((1, 4, 4, 1), 0.5, np.float32)
+    (found,) = certification.certify(made, image, settings, programs=programs, skip_soundness_check=True)
+    jax.effects_barrier()
+    # 20 samples of the selection and 90 of the estimation.
+    assert calls == [16] * (2 + 6) and sum(found.counts) == 90
 
 
 def test_independent_counts_equal_single_solves(small, images):

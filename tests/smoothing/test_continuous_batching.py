@@ -26,16 +26,27 @@ def case():
     )
 
 
-def refilled(case, solver, images, num_lanes, model=None):
+def refilled(case, solver, images, num_lanes, model=None, num_used=None):
     model = model or case.model
 
     @jax.jit
     def run(images):
+        noisy, num = lambda rows: images[rows], len(images)
         return continuous_batching.run(
-            model, case.variables, solver, starts.zero(model), lambda rows: images[rows], len(images), num_lanes
+            model, case.variables, solver, starts.zero(model), noisy, num, num_lanes, num_used
         )
 
     return run(images)
+
+
+@pytest.mark.parametrize("num_used", [0, 20])
+def test_only_the_first_rows_are_classified(case, num_used):
+    solver = solvers.build("anderson", 25, 1e-4)
+    whole = refilled(case, solver, case.images, 5)
+    found = refilled(case, solver, case.images, 5, num_used=jnp.int32(num_used))
+    for some, every in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(some[:num_used], every[:num_used])
+        assert not some[num_used:].any()
 
 
 @pytest.mark.usefixtures("optimised")

@@ -23,7 +23,7 @@ def made():
     return classifiers.of_size(size, variables, None)
 
 
-def solved(classifier, noisy, num_rows, num_lanes, start=None, budget=60):
+def solved(classifier, noisy, num_rows, num_lanes, start=None, budget=60, num_used=None):
     """Info of a queue; a start is (rows, injection, last states) -> states, zero by default."""
     model, variables = classifier.model, classifier.variables
     constants = proof.proof(classifier)
@@ -35,7 +35,7 @@ def solved(classifier, noisy, num_rows, num_lanes, start=None, budget=60):
     def run():
         solver = settled.Solver(picard.Picard(), budget)
         begin = start or (lambda rows, u, last: model.initial_state(u))
-        return settling.run(model, variables, solver, decide, begin, noisy, num_rows, num_lanes)
+        return settling.run(model, variables, solver, decide, begin, noisy, num_rows, num_lanes, num_used)
 
     return run()
 
@@ -64,6 +64,16 @@ def test_solves_continue_where_they_were(num_lanes, made):
     assert len(np.unique(alone.num_evaluations)) > 2
     np.testing.assert_array_equal(waves.num_evaluations, alone.num_evaluations)
     np.testing.assert_array_equal(waves.votes, alone.votes)
+
+
+@pytest.mark.parametrize("num_used", [0, 33])
+def test_only_the_first_rows_are_classified(num_used, made):
+    images = jax.random.uniform(jax.random.key(3), (101, *made.model.image_shape))
+    whole = solved(made, lambda rows: images[rows], 101, 10)
+    found = solved(made, lambda rows: images[rows], 101, 10, num_used=jnp.int32(num_used))
+    for some, every in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(some[:num_used], every[:num_used])
+        assert not some[num_used:].any()
 
 
 def test_lane_begins_where_it_ended(made):

@@ -1,0 +1,65 @@
+"""How the samples of a batch of images are arranged: images in places, and their samples in rows, each a lane."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqsmooth import devices, types
+from deqsmooth.smoothing import noise
+
+
+class Batch(NamedTuple):
+    """The images of a call, which every row sees whole."""
+
+    images: types.Images
+    indices: jax.Array
+    phases: jax.Array
+    is_asked: jax.Array
+
+
+class Rows(NamedTuple):
+    """Lanes of images: the place of their image in the batch [rows], and their samples [rows, steps]."""
+
+    place: jax.Array
+    samples: jax.Array
+
+
+def places(num_images: int, batch: int, num_devices: int) -> np.ndarray:
+    """Places of images in a batch: the first ones of every device, equally many where the devices divide it.
+
+    Example:
+      >>> places(3, 8, 2).tolist()
+      [0, 4, 1]
+    """
+    numbers = np.arange(num_images)
+    if batch % num_devices:
+        return numbers
+    return numbers % num_devices * (batch // num_devices) + numbers // num_devices
+
+
+def of_samples(samples: jax.Array, multiple: int) -> Rows:
+    """Rows of samples [images, lanes, steps], padded to a multiple.
+
+    The host cuts the padding off, so that the devices exchange nothing.
+    """
+    num_images, lanes, steps = samples.shape
+    rows = Rows(jnp.repeat(jnp.arange(num_images), lanes), samples.reshape(-1, steps))
+    return devices.pad(rows, multiple)
+
+
+def lanes(seed: int, batch: Batch, rows: Rows) -> tuple[types.Images, types.Keys]:
+    """Image and phase key of every row."""
+    keys = jax.vmap(functools.partial(noise.phase_key, seed))(batch.indices[rows.place], batch.phases[rows.place])
+    return batch.images[rows.place], keys
+
+
+def grid(samples: np.ndarray, lanes: int) -> np.ndarray:
+    """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
+    steps = -(-samples.shape[1] // lanes)
+    filled = np.pad(samples, ((0, 0), (0, steps * lanes - samples.shape[1])), mode="edge")
+    return np.swapaxes(filled.reshape(len(samples), steps, lanes), 1, 2)
