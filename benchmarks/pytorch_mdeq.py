@@ -15,7 +15,7 @@ def tensors(tree, device):
 
     def convert(x):
         x = torch.from_numpy(np.array(x)).to(device)
-        return x.permute(3, 2, 0, 1) if x.ndim == 4 else x
+        return x.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     return jax.tree.map(convert, jax.device_get(tree))
 

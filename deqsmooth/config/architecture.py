@@ -167,7 +167,8 @@ class StartModel:
 
     Attributes:
       width: channels of the hidden layers, a multiple of 8; `None` for no hidden layers, where each pixel of the
-        state is a function of the pixels of the injection that it covers.
+        state is a function of the pixels of the injection that it covers; the resolutions of the state must divide
+        those of the injection.
     """
 
     width: int | None = 32

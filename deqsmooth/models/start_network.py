@@ -1,6 +1,6 @@
 """Start networks: takes a size and a model, gives a `types.StartNetwork` that predicts equilibria of the model.
 
-The input is the injection of the noisy image; a short solve can start from the prediction. Every layer combines a
+The input is the injection of the noisy image; a short solve can start from the prediction. A hidden layer combines a
 convolution with features that are pooled over the whole image. Every resolution of the state has its own output.
 """
 

@@ -30,7 +30,9 @@ class Rows(NamedTuple):
 
 
 def places(num_images: int, batch: int, num_devices: int) -> np.ndarray:
-    """Places of images in a batch: the first ones of every device, equally many where the devices divide it.
+    """Places of images in a batch [num_images]. On every device they are the first.
+
+    If the devices divide the batch, their numbers of images differ by at most one.
 
     Example:
       >>> places(3, 8, 2).tolist()

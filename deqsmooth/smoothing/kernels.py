@@ -57,7 +57,7 @@ def info(output: base_classifier.Output) -> Info:
 
 
 def nothing(*shape: int) -> Info:
-    """The record of samples that are not drawn: 0 everywhere, leaves of the shape."""
+    """The record before any sample: 0 everywhere, leaves of the shape."""
     counts, residual = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
     return Info(counts, residual, counts, counts)
 

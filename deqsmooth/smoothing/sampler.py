@@ -25,7 +25,8 @@ from deqsmooth.smoothing import arrangement, assembly, contract, kernels, layout
 Program = Callable[..., tuple[kernels.Info, jax.Array]]
 """(parameters, images [B, H, W, C], indices [B], phases [B], whether an image is asked for [B], samples [B, lanes,
 steps], equilibria of the images without noise [B, ...] or None) -> (info [rows, steps], evaluations of first
-states [rows]), rows being lanes of images, and possibly padding. Of images that are not asked for, info is 0."""
+states [rows]), rows being lanes of images, and possibly padding. What is said
+of images that are not asked for means nothing."""
 
 
 class Votes(NamedTuple):
@@ -140,7 +141,7 @@ class Programs:
         num_images, num_samples = samples.shape
         batch, lanes = self.settings.images_per_batch, self.settings.lanes
         places = arrangement.places(num_images, batch, self.num_devices)
-        # Other places have copies of the last image, which are not classified.
+        # Other places have copies of the last image, which are not asked for.
         copied, is_asked = np.full(batch, num_images - 1), np.zeros(batch, bool)
         copied[places], is_asked[places] = np.arange(num_images), True
         *arguments, filled = (
@@ -228,7 +229,11 @@ def _program(parts: assembly.Assembly, settings: assembly.Resolved, mesh: Mesh, 
 
 
 def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Resolved, mesh: Mesh) -> Program:
-    """The program that runs the scan of a kernel over blocks of rows."""
+    """The program that runs the scan of a kernel over blocks of rows, up to the last that has a row asked for.
+
+    Rounding depends on the shape for which a program is compiled. Therefore the size of a block depends neither on
+    the number of rows nor on that of devices.
+    """
 
     def program(
         parameters: types.Parameters,
@@ -243,21 +248,29 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
             shared: tuple[types.Parameters, arrangement.Batch], rows: arrangement.Rows
         ) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
+            lane_images, keys = arrangement.lanes(settings.seed, batch, rows)
+            kernel, samples = kernel_of(parameters), rows.samples.T
+            found = kernels.run(kernel, lane_images, keys, samples, settings.sigma, settings.grid)
+            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
 
-            def run() -> tuple[kernels.Info, jax.Array]:
-                lane_images, keys = arrangement.lanes(settings.seed, batch, rows)
-                kernel, samples = kernel_of(parameters), rows.samples.T
-                found = kernels.run(kernel, lane_images, keys, samples, settings.sigma, settings.grid)
-                return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
+        def on_device(
+            shared: tuple[types.Parameters, arrangement.Batch], rows: arrangement.Rows
+        ) -> tuple[kernels.Info, jax.Array]:
+            blocks = jax.tree.map(lambda x: x.reshape(-1, settings.block, *x.shape[1:]), rows)
+            is_asked = jnp.any(shared[1].is_asked[blocks.place], -1)
+            num_needed = jnp.max(jnp.where(is_asked, 1 + jnp.arange(len(is_asked)), 0))
 
-            def skip() -> tuple[kernels.Info, jax.Array]:
-                return kernels.nothing(*rows.samples.shape), jnp.zeros(len(rows.place), jnp.int32)
+            def add(index: jax.Array, found: tuple[kernels.Info, jax.Array]) -> tuple[kernels.Info, jax.Array]:
+                of_block = on_block(shared, jax.tree.map(lambda x: x[index], blocks))
+                return jax.tree.map(lambda all, x: all.at[index].set(x), found, of_block)
 
-            return lax.cond(jnp.any(batch.is_asked[rows.place]), run, skip)
+            nothing = kernels.nothing(*blocks.samples.shape), jnp.zeros(blocks.place.shape, jnp.int32)
+            found = lax.fori_loop(0, num_needed, add, nothing)
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
         rows = arrangement.of_samples(samples, mesh.size * settings.block)
         shared = (parameters, arrangement.Batch(images, indices, phases, is_asked))
-        return devices.map_blocks(on_block, shared, rows, settings.block, mesh)
+        return devices.map_devices(on_device, shared, rows, mesh)
 
     return program
 
@@ -292,6 +305,7 @@ def _continuous(
             def solved(chosen: jax.Array) -> types.State:
                 return jax.tree.map(lambda x: x[rows.place[chosen]], clean)
 
+            # The rows that are asked for are the first; see `arrangement.places`.
             num_rows, num_asked = len(rows.place), jnp.sum(batch.is_asked[rows.place], dtype=jnp.int32)
             found = queue(parameters, noisy, solved, num_rows, num_asked)
             return jax.tree.map(lambda x: x[:, None], found), jnp.zeros(num_rows, jnp.int32)

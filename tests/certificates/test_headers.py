@@ -24,7 +24,7 @@ def test_settings_are_named_before_digests():
     [
         ({"device": "other"}, 'device is "abacus" in the file and "other" now'),
         ({"num_images": 10}, "num_images is 360 in the file and 10 now"),
-        ({"reference": {"checkpoint": "1" * 64, "solver": "anderson"}}, "the model differs"),
+        ({"reference": {"checkpoint": "1" * 64, "solver": "sketched-anderson"}}, "the model differs"),
         ({"data": "sha256:" + "1" * 64}, "the data set differs"),
         ({"schema": 3, "seed": 9}, "schema is 5 in the file and 3 now; seed is null in the file and 9 now"),
         ({"training": {"epochs": 3}}, "training.epochs is null in the file and 3 now"),
