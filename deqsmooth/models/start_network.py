@@ -1,7 +1,7 @@
 """Start networks: takes a size and a model, gives a `types.StartNetwork` that predicts equilibria of the model.
 
-The input is the injection of the noisy image; a short solve can start from the prediction. A hidden layer combines a
-convolution with features that are pooled over the whole image. Every resolution of the state has its own output.
+The input is the injection of the noisy image; a short solve can start from the prediction. A hidden layer combines
+a convolution with features that are pooled over the whole image. Every resolution of the state has its own output.
 """
 
 from __future__ import annotations
