@@ -36,8 +36,8 @@ _NUM_IMAGES = 50_000
 _MACHINES = (("8 x NVIDIA H200", 8, 1.0), ("TPU v5e-256, 64 hosts", 256, 819 / 4800))
 # Settings of independent sampling, with the bound of Cohen et al. (2019). The last are the paper's for ImageNet.
 _SETTINGS = (
-    ("30 evaluations from zero", ds.Smoothing(sampler="independent")),
-    ("5 evaluations from zero", ds.Smoothing(sampler="independent", budget=5)),
+    ("30 evaluations from zero", ds.Smoothing(sampler="independent", solver=_SOLVER)),
+    ("5 evaluations from zero", ds.Smoothing(sampler="independent", solver=_SOLVER, budget=5)),
     ("14 evaluations, the paper's", ds.Smoothing(sampler="independent", solver="broyden", budget=14)),
 )
 

@@ -19,12 +19,13 @@ import sys
 import time
 
 import evaluation
+import numpy as np
 import rich.console
 import tyro
 
 import deqsmooth as ds
 from deqsmooth import devices
-from deqsmooth.smoothing import certification, sampler
+from deqsmooth.smoothing import arrangement, certification, sampler
 
 # Images a device or process in weak scaling.
 _WEAK = 3
@@ -77,18 +78,22 @@ def measure(total: int, share: str) -> dict[str, float]:
     begun = time.perf_counter()
     devices.start()
     number, count = devices.share(share)
-    calls = []
+    calls, computed = [], []
 
     class Timed(sampler.Programs):
         def __call__(self, *arguments, **options):
             called = time.perf_counter()
             votes = super().__call__(*arguments, **options)
             calls.append(time.perf_counter() - called)
+            own, mesh = self.settings, devices.mesh()
+            places = arrangement.places(len(arguments[0]), own.images_per_batch, mesh.size)
+            on_device = np.bincount(places // -(-own.images_per_batch // mesh.size), minlength=mesh.size)
+            computed.append(int(np.sum(-(-on_device * own.lanes // own.block) * own.block)))
             return votes
 
     dataset, checkpoint = ds.load_dataset("digits"), ds.load_checkpoint("digits", 0.5)
     indices = range(0, 8 * total, 8)[number::count]
-    settings = ds.Smoothing(sampler="independent", num_estimation=2000)
+    settings = ds.Smoothing(sampler="independent", solver="anderson", num_estimation=2000)
     compiled = certification.prepare(checkpoint, settings, dataset[0][0].shape, len(indices))
     programs = Timed(**vars(compiled))
     certification.check(checkpoint, settings, dataset[0][0])
@@ -98,13 +103,11 @@ def measure(total: int, share: str) -> dict[str, float]:
     )
     found = list(coming)
     spent = time.perf_counter() - ready
-    rows = programs.settings.block * devices.mesh().size
-    batch = programs.settings.images_per_batch * programs.settings.lanes
     return {
         "images": len(found),
         "evaluations": sum(c.evaluations for c in found),
         "samples": sum(c.num_selection + c.num_estimation for c in found),
-        "computed": len(calls) * -(-batch // rows) * rows,
+        "computed": sum(computed),
         "seconds in calls": sum(calls),
         "seconds between": spent - sum(calls),
         "seconds to start": ready - begun,

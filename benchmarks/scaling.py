@@ -100,6 +100,7 @@ def measure(size: dict[str, Any], arguments: Benchmark) -> dict[str, Any]:
     checkpoint = classifiers.of_size(architecture, variables)
     settings = ds.Smoothing(
         sampler=arguments.sampler,
+        solver="anderson",
         budget=size["budget"],
         num_estimation=size["samples"],
         lanes=size["lanes"],

@@ -27,7 +27,7 @@ class _Block(NamedTuple):
     """The state of a block of lanes.
 
     Attributes:
-      row: number of the row that a lane solves, or the number of rows if it has none [lanes].
+      row: number of the row that a lane solves, or a larger number than all rows have if it has none [lanes].
       u: injection of the rows.
       progress: of their solves.
       next_row: number of the next row to enter.
