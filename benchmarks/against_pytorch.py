@@ -55,7 +55,7 @@ class Benchmark:
     num_images: int = 1
     num_estimation: int = 10_000
     block: int | None = None
-    lanes: int = 400
+    lanes: int = 100
     repeats: int = 1
     out: pathlib.Path = pathlib.Path("runs/against_pytorch")
 
@@ -110,7 +110,12 @@ def timed(row: str, classifier, ways: dict, pixels, arguments: Benchmark) -> lis
             way.lower_bound(pixels[0], few)
             runs[f"PyTorch, {how}"] = functools.partial(bounded, way, pixels, settings)
     spent = {how: min(timing.once(run) for _ in range(arguments.repeats)) for how, run in runs.items()}
-    common = {"row": row, "samples": arguments.num_estimation, "device": jax.local_devices()[0].device_kind}
+    common = {
+        "row": row,
+        "samples": arguments.num_estimation,
+        "lanes": arguments.lanes,
+        "device": jax.local_devices()[0].device_kind,
+    }
     return [
         {
             "way": f"{row}: {how}",
