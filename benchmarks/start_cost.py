@@ -25,12 +25,11 @@ import timing
 import tyro
 
 import deqsmooth as ds
-from deqsmooth import config, devices, models
+from deqsmooth import config, devices, solvers
 from deqsmooth.certificates import statements
 from deqsmooth.config import architecture
 from deqsmooth.models import base_classifier, checkpoints, classifiers
 from deqsmooth.models import starts as model_starts
-from deqsmooth.solvers import build as build_solver
 from deqsmooth.training import splits
 
 _LANES = 200
@@ -142,13 +141,12 @@ def certified(classifier: classifiers.Classifier, images, labels, arguments: Ben
 def costs(classifier: classifiers.Classifier, arguments: Benchmark) -> dict[str, float]:
     """Returns operations of the start network in cells, and microseconds of a sample with one evaluation."""
     model, variables = classifier.model, classifier.variables
-    network = models.build_start(classifier.start_training.network, model)
+    begin = model_starts.build("learned", model, classifier.start_training)(variables)
     params = model.bind(variables)
     u, _ = model.inject(variables, jnp.zeros((1, *model.image_shape)), None)
-    start = evaluation.flops(lambda u: network.apply(variables["start"]["network"], u), u)
+    start = evaluation.flops(begin, u)
     cell = evaluation.flops(lambda z: model.cell(params, z, u), model.initial_state(u))
-    begin = model_starts.learned(network, variables["start"]["network"])
-    solver = build_solver("plain", 1)
+    solver = solvers.build("plain", 1)
     images = jax.random.uniform(jax.random.key(0), (_LANES, *model.image_shape))
     classify = jax.jit(lambda x: base_classifier.classify(model, variables, solver, x, begin).logits)
     seconds = timing.seconds(classify, images, repeats=arguments.repeats)

@@ -47,11 +47,12 @@ def main() -> None:
     classifier = tiny(train) if arguments.smoke else ds.load_checkpoint("cifar10", benchmark.sigma)
     pixels, _ = test.take(range(1))
     ways = against_pytorch.of_pytorch(classifier, pixels[0], benchmark) if left else {}
-    while left and arguments.seconds_left() > 0:
-        with path.open("a") as file:
+    with path.open("a") as file:
+        while left and arguments.seconds_left() > 0:
             for line in against_pytorch.timed(left.pop(0), classifier, ways, pixels, benchmark):
                 job.say(json.dumps(line))
                 file.write(json.dumps(line) + "\n")
+            file.flush()
     out = arguments.out / "whole"
     out.mkdir(parents=True, exist_ok=True)
     (out / "whole.jsonl").write_text(path.read_text())

@@ -102,8 +102,8 @@ def run(arguments: Flags, console: rich.console.Console) -> int:
 def classifier_name(settings: config.Smoothing, solves: bool) -> str:
     """Returns a short name of a classifier.
 
-    It has `serial` for the serial sampler, else the start; then the budget; then the solver unless it is
-    the default.
+    It has `serial` for the serial sampler, else the start; then the budget; then the solver unless it is the
+    default.
     """
     if not solves:
         return "the network"

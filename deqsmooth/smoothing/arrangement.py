@@ -14,7 +14,7 @@ from deqsmooth.smoothing import noise
 
 
 class Batch(NamedTuple):
-    """The images of a call, which every row sees whole."""
+    """The images of a call, which every row sees whole, and whether samples of each are asked for [images]."""
 
     images: types.Images
     indices: jax.Array
