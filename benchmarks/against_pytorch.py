@@ -1,6 +1,6 @@
 """Seconds from an image to its certificate: this package beside PyTorch, in one run on the same device.
 
-Certifies the same images with the shipped MDEQ of CIFAR-10 by thirty evaluations from zero, by audited serial
+Certifies the same images with an MDEQ of CIFAR-10 by thirty evaluations from zero, by audited serial
 sampling of three, and by one from the learned start. PyTorch has the same weights and settings, eager and compiled
 (`pytorch_sampling.py`). Before timing, both must classify the same noisy images alike. The same command goes on
 with the rows that are missing.
@@ -26,7 +26,7 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import arithmetic, config, devices, solvers
-from deqsmooth.models import base_classifier, starts
+from deqsmooth.models import base_classifier, checkpoints, starts
 from deqsmooth.smoothing import certification
 
 # Rounding may change a class where two logits are nearly equal.
@@ -41,6 +41,7 @@ class Benchmark:
 
     Attributes:
       data_dir: TFDS data directory of CIFAR-10.
+      checkpoint: folder of the model; by default the shipped one.
       sigma: standard deviation of the noise.
       num_images: test images, evenly spaced.
       num_estimation: samples of an image.
@@ -51,6 +52,7 @@ class Benchmark:
     """
 
     data_dir: str | None = None
+    checkpoint: pathlib.Path | None = None
     sigma: float = 0.5
     num_images: int = 1
     num_estimation: int = 10_000
@@ -66,7 +68,7 @@ def main() -> None:
     devices.start()
     dataset = ds.load_dataset("cifar10", "test", arguments.data_dir)
     pixels, _ = dataset.take(range(0, len(dataset), len(dataset) // arguments.num_images))
-    classifier = ds.load_checkpoint("cifar10", arguments.sigma)
+    classifier = ds.load(arguments.checkpoint or checkpoints.shipped("cifar10", arguments.sigma))
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "cifar10.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

@@ -83,6 +83,8 @@ def start(params, features, shapes):
       features: of the image, from the injection.
       shapes: height, width and channels of every branch.
     """
+    if "layer_in" not in params:
+        return tuple(_pointwise(params[f"out_{i}"], features, shape) for i, shape in enumerate(shapes))
     x, outputs = _layer(params["layer_in"], features), []
     for i, (height, *_) in enumerate(shapes):
         step = 0
@@ -132,6 +134,15 @@ def _bottleneck(params, stats, x):
         y = _batch_norm(_conv(functional.relu(y) if i else y, params[f"conv_{i}"]), stats[f"norm_{i}"])
     x = _batch_norm(_conv(x, params["project"]), stats["project_norm"], params["project_norm"])
     return functional.relu(y + x)
+
+
+def _pointwise(params, x, shape):
+    """Returns a branch of the state from the pixels of the features that it covers."""
+    side = x.shape[2] // shape[0]
+    blocks = functional.pixel_unshuffle(x, side).unflatten(1, (x.shape[1], side * side))
+    # Channels are the last of the axes in JAX.
+    x = blocks.transpose(1, 2).flatten(1, 2)
+    return _conv(torch.cat([x, functional.relu(x)], 1), params)
 
 
 def _layer(params, x, stride=1):

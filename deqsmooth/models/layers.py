@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from deqsmooth.models import winograd
+from deqsmooth.models import strips, winograd
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after each of the two spatial axes."""
@@ -40,7 +40,8 @@ def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding, fas
       kernel: weights [kernel_height, kernel_width, in_channels, out_channels].
       stride: step of the window along both axes.
       padding: zeros before and after each spatial axis.
-      fast: whether a CPU may compute it by `winograd`, whose rounding is none of a sum of products.
+      fast: whether a CPU may compute it by `winograd`, whose rounding is none of a sum of products, or by
+        `strips`.
 
     Returns:
       Activations [lanes, out_height, out_width, out_channels], in the dtype of `x`.
@@ -64,6 +65,9 @@ def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding, fas
     )
     if fast and winograd.suits(x, kernel.shape, stride, padding):
         return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+    if fast and strips.suits(kernel.shape, stride):
+        in_strips = functools.partial(strips.convolve, stride=stride, padding=padding)
+        return lax.platform_dependent(x, kernel, cpu=in_strips, default=direct)
     return direct(x, kernel)
 
 
@@ -178,8 +182,8 @@ def _by_channel(values: ArrayLike | Sequence[float], x: jax.Array) -> jax.Array:
 class Conv(nn.Module):
     """Convolution with a square window and padding (size - 1) // 2 on every side at any stride, as in PyTorch.
 
-    On a CPU wide windows of 3x3 are computed by `winograd`. A cell whose rounding is bounded as that of sums of
-    products must use `convolve`.
+    On a CPU windows of 3x3 with many channels are computed by `winograd`, and windows with few by `strips`. A cell
+    whose rounding is bounded as that of sums of products must use `convolve`.
 
     Attributes:
       features: number of output channels.
