@@ -25,7 +25,7 @@ class Flags:
       attack: settings of the attacks.
       radii: largest L2 distances of the attacks; by default the radii at which certified accuracy is reported.
       max_images: largest number of images to attack.
-      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      checkpoint: folder of the model, or name of a shipped one; by default that for the data set and sigma.
       data_dir: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
       out: file that the results are appended to; by default a file in `runs/`.

@@ -26,7 +26,7 @@ class Flags:
       selection: images to certify.
       smoothing: settings of the certification.
       preset: named settings, which the other flags then change: `mdeq-30a`, `srs-mdeq-3a`, ... (the paper's).
-      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      checkpoint: folder of the model, or name of a shipped one; by default that for the data set and sigma.
       predict: compute only the smoothed class of each image, without a radius.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
       share: `I/N`: certify every N-th of the images, from the I-th on, and write to the file `*.I-of-N.jsonl`;

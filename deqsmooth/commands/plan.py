@@ -33,7 +33,7 @@ class Flags:
       dataset: name of the data set.
       data_dir: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
       split: split of the data set; by default `test`, for imagenet `validation`.
-      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      checkpoint: folder of the model, or name of a shipped one; by default that for the data set and sigma.
       download: let TFDS download and prepare a missing data set (needs TensorFlow).
     """
 

@@ -69,7 +69,7 @@ class StartFlags:
       settings: settings of the training.
       phase: `start`; by default a model is trained.
       preset: named settings, which the other flags then change: a recipe of `deqsmooth.config.presets`.
-      checkpoint: folder of the model; by default the shipped model for the data set and sigma.
+      checkpoint: folder of the model, or name of a shipped one; by default that for the data set and sigma.
       test_data: with data set `arrays`, `.npz` file of the images to evaluate on; by default every tenth image of
         `data_dir` is held out, or as `held_out` says.
       workdir: folder for metrics, states and the model with its start; by default a folder in `runs/`.

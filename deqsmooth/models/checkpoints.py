@@ -97,7 +97,7 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
     """Reads a classifier from its folder, or from the working folder of its training.
 
     Args:
-      path: the folder.
+      path: the folder; where there is none, the name of a model that the package contains, such as `digits-0.5`.
       model: for a model of the caller's own, what was given to `ds.classifier` in its place: the function, the
         module or the `ds.Model`, with a trained start too. Variables that are no nested dictionaries need a
         classifier whose variables have their structure. None for a model of this package.
@@ -160,13 +160,18 @@ def shipped(dataset: str, sigma: float, settle: str | None = None) -> pathlib.Pa
         raise ValueError(f"data set and sigma are {dataset!r} and {sigma!r}; they must be a string and a number")
     folder = _SHIPPED / (f"{dataset}-{sigma:g}" + ("" if settle is None else "-contraction"))
     if not folder.is_dir():
-        names = ", ".join(sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir()))
+        names = ", ".join(_shipped_names())
         wanted = f"data set {dataset} at sigma {sigma:g}" + ("" if settle is None else f" with settle {settle!r}")
         raise ValueError(
             f"no model is shipped for {wanted} (shipped: {names}); train one with train.py or convert one with "
             "deqsmooth-convert, and give it as --checkpoint"
         )
     return folder
+
+
+def _shipped_names() -> list[str]:
+    """The names of the models that the package contains."""
+    return sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir())
 
 
 def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -269,14 +274,17 @@ def _own(
 
 
 def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The folder of a model, given that folder or the working folder of its training.
+    """The folder of a model, given that folder, the working folder of its training, or the name of a shipped one.
 
     Raises:
       ValueError: there is none; says what is there instead.
     """
     folder, rule = pathlib.Path(_path(path)).resolve(), "a checkpoint is a folder that deqsmooth-train wrote"
+    if not folder.exists() and os.fspath(path) in _shipped_names():
+        return _SHIPPED / path
     if not folder.exists():
-        raise ValueError(f"checkpoint {path} does not exist; {rule}")
+        names = ", ".join(_shipped_names())
+        raise ValueError(f"checkpoint {path} does not exist; {rule}, or the name of a shipped model ({names})")
     if not folder.is_dir():
         raise ValueError(f"checkpoint {path} is a file; {rule}")
     if (folder / "model").is_dir():

@@ -1,6 +1,7 @@
 """Checkpoints: saving, loading, and errors for invalid files."""
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
@@ -106,6 +107,18 @@ def test_retired_settings_are_dropped_or_refused(tmp_path, variables):
         else:
             with pytest.raises(ValueError, match="divide_state is True; this version no longer has that setting"):
                 checkpoints.load(tmp_path / "model")
+
+
+def test_shipped_models_have_names(tmp_path, variables, monkeypatch):
+    """A folder of that name is meant first."""
+    monkeypatch.chdir(tmp_path)
+    found, expected = checkpoints.load("digits-0.5"), checkpoints.load_shipped("digits", 0.5)
+    assert found.sha256 == expected.sha256
+    assert checkpoints.load(pathlib.Path("digits-0.5")).sha256 == expected.sha256
+    checkpoints.save("digits-0.5", classifiers.of_size(SMALL, variables))
+    assert checkpoints.load("digits-0.5").size == SMALL
+    with pytest.raises(ValueError, match=r"or the name of a shipped model \(cifar10-0\.25, cifar10-0\.5, "):
+        checkpoints.load("digits-0.75")
 
 
 def test_missing_shipped_model_raises():
