@@ -45,6 +45,7 @@ class Benchmark:
       looks: looks of the rows that have them; the last one is `num_estimation`.
       stop_gain: see `config.Smoothing`; for the rows with looks.
       rows: names of the rows to run; all by default.
+      solver: of the rows that name no other.
       dtype: floating point type of the cell.
       block: see `config.Smoothing`.
       out: folder of the results.
@@ -60,6 +61,7 @@ class Benchmark:
     looks: tuple[int, ...] = (500, 2000, 10_000)
     stop_gain: float = 0.02
     rows: tuple[str, ...] = ()
+    solver: str = "anderson"
     dtype: str = "float32"
     block: int | None = None
     out: pathlib.Path = pathlib.Path("runs/certification")
@@ -72,7 +74,7 @@ def settings_by_row(arguments: Benchmark, is_contraction: bool) -> dict[str, con
     """
     common = {
         "sigma": arguments.sigma,
-        "solver": "anderson",
+        "solver": arguments.solver,
         "num_estimation": arguments.num_estimation,
         "dtype": arguments.dtype,
         "block": arguments.block,

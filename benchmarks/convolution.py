@@ -1,4 +1,4 @@
-"""Convolutions of 3x3 by Winograd's method against sums of products, on one core of a CPU.
+"""Convolutions of 3x3 by Winograd's method, and by strips, against XLA's convolution, on one core of a CPU.
 
 Both ways in turn, for the layers of the models that this package ships or names. The least time of each counts.
 
@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +20,21 @@ import timing
 import tyro
 
 from deqsmooth import devices
-from deqsmooth.models import layers, winograd
+from deqsmooth.models import layers, strips, winograd
 
 _PADDING = ((1, 1), (1, 1))
-# (side, channels, features) of the 3x3 convolutions of stride 1.
-_LAYERS = {
+# (side, channels, features) of the 3x3 convolutions of stride 1, first those by Winograd's method.
+_WIDE = {
     "MDEQ-SMALL": [(32, 8, 40), (32, 40, 8), (16, 16, 80), (16, 80, 16), (8, 32, 160), (8, 160, 32)],
     "MDEQ-LARGE": [(32, 32, 160), (32, 160, 32), (16, 64, 320), (8, 128, 640), (4, 256, 1280)],
     "digits": [(8, 24, 72), (8, 72, 24)],
     "contraction, CIFAR-10": [(8, 48, 128), (8, 128, 128), (4, 128, 128)],
     "ResNet-110": [(32, 16, 16), (16, 32, 32), (8, 64, 64)],
+}
+_NARROW = {
+    "MDEQ-SMALL": [(32, 3, 8), (32, 8, 8), (32, 8, 16)],
+    "ResNet-110": [(32, 3, 16)],
+    "digits": [(8, 1, 24)],
 }
 
 
@@ -52,29 +58,47 @@ def main() -> None:
     arguments = tyro.cli(Benchmark)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     devices.start()
+    in_strips = functools.partial(strips.convolve, stride=1, padding=_PADDING)
     lines = []
-    for model, shapes in _LAYERS.items():
-        for side, channels, features in shapes:
-            keys = jax.random.split(jax.random.key(0))
-            x = jax.random.normal(keys[0], (arguments.lanes, side, side, channels))
-            kernel = jax.random.normal(keys[1], (3, 3, channels, features)) / (9 * channels) ** 0.5
-            ways = [jax.jit(lambda x, k: layers.convolve(x, k, 1, _PADDING)), jax.jit(winograd.convolve)]
-            direct, fast = (way(x, kernel) for way in ways)
-            runs = {str(i): functools.partial(way, x, kernel) for i, way in enumerate(ways)}
-            plain, least = timing.seconds_in_turn(runs, arguments.repeats).values()
-            operations = 2 * 9 * arguments.lanes * side**2 * channels * features
-            lines.append(
-                {
-                    "layer": f"{model}: {side}x{side}, {channels} to {features}",
-                    "used": int(winograd.suits(x, kernel.shape, 1, _PADDING)),
-                    "GFLOP/s of sums": round(operations / plain / 1e9),
-                    "less time": round(plain / least, 2),
-                    "difference": float(f"{jnp.abs(fast - direct).max() / direct.std():.1e}"),
-                }
-            )
-            print(json.dumps(lines[-1]), flush=True)
+    for layers_of, way in ((_WIDE, winograd.convolve), (_NARROW, in_strips)):
+        for model, shapes in layers_of.items():
+            for shape in shapes:
+                lines.append(
+                    {
+                        "layer": "{}: {}x{}, {} to {}".format(model, shape[0], *shape),
+                        **compare(shape, way, arguments),
+                    }
+                )
+                print(json.dumps(lines[-1]), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "layers.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def compare(shape: tuple[int, int, int], way: Callable, arguments: Benchmark) -> dict[str, float]:
+    """Returns how a way compares with XLA's convolution.
+
+    Args:
+      shape: side, channels and features of the layer.
+      way: takes activations and kernel.
+      arguments: of the benchmark.
+    """
+    side, channels, features = shape
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (arguments.lanes, side, side, channels))
+    kernel = jax.random.normal(keys[1], (3, 3, channels, features)) / (9 * channels) ** 0.5
+    ways = [jax.jit(lambda x, k: layers.convolve(x, k, 1, _PADDING)), jax.jit(way)]
+    direct, fast = (way(x, kernel) for way in ways)
+    runs = {str(i): functools.partial(way, x, kernel) for i, way in enumerate(ways)}
+    plain, least = timing.seconds_in_turn(runs, arguments.repeats).values()
+    operations = 2 * 9 * arguments.lanes * side**2 * channels * features
+    is_wide = way is winograd.convolve
+    used = winograd.suits(x, kernel.shape, 1, _PADDING) if is_wide else strips.suits(kernel.shape, 1)
+    return {
+        "used": int(used),
+        "GFLOP/s of sums": round(operations / plain / 1e9),
+        "less time": round(plain / least, 2),
+        "difference": float(f"{jnp.abs(fast - direct).max() / direct.std():.1e}"),
+    }
 
 
 if __name__ == "__main__":
