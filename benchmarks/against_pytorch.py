@@ -27,7 +27,7 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import arithmetic, config, devices, solvers
-from deqsmooth.models import base_classifier, checkpoints, starts
+from deqsmooth.models import base_classifier, starts
 from deqsmooth.smoothing import certification
 
 # Rounding may change a class where two logits are nearly equal.
@@ -42,7 +42,7 @@ class Benchmark:
 
     Attributes:
       data_dir: TFDS data directory of CIFAR-10.
-      checkpoint: folder of the model; by default the shipped one.
+      checkpoint: folder or name of the model.
       sigma: standard deviation of the noise.
       num_images: test images, evenly spaced.
       num_estimation: samples of an image.
@@ -53,7 +53,7 @@ class Benchmark:
     """
 
     data_dir: str | None = None
-    checkpoint: pathlib.Path | None = None
+    checkpoint: str = "cifar10-0.5-short"
     sigma: float = 0.5
     num_images: int = 1
     num_estimation: int = 10_000
@@ -69,7 +69,7 @@ def main() -> None:
     devices.start()
     dataset = ds.load_dataset("cifar10", "test", arguments.data_dir)
     pixels, _ = dataset.take(range(0, len(dataset), len(dataset) // arguments.num_images))
-    classifier = ds.load(arguments.checkpoint or checkpoints.shipped("cifar10", arguments.sigma))
+    classifier = ds.load(arguments.checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "cifar10.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

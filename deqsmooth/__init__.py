@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from deqsmooth.models.checkpoints import load as load
     from deqsmooth.models.checkpoints import load_shipped as load_checkpoint  # noqa: F401
     from deqsmooth.models.checkpoints import save as save
-    from deqsmooth.models.checkpoints import shipped as shipped
     from deqsmooth.models.classifiers import Classifier as Classifier
     from deqsmooth.models.classifiers import classifier as classifier
+    from deqsmooth.models.shipped import folder as shipped  # noqa: F401
     from deqsmooth.reports.report import report as report
     from deqsmooth.reports.summary import summary as summary
     from deqsmooth.smoothing.attacks import attack as attack
@@ -109,7 +109,7 @@ _HOMES = {
     "recertify": "smoothing.recertification.recertify",
     "report": "reports.report.report",
     "save": "models.checkpoints.save",
-    "shipped": "models.checkpoints.shipped",
+    "shipped": "models.shipped.folder",
     "summary": "reports.summary.summary",
     "train": "training.fitting.train",
     "train_start": "training.fitting.train_start",

@@ -17,7 +17,7 @@ from deqsmooth.certificates import plan, writing
 from deqsmooth.commands import attack, fitting, progress
 from deqsmooth.config import checks, serialization
 from deqsmooth.experiments import definitions, page, results, scales
-from deqsmooth.models import checkpoints, classifiers, starts
+from deqsmooth.models import checkpoints, classifiers, shipped, starts
 from deqsmooth.reports import canvas
 from deqsmooth.smoothing import certification, cost, inputs, provenance
 
@@ -127,7 +127,7 @@ def _folders(experiment: definitions.Experiment, request: Request) -> dict[float
             f"checkpoint is {_joined(folders)}; there must be one for each sigma, and these are {_joined(sigmas)}"
         )
     return {
-        sigma: folders[place] if folders else checkpoints.shipped(request.dataset, sigma)
+        sigma: folders[place] if folders else shipped.folder(request.dataset, sigma)
         for place, sigma in enumerate(sigmas)
     }
 

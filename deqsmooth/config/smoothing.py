@@ -44,12 +44,11 @@ class Smoothing:
         equilibrium of another sample, and an audit bounds the number of votes that this makes wrong). By default
         the recommended method, or serial if a setting is given that only it has.
       start: initial state of a solve. Serial: `previous`, `first` or `clean`; see
-        `deqsmooth.smoothing.kernels.serial`. Independent: `zero`, `constant` (a stored mean equilibrium) or
-        `learned` (predicted from the noisy input).
+        `deqsmooth.smoothing.kernels.serial`. Independent: `zero`, `constant` (a stored mean) or `learned`.
       solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence);
         `sketched-anderson` by default, and `plain` for votes that are settled by proof.
-      budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent, 2 for the recommended
-        method if it starts from `learned`.
+      budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent; for the recommended
+        method from `learned`, 2, or those for which model and start were trained together.
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
       settle: `proof` to certify the exact equilibrium of a model that is known to have only one. The solve of a
         sample stops where its class is proved to be that of the equilibrium, from any start: also from `previous`,
@@ -179,7 +178,7 @@ class Smoothing:
                 "would certify anything: it must be larger"
             )
 
-    def recommended(self, has_start: bool) -> Smoothing:
+    def recommended(self, has_start: bool, learned_budget: int = _LEARNED_BUDGET) -> Smoothing:
         """These settings with a sampler; if none is given, with the method that is recommended for a classifier.
 
         That is independent sampling with looks and two-sided bounds, from the learned start if the classifier has
@@ -187,13 +186,14 @@ class Smoothing:
 
         Args:
           has_start: whether the classifier has a trained start: `classifier.start_training is not None`.
+          learned_budget: evaluations from that start, where no budget is given.
         """
         if self.sampler is not None:
             return self
         defaults = _INDEPENDENT if self.settle is None else _SETTLED
         start = self.start or ("learned" if has_start else defaults["start"])
         is_short = start == "learned" and self.settle is None
-        budget = self.budget or (_LEARNED_BUDGET if is_short else defaults["budget"])
+        budget = self.budget or (learned_budget if is_short else defaults["budget"])
         shares = [int(share * self.num_estimation) for share in _LOOKS]
         read = (*(look for look in shares if look >= _FIRST_LOOK), self.num_estimation)
         if self.stop_radii is not None:

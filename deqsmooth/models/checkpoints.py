@@ -20,11 +20,10 @@ from flax import nnx
 
 from deqsmooth import arithmetic, config, devices, models, types
 from deqsmooth.config import checks, serialization
-from deqsmooth.models import classifiers
+from deqsmooth.models import classifiers, shipped
 
 LARGEST = 2**33
 """Largest size of all variables of a model, in bytes."""
-_SHIPPED = pathlib.Path(__file__).parent.parent / "shipped"
 _MARKER = "_CHECKPOINT_METADATA"
 # Seconds within which the other reads of a checkpoint fail after the first.
 _LATE = 0.1
@@ -140,40 +139,6 @@ def load(path: str | os.PathLike[str], model: Any = None) -> classifiers.Classif
         raise ValueError(f"{path}: {error}") from None
 
 
-def shipped(dataset: str, sigma: float, settle: str | None = None) -> pathlib.Path:
-    """Returns the folder of the model that the package contains for a data set and sigma.
-
-    Args:
-      dataset: `digits` or `cifar10`.
-      sigma: standard deviation of the noise that the model was trained with, 0.25 or 0.5.
-      settle: `proof` for a model whose votes can be settled by proof, a contraction.
-
-    Raises:
-      ValueError: there is none; the message names the shipped models.
-
-    Example:
-      >>> import deqsmooth as ds
-      >>> ds.shipped("digits", 0.5).name
-      'digits-0.5'
-    """
-    if not isinstance(dataset, str) or not isinstance(sigma, float | int):
-        raise ValueError(f"data set and sigma are {dataset!r} and {sigma!r}; they must be a string and a number")
-    folder = _SHIPPED / (f"{dataset}-{sigma:g}" + ("" if settle is None else "-contraction"))
-    if not folder.is_dir():
-        names = ", ".join(_shipped_names())
-        wanted = f"data set {dataset} at sigma {sigma:g}" + ("" if settle is None else f" with settle {settle!r}")
-        raise ValueError(
-            f"no model is shipped for {wanted} (shipped: {names}); train one with train.py or convert one with "
-            "deqsmooth-convert, and give it as --checkpoint"
-        )
-    return folder
-
-
-def _shipped_names() -> list[str]:
-    """The names of the models that the package contains."""
-    return sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir())
-
-
 def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """The path of a folder, if it is one; else raises `ValueError`."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
@@ -184,8 +149,8 @@ def _path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
 def load_or_shipped(
     path: str | os.PathLike[str] | None, dataset: str, sigma: float, settle: str | None = None
 ) -> classifiers.Classifier:
-    """Loads a model from a folder, by default from that which `shipped` returns; raises what they raise."""
-    return load(path or shipped(dataset, sigma, settle))
+    """Loads a model from a folder, by default from that which `shipped.folder` returns; raises what they raise."""
+    return load(path or shipped.folder(dataset, sigma, settle))
 
 
 def load_shipped(dataset: str, sigma: float, settle: str | None = None) -> classifiers.Classifier:
@@ -208,7 +173,7 @@ def load_shipped(dataset: str, sigma: float, settle: str | None = None) -> class
       >>> model.image_shape, model.model.num_classes, model.training.sigma
       ((8, 8, 1), 10, 0.5)
     """
-    return load(shipped(dataset, sigma, settle))
+    return load(shipped.folder(dataset, sigma, settle))
 
 
 def _training_to_json(settings: config.Descent | None) -> dict[str, Any] | None:
@@ -280,10 +245,10 @@ def _folder_of(path: str | os.PathLike[str]) -> pathlib.Path:
       ValueError: there is none; says what is there instead.
     """
     folder, rule = pathlib.Path(_path(path)).resolve(), "a checkpoint is a folder that deqsmooth-train wrote"
-    if not folder.exists() and os.fspath(path) in _shipped_names():
-        return _SHIPPED / path
+    if not folder.exists() and os.fspath(path) in shipped.names():
+        return shipped.FOLDER / path
     if not folder.exists():
-        names = ", ".join(_shipped_names())
+        names = ", ".join(shipped.names())
         raise ValueError(f"checkpoint {path} does not exist; {rule}, or the name of a shipped model ({names})")
     if not folder.is_dir():
         raise ValueError(f"checkpoint {path} is a file; {rule}")

@@ -30,7 +30,9 @@ def suits(kernel_shape: Sequence[int], stride: int) -> bool:
     return kernel_shape[1] > 1 and stride * of * to <= _MOST and 2 * to <= _CHANNELS
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Sequence[Sequence[int]]) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]
+) -> jax.Array:
     """Two-dimensional convolution, the same sums of products as column by column.
 
     Args:
@@ -54,7 +56,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Sequence[Seq
         x,
         jnp.concatenate(shifted, -1),
         (stride, stride * num),
-        (tuple(padding[0]), (padding[1][0], after)),
+        (padding[0], (padding[1][0], after)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     return y.reshape(*y.shape[:2], strips * num, to)[:, :, :columns]

@@ -190,8 +190,14 @@ def certify_dataset(
 
 
 def recommended(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:
-    """Settings with the method that is recommended for a classifier, unless they have a sampler."""
-    return settings.recommended(classifier.start_training is not None)
+    """Settings with the method that is recommended for a classifier, unless they have a sampler.
+
+    A model that was trained together with its start is certified with the budget for which both were trained.
+    """
+    start = classifier.start_training
+    if start is not None and start.fine_tune is not None:
+        return settings.recommended(True, start.budget)
+    return settings.recommended(start is not None)
 
 
 @arithmetic.standard()

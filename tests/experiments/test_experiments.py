@@ -16,7 +16,7 @@ from deqsmooth.certificates import bound, jsonl, plan, record, rounding, truth, 
 from deqsmooth.commands import reproduce
 from deqsmooth.config import presets, serialization
 from deqsmooth.experiments import definitions, page, results, scales
-from deqsmooth.models import checkpoints
+from deqsmooth.models import shipped
 from deqsmooth.reports import figures
 from deqsmooth.smoothing import provenance
 from deqsmooth.statistics import bounds, robustness
@@ -193,7 +193,7 @@ def test_every_sigma_needs_one_model(monkeypatch, capsys, tmp_path):
 
 def test_all_rows_are_checked_before_work(monkeypatch, capsys, tmp_path):
     """Here the model of the second sigma takes images of another shape."""
-    folders = [checkpoints.shipped("digits", 0.25), checkpoints.shipped("cifar10", 0.5)]
+    folders = [shipped.folder("digits", 0.25), shipped.folder("cifar10", 0.5)]
     arguments = ("acr", "--scale", "smoke", "--sigma", "0.25", "0.5", "--checkpoint", *folders)
     assert call(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
     assert "images have shape (8, 8, 1); the model takes (32, 32, 3)" in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_all_rows_are_checked_before_work(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_every_sigma_uses_its_model(monkeypatch, tmp_path):
-    sigmas, folders = (0.25, 0.5), [checkpoints.shipped("digits", sigma) for sigma in (0.5, 0.25)]
+    sigmas, folders = (0.25, 0.5), [shipped.folder("digits", sigma) for sigma in (0.5, 0.25)]
     arguments = ("acr", "--scale", "smoke", "--sigma", *sigmas, "--checkpoint", *folders, "--out", tmp_path)
     assert call(monkeypatch, *arguments) == 0
     headers = [jsonl.read(path)[0] for path in (tmp_path / "records").iterdir()]

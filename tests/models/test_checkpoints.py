@@ -10,7 +10,7 @@ from support import SMALL
 
 from deqsmooth import config, models
 from deqsmooth.config import architecture
-from deqsmooth.models import checkpoints, classifiers
+from deqsmooth.models import checkpoints, classifiers, shipped
 
 SETTINGS = config.Training(model=SMALL, sigma=0.25)
 
@@ -89,7 +89,7 @@ def test_loading_invalid_checkpoint_raises(tmp_path, variables):
     ],
 )
 def test_shipped_models_load(dataset, sigma, settle):
-    folder = checkpoints.shipped(dataset, sigma, settle)
+    folder = shipped.folder(dataset, sigma, settle)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 12_000_000
     found = checkpoints.load(folder)
     assert found.training.sigma == sigma and found.training.dataset == dataset
@@ -123,7 +123,7 @@ def test_shipped_models_have_names(tmp_path, variables, monkeypatch):
 
 def test_missing_shipped_model_raises():
     with pytest.raises(ValueError, match=r"digits-0\.5, digits-0\.5-contraction"):
-        checkpoints.shipped("digits", 1.0)
+        shipped.folder("digits", 1.0)
 
 
 def test_saving_replaces_only_models(tmp_path, variables):

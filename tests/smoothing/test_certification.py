@@ -11,7 +11,7 @@ from scipy import stats
 from support import labels_of
 
 from deqsmooth import config, data, devices
-from deqsmooth.models import classifiers
+from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.smoothing import certification, cost, kernels, layout, noise
 from deqsmooth.statistics import bounds, robustness
 
@@ -343,3 +343,15 @@ def test_largest_fitting_block_is_found(small, images, monkeypatch, capsys):
     monkeypatch.undo()
     assert certification.fit(small, settings, shape, 5).block == layout.default_block() == 100
     assert 2**20 < devices.memory() < 2**50
+
+
+def test_models_trained_with_their_start_are_certified_with_the_solve_of_that_training():
+    classifier = checkpoints.load_shipped("digits", 0.5)
+    assert certification.recommended(classifier, config.Smoothing()).budget == 2
+    short = dataclasses.replace(classifier.start_training, fine_tune=1.0, budget=1)
+    classifier = classifier._replace(start_training=short)
+    found = certification.recommended(classifier, config.Smoothing())
+    assert (found.start, found.budget) == ("learned", 1)
+    assert certification.recommended(classifier, config.Smoothing(budget=3)).budget == 3
+    assert certification.recommended(classifier, config.Smoothing(start="zero")).budget == 30
+    assert certification.recommended(classifier, config.Smoothing(settle="proof")).budget == 60
