@@ -179,6 +179,29 @@ def p_a() -> Drawing:
     return Drawing(data, draw)
 
 
+def accuracy_against_training() -> Drawing:
+    """Accuracy on noisy images against epochs, for the trainings of the shipped models of CIFAR-10 at sigma 0.5."""
+    trainings = {
+        "contraction": ("cifar10-0.5-contraction", 49_000 / 128),
+        "then consistency": ("cifar10-0.5-contraction-consistency", 49_000 / 128),
+        "MDEQ-SMALL": ("cifar10-0.5", 50_000 / 256),
+    }
+    data = {}
+    for name, (file, updates) in trainings.items():
+        lines = [line for line in kept.lines("training", f"{file}.jsonl") if "noisy_accuracy" in line]
+        data[name] = [[line["update"] / updates, 100 * line["noisy_accuracy"]] for line in lines]
+    last = data["contraction"][-1]
+    data["then consistency"] = [last, *([last[0] + epochs, y] for epochs, y in data["then consistency"])]
+
+    def draw(data: Any, axes: Axes) -> None:
+        for (name, points), colour in zip(data.items(), canvas.COLOURS, strict=False):
+            axes.plot(*zip(*points, strict=True), color=colour, label=name, **_SOLID)
+        axes.set(xlabel="epochs", ylabel="accuracy under noise, %", xlim=(0, None))
+        axes.legend(loc="lower right")
+
+    return Drawing(data, draw)
+
+
 def _steps(axes: Axes, values: Sequence[float], num: int, **style: Any) -> None:
     """Draws the share, of so many images, whose value is at least x, from the sorted values of some of them."""
     axes.step([0, *values], 100 * np.arange(len(values), -1, -1) / num, where="post", **style)
@@ -313,5 +336,6 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "what-a-start-buys-cifar10": lambda: what_a_start_buys("cifar10-0.5"),
     "what-the-audit-costs": what_the_audit_costs,
     "p-a": p_a,
+    "accuracy-against-training": accuracy_against_training,
 }
 """Every figure by the stem of its file."""
