@@ -100,6 +100,7 @@ def main() -> None:
         beside = timing.seconds_in_turn(ways, arguments.repeats)
     finally:
         busy.kill()
+        busy.wait()
     lines = [
         {
             "way": way,

@@ -350,7 +350,9 @@ def _convolutions(jaxpr) -> tuple[int, int]:
             (x, kernel), y = (v.aval for v in equation.invars), equation.outvars[0].aval
             flops += 2 * y.size * kernel.size // kernel.shape[-1]
             num_bytes += 4 * (x.size + y.size)
-        for inner in jaxprs_in_params(equation.params):
+        inners = list(jaxprs_in_params(equation.params))
+        # The last branch is that of sums of products.
+        for inner in inners[-1:] if equation.primitive.name == "cond" else inners:
             more = _convolutions(getattr(inner, "jaxpr", inner))
             flops, num_bytes = flops + more[0], num_bytes + more[1]
     return flops, num_bytes

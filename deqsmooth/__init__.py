@@ -107,6 +107,7 @@ _HOMES = {
     "predict": "smoothing.prediction.predict",
     "read": "certificates.jsonl.read",
     "recertify": "smoothing.recertification.recertify",
+    "recommended": "smoothing.certification.recommended",
     "report": "reports.report.report",
     "save": "models.checkpoints.save",
     "shipped": "models.shipped.folder",

@@ -180,7 +180,7 @@ def p_a() -> Drawing:
 
 
 def accuracy_against_training() -> Drawing:
-    """Accuracy on noisy images against epochs, for the trainings of the shipped models of CIFAR-10 at sigma 0.5."""
+    """Accuracy on noisy images against epochs, for the trainings of the CIFAR-10 models at sigma 0.5."""
     trainings = {
         "contraction": ("cifar10-0.5-contraction", 49_000 / 128),
         "then consistency": ("cifar10-0.5-contraction-consistency", 49_000 / 128),

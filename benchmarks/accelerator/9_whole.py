@@ -42,9 +42,9 @@ def main() -> None:
     )
     path = arguments.state / "whole" / "whole.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    left = [row for row in against_pytorch.rows(benchmark) if row not in {line["row"] for line in lines}]
     classifier = tiny(train) if arguments.smoke else ds.load("cifar10-0.5-short")
+    lines = against_pytorch.kept(path, classifier)
+    left = [row for row in against_pytorch.rows(benchmark) if row not in {line["row"] for line in lines}]
     pixels, _ = test.take(range(1))
     ways = against_pytorch.of_pytorch(classifier, pixels[0], benchmark) if left else {}
     with path.open("a") as file:

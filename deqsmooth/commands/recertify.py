@@ -20,7 +20,8 @@ class Flags:
 
     Attributes:
       file: file of certificates of the independent sampler for the original network.
-      checkpoint: folder of the new network; by default the original network, with other settings of its solves.
+      checkpoint: folder of the new network, or name of a shipped one; by default the original network, with
+        other settings of its solves.
       before: folder of the original network; by default the shipped model for the data set and sigma.
       data_dir: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.
       solver: solver of the new network; by default as in the certificates.

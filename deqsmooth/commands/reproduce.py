@@ -24,7 +24,7 @@ class Flags:
       scale: `full` is the paper's scale; `small` takes minutes to hours on a laptop, `smoke` seconds.
       dataset: name of the data set.
       sigma: standard deviations of the noise.
-      checkpoint: folders of the models, one for each sigma; by default the shipped models for the data set.
+      checkpoint: folders or names of the models, one for each sigma; by default the shipped ones for the data set.
       data_dir: TFDS data directory; by default that of TFDS.
       out: folder of models, records and pages; models and records that it has are used again.
     """

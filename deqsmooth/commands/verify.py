@@ -35,7 +35,7 @@ class Flags:
     Attributes:
       files: files of certificates, attacks or predictions, also compressed (`.gz`), and archives (`.tar.gz`).
       replay: number of certificates of each file whose samples are drawn and classified again, with the model.
-      checkpoint: for replay: folder of the model; by default the shipped model for the data set and sigma.
+      checkpoint: for replay: folder of the model, or name of a shipped one; by default that for data and sigma.
       model: for replay, instead of a checkpoint: `module:name` of a classifier of your own, or of a function
         without arguments that returns one. The module is imported, and so its code is run.
       data_dir: for replay: TFDS data directory; by default that of TFDS. For `arrays` the `.npz` file.

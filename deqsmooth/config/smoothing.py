@@ -47,8 +47,8 @@ class Smoothing:
         `deqsmooth.smoothing.kernels.serial`. Independent: `zero`, `constant` (a stored mean) or `learned`.
       solver: `plain`, `anderson`, `sketched-anderson`, `broyden` or `jaxopt` (its Anderson, run to convergence);
         `sketched-anderson` by default, and `plain` for votes that are settled by proof.
-      budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent; for the recommended
-        method from `learned`, 2, or those for which model and start were trained together.
+      budget: cell evaluations of the solve of one sample; 3 for serial, 30 for independent; 2 for the recommended
+        method from `learned`, or as many as model and start were trained together for.
       tolerance: relative residual at which that solve stops (absolute with `jaxopt`), for each sample by itself.
       settle: `proof` to certify the exact equilibrium of a model that is known to have only one. The solve of a
         sample stops where its class is proved to be that of the equilibrium, from any start: also from `previous`,
@@ -186,7 +186,7 @@ class Smoothing:
 
         Args:
           has_start: whether the classifier has a trained start: `classifier.start_training is not None`.
-          learned_budget: evaluations from that start, where no budget is given.
+          learned_budget: evaluations from that start, where no budget is given; see `ds.recommended`.
         """
         if self.sampler is not None:
             return self

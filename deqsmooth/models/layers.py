@@ -40,8 +40,8 @@ def convolve(x: jax.Array, kernel: ArrayLike, stride: int, padding: Padding, fas
       kernel: weights [kernel_height, kernel_width, in_channels, out_channels].
       stride: step of the window along both axes.
       padding: zeros before and after each spatial axis.
-      fast: whether a CPU may compute it by `winograd`, whose rounding is none of a sum of products, or by
-        `strips`.
+      fast: whether a CPU may compute it by `strips`, or by `winograd`, whose rounding is not that of a sum of
+        products.
 
     Returns:
       Activations [lanes, out_height, out_width, out_channels], in the dtype of `x`.
@@ -182,7 +182,7 @@ def _by_channel(values: ArrayLike | Sequence[float], x: jax.Array) -> jax.Array:
 class Conv(nn.Module):
     """Convolution with a square window and padding (size - 1) // 2 on every side at any stride, as in PyTorch.
 
-    On a CPU windows of 3x3 with many channels are computed by `winograd`, and windows with few by `strips`. A cell
+    On a CPU windows of 3x3 with many channels are computed by `winograd`, and others with few by `strips`. A cell
     whose rounding is bounded as that of sums of products must use `convolve`.
 
     Attributes:

@@ -37,6 +37,6 @@ def folder(dataset: str, sigma: float, settle: str | None = None) -> pathlib.Pat
         wanted = f"data set {dataset} at sigma {sigma:g}" + ("" if settle is None else f" with settle {settle!r}")
         raise ValueError(
             f"no model is shipped for {wanted} (shipped: {shipped}); train one with train.py or convert one with "
-            "deqsmooth-convert, and give it as --checkpoint"
+            "deqsmooth-convert, and give its folder as --checkpoint, or the name of another shipped one"
         )
     return found

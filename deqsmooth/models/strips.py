@@ -33,11 +33,11 @@ def suits(kernel_shape: Sequence[int], stride: int) -> bool:
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]
 ) -> jax.Array:
-    """Two-dimensional convolution, the same sums of products as column by column.
+    """Two-dimensional convolution, the same sums of products of finite numbers as column by column.
 
     Args:
       x: activations [lanes, height, width, in_channels].
-      kernel: weights [kernel_height, kernel_width, in_channels, out_channels].
+      kernel: weights [kernel_height, kernel_width, in_channels, out_channels], with at most 32 output channels.
       stride: step of the window along both axes.
       padding: zeros before and after each spatial axis.
 

@@ -76,8 +76,8 @@ def attack(
     Args:
       classifier: that the certificates are about, as `ds.certify` takes it.
       found: certificates of images whose label is known, such as `ds.certify` yields them with `labels`.
-      settings: of the certificates, with `sampler="independent"`. If they were made without a sampler, these are
-        `settings.recommended(has_start)`.
+      settings: of the certificates, of independent sampling; without a sampler they are
+        `ds.recommended(classifier, settings)`.
       dataset: the images, by the indices of the certificates.
       radii: largest L2 distances of the attacked images, finite numbers from 0.
       how: settings of the attack.

@@ -192,7 +192,9 @@ def certify_dataset(
 def recommended(classifier: classifiers.Classifier, settings: config.Smoothing) -> config.Smoothing:
     """Settings with the method that is recommended for a classifier, unless they have a sampler.
 
-    A model that was trained together with its start is certified with the budget for which both were trained.
+    `ds.certify` takes these: independent sampling with looks and two-sided bounds, from the learned start if the
+    classifier has one, else from zero. The budget from a learned start is 2, or that for which model and start
+    were trained together.
     """
     start = classifier.start_training
     if start is not None and start.fine_tune is not None:

@@ -35,7 +35,7 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
 
     Args:
       before: settings of the certificates that there are, with `sampler="independent"`. If they were made without
-        a sampler, these are `settings.recommended(has_start)`.
+        a sampler, these are `ds.recommended(classifier, settings)`.
       change: what is different: the other classifier's `solver`, `budget`, `tolerance`, `start` or `dtype`;
         `num_pairs` and `alpha_pairs`.
 
@@ -59,8 +59,7 @@ def settings_after(before: config.Smoothing, **change: Any) -> config.Paired:
     checks.holds(before.noise == "gaussian", "noise", repr(before.noise), rule)
     if before.sampler is None:
         raise ValueError(
-            "before has no sampler; give the settings that were certified, settings.recommended(has_start), where "
-            "has_start says whether the classifier has a trained start"
+            "before has no sampler; give the settings that were certified, ds.recommended(classifier, settings)"
         )
     if before.sampler != "independent" or before.bound not in (None, bounds.TWO_SIDED):
         raise ValueError(

@@ -76,24 +76,22 @@ def test_loading_invalid_checkpoint_raises(tmp_path, variables):
         checkpoints.load(tmp_path / "wide")
 
 
+@pytest.mark.parametrize("name", shipped.names())
+def test_shipped_models_load(name):
+    dataset, sigma, *_ = name.split("-")
+    assert sum(file.stat().st_size for file in (shipped.FOLDER / name).rglob("*") if file.is_file()) < 12_000_000
+    found = checkpoints.load(name)
+    assert found.training.sigma == float(sigma) and found.training.dataset == dataset
+    assert found.start_training is not None and found.start_training.sigma == float(sigma)
+
+
 @pytest.mark.parametrize(
-    ("dataset", "sigma", "settle"),
-    [
-        ("digits", 0.25, None),
-        ("digits", 0.5, None),
-        ("cifar10", 0.25, None),
-        ("cifar10", 0.5, None),
-        ("digits", 0.25, "proof"),
-        ("digits", 0.5, "proof"),
-        ("cifar10", 0.5, "proof"),
-    ],
+    ("dataset", "sigma", "settle"), [("digits", 0.25, None), ("cifar10", 0.5, None), ("cifar10", 0.5, "proof")]
 )
-def test_shipped_models_load(dataset, sigma, settle):
-    folder = shipped.folder(dataset, sigma, settle)
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 12_000_000
-    found = checkpoints.load(folder)
-    assert found.training.sigma == sigma and found.training.dataset == dataset
-    assert found.start_training is not None and found.start_training.sigma == sigma
+def test_shipped_models_are_found(dataset, sigma, settle):
+    found = checkpoints.load_shipped(dataset, sigma, settle)
+    assert (found.training.dataset, found.training.sigma) == (dataset, sigma)
+    assert (found.model.contraction is None) == (settle is None)
 
 
 def test_retired_settings_are_dropped_or_refused(tmp_path, variables):

@@ -345,7 +345,7 @@ def test_largest_fitting_block_is_found(small, images, monkeypatch, capsys):
     assert 2**20 < devices.memory() < 2**50
 
 
-def test_models_trained_with_their_start_are_certified_with_the_solve_of_that_training():
+def test_models_trained_with_their_start_are_certified_with_the_budget_of_that_training():
     classifier = checkpoints.load_shipped("digits", 0.5)
     assert certification.recommended(classifier, config.Smoothing()).budget == 2
     short = dataclasses.replace(classifier.start_training, fine_tune=1.0, budget=1)

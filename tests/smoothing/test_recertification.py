@@ -51,6 +51,22 @@ def test_pairs_equal_single_solves(small, digits, found):
         assert (new.prediction is None) == (new.p_lower <= 0.5)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": 5}, "budget of the certificate of image 0 is 4; it must be 5"),
+        ({"solver": "anderson"}, "solver of the certificate of image 0 is sketched-anderson"),
+        ({"tolerance": 1e-3}, "tolerance of the certificate of image 0 is None"),
+    ],
+)
+def test_certificates_of_another_solve_are_refused(small, digits, found, change, message):
+    """The pairs would be with another classifier than the certified one."""
+    before = dataclasses.replace(BEFORE, **change)
+    after = recertification.settings_after(before, num_pairs=60)
+    with pytest.raises(ValueError, match=message):
+        list(recertification.recertify(found, (small, before), (small, after), digits))
+
+
 def test_same_network_pays_for_pairs_only(small, digits, found):
     settings = recertification.settings_after(BEFORE, num_pairs=100, alpha_pairs=0.002)
     same = small._replace(sha256="1" * 64)
