@@ -134,7 +134,7 @@ def train_start(
     """Trains a start for a trained model: a network that predicts its equilibria from the noisy image.
 
     With `settings.fine_tune`, the model and the start that it has are trained together. `ds.certify` takes solves
-    of two evaluations from a start that was trained alone, and of `settings.budget` after this; see `ds.recommended`.
+    of two evaluations from a start that was trained alone, and of `settings.budget` after this (`ds.recommended`).
 
     Args:
       classifier: the trained model, which has an equilibrium.
