@@ -81,8 +81,8 @@ BAD = [
     (
         ("--sigma", "0.3"),
         "no model is shipped for data set digits at sigma 0.3 "
-        "(shipped: cifar10-0.25, cifar10-0.5, cifar10-0.5-contraction, digits-0.25, digits-0.25-contraction, "
-        "digits-0.5, digits-0.5-contraction, digits-0.5-short)",
+        "(shipped: cifar10-0.25, cifar10-0.5, cifar10-0.5-contraction, cifar10-0.5-short, digits-0.25, "
+        "digits-0.25-contraction, digits-0.5, digits-0.5-contraction, digits-0.5-short)",
     ),
     (("--alpha", "1.5"), "alpha is 1.5"),
     (("--num-audit", "20000"), "num_audit is 20000"),
