@@ -46,7 +46,7 @@ class Benchmark:
       num_images: test images, evenly spaced.
       num_estimation: samples of an image.
       block: rows of a call of this package; see `config.Smoothing`.
-      lanes: samples that PyTorch evaluates at a time, and the number of chains of both.
+      lanes: samples that PyTorch evaluates at a time, and its number of chains; ours is so many on each device.
       repeats: how often every way certifies the images; the least time counts. PyTorch has compiled before.
       out: folder of the results.
     """
@@ -97,7 +97,10 @@ def rows(arguments: Benchmark) -> dict[str, config.Smoothing]:
     looks = (arguments.num_estimation // 20, arguments.num_estimation // 5, arguments.num_estimation)
     return {
         "zero 30": ds.Smoothing(**plain, sampler="independent"),
-        "serial 3, audited": ds.Smoothing(**plain, sampler="serial"),
+        # The chains of one image have to fill every device.
+        "serial 3, audited": ds.Smoothing(
+            **{**plain, "lanes": arguments.lanes * jax.local_device_count()}, sampler="serial"
+        ),
         "learned 1": ds.Smoothing(**learned),
         "learned 1, looks": ds.Smoothing(**learned, looks=looks, stop_gain=0.02),
     }
