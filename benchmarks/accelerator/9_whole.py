@@ -11,6 +11,7 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import config
+from deqsmooth.config import architecture
 
 import against_pytorch  # isort: skip
 
@@ -62,7 +63,7 @@ def main() -> None:
 def tiny(train: ds.Dataset) -> ds.Classifier:
     """Returns an untrained model with a start."""
     start = config.StartTraining(
-        dataset="cifar10", epochs=1, batch_size=64, reference_budget=2, network=ds.StartModel(width=None)
+        dataset="cifar10", epochs=1, batch_size=64, reference_budget=2, network=architecture.StartModel(width=None)
     )
     classifier = ds.classifier(_TINY, ds.build(_TINY).init(jax.random.key(0)))
     return ds.train_start(classifier, train, start)
