@@ -109,14 +109,13 @@ def rows(arguments: Benchmark) -> dict[str, config.Smoothing]:
 def timed(row: str, classifier, ways: dict, pixels, arguments: Benchmark) -> list[dict]:
     """Returns the lines of a row: ours, and the ways of PyTorch, which have no looks."""
     settings = rows(arguments)[row]
-    programs = certification.prepare(classifier, settings, pixels.shape[1:], len(pixels))
-    runs: dict[str, Callable[[], object]] = {
-        "ours": functools.partial(certified, classifier, pixels, settings, programs)
-    }
+    ours = {"ours": settings}
     if settings.budget > 1:
-        same = dataclasses.replace(settings, solver="anderson")
-        programs = certification.prepare(classifier, same, pixels.shape[1:], len(pixels))
-        runs["ours, Anderson of six"] = functools.partial(certified, classifier, pixels, same, programs)
+        ours["ours, Anderson of six"] = dataclasses.replace(settings, solver="anderson")
+    runs: dict[str, Callable[[], object]] = {}
+    for how, chosen in ours.items():
+        programs = certification.prepare(classifier, chosen, pixels.shape[1:], len(pixels))
+        runs[how] = functools.partial(certified, classifier, pixels, chosen, programs)
     if settings.looks is None:
         few = dataclasses.replace(settings, num_estimation=min(_FEW, settings.num_estimation), num_audit=None)
         for how, way in ways.items():

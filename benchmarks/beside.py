@@ -13,7 +13,6 @@ import concurrent.futures
 import dataclasses
 import json
 import pathlib
-import queue
 import subprocess
 import sys
 
@@ -46,9 +45,9 @@ class Benchmark:
 
     model: str = "mdeq-small"
     lanes: int = 100
-    blocks: int = 40
+    blocks: int = 16
     budget: int = 3
-    repeats: int = 5
+    repeats: int = 3
     out: pathlib.Path = pathlib.Path("runs/beside")
 
 
@@ -75,16 +74,11 @@ def main() -> None:
         return np.asarray(whole(variables, images))
 
     def handed_out():
-        blocks, found = queue.SimpleQueue(), [None] * arguments.blocks
-        for index in range(arguments.blocks):
-            blocks.put(index)
+        pending, found = iter(range(arguments.blocks)), [None] * arguments.blocks
 
         def work(device, variables):
-            while True:
-                try:
-                    index = blocks.get_nowait()
-                except queue.Empty:
-                    return
+            # The threads share the iterator.
+            for index in pending:
                 rows = images[index * arguments.lanes : (index + 1) * arguments.lanes]
                 found[index] = np.asarray(one(variables, jax.device_put(rows, device)))
 

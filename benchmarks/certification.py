@@ -24,7 +24,7 @@ import deqsmooth as ds
 from deqsmooth import config, devices
 from deqsmooth.certificates import rounding, statements
 from deqsmooth.config import checks
-from deqsmooth.models import shipped
+from deqsmooth.models import checkpoints
 
 # Smallest height of a panel of the plot, in percent.
 _LEAST_SPAN = 20.0
@@ -172,7 +172,7 @@ def main() -> None:
     devices.start()
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
-    checkpoint = ds.load(arguments.checkpoint or shipped.folder(arguments.dataset, arguments.sigma))
+    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, arguments.dataset, arguments.sigma)
     is_contraction = checkpoint.model.contraction is not None
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     out = arguments.out / name

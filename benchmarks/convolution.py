@@ -58,19 +58,19 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     devices.start()
     in_strips = functools.partial(strips.convolve, stride=1, padding=_PADDING)
+    wide = [(layer, winograd.convolve) for layer in _layers(_WIDE)]
     lines = []
-    for layers_of, way in ((_WIDE, winograd.convolve), (_NARROW, in_strips)):
-        for model, shapes in layers_of.items():
-            for shape in shapes:
-                lines.append(
-                    {
-                        "layer": "{}: {}x{}, {} to {}".format(model, shape[0], *shape),
-                        **compare(shape, way, arguments),
-                    }
-                )
-                print(json.dumps(lines[-1]), flush=True)
+    for (model, side, channels, features), way in [*wide, *((layer, in_strips) for layer in _layers(_NARROW))]:
+        name = f"{model}: {side}x{side}, {channels} to {features}"
+        lines.append({"layer": name, **compare((side, channels, features), way, arguments)})
+        print(json.dumps(lines[-1]), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "layers.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def _layers(models: dict[str, list[tuple[int, int, int]]]) -> list[tuple[str, int, int, int]]:
+    """Returns (model, side, channels, features) of every layer."""
+    return [(model, *shape) for model, shapes in models.items() for shape in shapes]
 
 
 def compare(shape: tuple[int, int, int], way: Callable, arguments: Benchmark) -> dict[str, float]:

@@ -22,7 +22,6 @@ import tyro
 import deqsmooth as ds
 from deqsmooth import config, devices
 from deqsmooth.certificates import rounding, statements
-from deqsmooth.models import shipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ def main() -> None:
     devices.start()
     selection = config.Selection(dataset=arguments.dataset, data_dir=arguments.data_dir, stride=arguments.stride)
     dataset = ds.load_dataset(selection.dataset, selection.split, selection.data_dir)
-    checkpoint = ds.load(shipped.folder(arguments.dataset, arguments.sigma))
+    checkpoint = ds.load_checkpoint(arguments.dataset, arguments.sigma)
     out = arguments.out / f"{arguments.dataset}-{arguments.sigma:g}"
     independent = config.Smoothing(
         sigma=arguments.sigma,

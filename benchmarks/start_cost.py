@@ -28,7 +28,7 @@ import deqsmooth as ds
 from deqsmooth import config, devices, solvers
 from deqsmooth.certificates import statements
 from deqsmooth.config import architecture
-from deqsmooth.models import base_classifier, classifiers, shipped
+from deqsmooth.models import base_classifier, checkpoints, classifiers
 from deqsmooth.models import starts as model_starts
 from deqsmooth.training import splits
 
@@ -76,7 +76,7 @@ def main() -> None:
     """Trains, compares, and writes lines and a table."""
     arguments = tyro.cli(Benchmark)
     devices.start()
-    teacher = ds.load(arguments.checkpoint or shipped.folder(arguments.dataset, arguments.sigma))
+    teacher = checkpoints.load_or_shipped(arguments.checkpoint, arguments.dataset, arguments.sigma)
     dataset = ds.load_dataset(arguments.dataset, "train", arguments.data_dir)
     base = config.StartTraining(
         dataset=arguments.dataset,

@@ -22,7 +22,7 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import devices, models, solvers
-from deqsmooth.models import base_classifier, shipped, starts
+from deqsmooth.models import base_classifier, checkpoints, starts
 from deqsmooth.smoothing import noise
 
 _BLOCK = 100
@@ -61,8 +61,7 @@ def main() -> None:
     """Measures every combination and writes lines and a table."""
     arguments = tyro.cli(Benchmark)
     devices.start()
-    folder = arguments.checkpoint or shipped.folder(arguments.dataset, arguments.sigma)
-    checkpoint = ds.load(folder)
+    checkpoint = checkpoints.load_or_shipped(arguments.checkpoint, arguments.dataset, arguments.sigma)
     dataset = ds.load_dataset(arguments.dataset, "test", arguments.data_dir)
     images, labels = dataset.take(range(0, len(dataset), max(1, len(dataset) // arguments.num_images)))
     labels_of = labeller(checkpoint, arguments, images)

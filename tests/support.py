@@ -13,6 +13,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.signal
 
 from deqsmooth import config, data, solvers
 from deqsmooth.certificates import bound, headers, jsonl, record
@@ -148,3 +149,20 @@ def wait_for_lines(path, num, process):
     while not path.exists() or path.read_text().count("\n") < num:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def correlated(x, kernel, stride, padding):
+    """The convolution of the field, a correlation, by scipy in float64."""
+    x = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
+    kernel = kernel.astype(np.float64)
+    whole = [
+        [
+            sum(
+                scipy.signal.correlate2d(image[..., i], kernel[..., i, o], mode="valid")
+                for i in range(x.shape[-1])
+            )
+            for o in range(kernel.shape[-1])
+        ]
+        for image in x
+    ]
+    return np.array(whole)[:, :, ::stride, ::stride].transpose(0, 2, 3, 1)

@@ -10,7 +10,7 @@ import pytest
 
 from deqsmooth import config, data, models
 from deqsmooth.config import presets
-from deqsmooth.models import checkpoints, classifiers, shipped
+from deqsmooth.models import checkpoints, classifiers
 from deqsmooth.smoothing import certification
 from deqsmooth.training import model_training
 
@@ -41,7 +41,7 @@ def test_a_published_model_trains_on_cifar10():
 def test_shipped_model_classifies_most_of_cifar10():
     test = data.load("cifar10", "test", DATA_DIR)
     settings = config.Smoothing(sampler="independent", budget=10, num_selection=20, num_estimation=50)
-    checkpoint = checkpoints.load(shipped.folder("cifar10", 0.5))
+    checkpoint = checkpoints.load_shipped("cifar10", 0.5)
     found = list(certification.certify_dataset(checkpoint, test, range(0, 10_000, 500), settings))
     # 20 images: chance is 2, and the shipped model is right about more than 40 %.
     assert sum(c.selected == c.label for c in found) >= 5

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.signal
+from support import correlated
 
 from deqsmooth.models import layers, strips
 
@@ -13,23 +13,6 @@ def made(shape, window, features, dtype=np.float32):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(window, window, shape[-1], features))
     return rng.normal(size=shape).astype(dtype), kernel.astype(dtype)
-
-
-def correlated(x, kernel, stride, padding):
-    """The convolution of the field, a correlation, by scipy in float64."""
-    x = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
-    kernel = kernel.astype(np.float64)
-    whole = [
-        [
-            sum(
-                scipy.signal.correlate2d(image[..., i], kernel[..., i, o], mode="valid")
-                for i in range(x.shape[-1])
-            )
-            for o in range(kernel.shape[-1])
-        ]
-        for image in x
-    ]
-    return np.array(whole)[:, :, ::stride, ::stride].transpose(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize(

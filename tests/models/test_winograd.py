@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.signal
+from support import correlated
 
 from deqsmooth.models import layers, winograd
 
@@ -18,23 +18,6 @@ def made(lanes, height, width, channels, features, dtype=np.float32):
     return x, kernel.astype(dtype)
 
 
-def correlated(x, kernel):
-    """The convolution of the field, a correlation, by scipy in float64."""
-    x, kernel = x.astype(np.float64), kernel.astype(np.float64)
-    return np.stack(
-        [
-            [
-                sum(
-                    scipy.signal.correlate2d(image[..., i], kernel[..., i, o], mode="same")
-                    for i in range(x.shape[-1])
-                )
-                for o in range(kernel.shape[-1])
-            ]
-            for image in x
-        ]
-    ).transpose(0, 2, 3, 1)
-
-
 @pytest.mark.parametrize(
     ("lanes", "height", "width", "channels", "features"),
     [(1, 4, 4, 3, 2), (3, 8, 4, 2, 5), (67, 4, 8, 2, 2), (23, 8, 8, 1, 2), (2, 36, 40, 1, 1)],
@@ -43,7 +26,7 @@ def test_same_as_sums_of_products(lanes, height, width, channels, features):
     """Any number of lanes and tiles, also where blocks of lanes are filled up."""
     x, kernel = made(lanes, height, width, channels, features)
     found = np.asarray(jax.jit(winograd.convolve)(x, kernel))
-    expected = correlated(x, kernel)
+    expected = correlated(x, kernel, 1, PADDING)
     assert found.dtype == np.float32
     assert np.sqrt(np.mean((found - expected) ** 2)) < 2e-6 * expected.std()
 
@@ -53,7 +36,7 @@ def test_exact_in_float64():
     with jax.enable_x64(True):
         found = np.asarray(winograd.convolve(jnp.asarray(x), jnp.asarray(kernel)))
     assert found.dtype == np.float64
-    np.testing.assert_allclose(found, correlated(x, kernel), atol=1e-13)
+    np.testing.assert_allclose(found, correlated(x, kernel, 1, PADDING), atol=1e-13)
 
 
 def test_derivatives_of_fast_convolutions():

@@ -8,7 +8,7 @@ import pytest
 
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, verification
-from deqsmooth.models import checkpoints, shipped
+from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, sampler
 from deqsmooth.statistics import bounds, looks, robustness
 
@@ -22,7 +22,7 @@ GAIN = 0.25
 @pytest.fixture(scope="module")
 def model():
     """The shipped model: surer of some images than of others."""
-    return checkpoints.load(shipped.folder("digits", 0.5))
+    return checkpoints.load_shipped("digits", 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from scipy import stats
 from deqsmooth import config, data
 from deqsmooth.certificates import statements
 from deqsmooth.commands import plan as plan_command
-from deqsmooth.models import checkpoints, shipped
+from deqsmooth.models import checkpoints
 from deqsmooth.smoothing import certification, planning
 from deqsmooth.statistics import bounds, robustness
 
@@ -86,7 +86,7 @@ def test_audited_plans_pay_for_the_audit():
 
 
 def test_classifier_names_are_unique():
-    chosen = planning.candidates(checkpoints.load(shipped.folder("digits", 0.5)), SETTINGS)
+    chosen = planning.candidates(checkpoints.load_shipped("digits", 0.5), SETTINGS)
     names = {plan_command.classifier_name(one, True) for one in chosen}
     assert len(names) == len(set(chosen)) == len(chosen)
     assert {"zero 5", "zero 5, plain", "learned 1", "serial 3"} <= names
@@ -117,7 +117,7 @@ def test_one_image_does_not_decide_classifiers():
 
 @pytest.mark.slow
 def test_plan_predicts_its_run():
-    checkpoint, dataset = checkpoints.load(shipped.folder("digits", 0.5)), data.load("digits")
+    checkpoint, dataset = checkpoints.load_shipped("digits", 0.5), data.load("digits")
     settings = dataclasses.replace(SETTINGS, pilot_images=16, pilot_samples=200, max_samples=2000)
     chosen = [one for one in planning.candidates(checkpoint, settings) if one.start == "learned"]
     assert {one.seed for one in chosen} == {settings.seed}
