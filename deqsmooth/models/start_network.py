@@ -53,6 +53,22 @@ class _Network(nn.Module):
         return outputs
 
 
+class _Map(nn.Module):
+    """A linear map of the channels of every pixel and of their positive parts, with a bias."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (1, 1, 2 * x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.variance_scaling(2.0, "fan_out", "normal"), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        # Two products of half the channels: to write both halves side by side takes as long as the products.
+        of_x, of_positive = jnp.split(kernel, 2, 2)
+        none = ((0, 0), (0, 0))
+        return layers.convolve(x, of_x, 1, none) + layers.convolve(nn.relu(x), of_positive, 1, none) + bias
+
+
 class _Pointwise(nn.Module):
     """A map of the pixels of the injection to the pixels of the state that cover them, branch by branch."""
 
@@ -64,8 +80,7 @@ class _Pointwise(nn.Module):
         for index, (height, _, channels) in enumerate(self.shapes):
             x = _of_branch(features, index)
             x = layers.blocks_to_channels(x, x.shape[1] // height)
-            x = jnp.concatenate([x, nn.relu(x)], -1)
-            outputs.append(layers.Conv(channels, size=1, use_bias=True, name=f"out_{index}")(x))
+            outputs.append(_Map(channels, name=f"out_{index}")(x))
         return outputs
 
 

@@ -60,6 +60,16 @@ def lanes(seed: int, batch: Batch, rows: Rows) -> tuple[types.Images, types.Keys
     return batch.images[rows.place], keys
 
 
+def of_images(rows: np.ndarray, places: np.ndarray, batch: int, lanes: int) -> np.ndarray:
+    """What was computed for the rows of a batch [rows, ...], for the images in places [images, lanes, ...]."""
+    return rows[: batch * lanes].reshape(batch, lanes, *rows.shape[1:])[places]
+
+
+def in_order(found: np.ndarray, num: int) -> np.ndarray:
+    """What was found in a grid [images, lanes, steps], in the order of the samples [images, num]."""
+    return np.swapaxes(found, 1, 2).reshape(len(found), -1)[:, :num]
+
+
 def grid(samples: np.ndarray, lanes: int) -> np.ndarray:
     """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
     steps = -(-samples.shape[1] // lanes)

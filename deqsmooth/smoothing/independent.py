@@ -2,14 +2,14 @@
 
 Every call solves the same number of samples, in units of one image and phase each. An image whose sampling stops
 makes room for the next, so that no call waits for the slowest image. Which samples an image gets does not depend
-on the calls.
+on the calls. While a call runs, the host counts the votes of the call before.
 """
 
 from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -133,8 +133,7 @@ def tallies(programs: sampler.Programs, settings: config.Independent, images: It
             active.append(_Active(image, settings, programs.assembly.num_classes))
         return image is not None
 
-    while True:
-        begun = time.perf_counter()
+    def gather() -> list[_Unit]:
         units: list[_Unit] = []
         position = 0
         while len(units) < settings.images_per_batch and (position < len(active) or enter()):
@@ -142,21 +141,36 @@ def tallies(programs: sampler.Programs, settings: config.Independent, images: It
             while waiting and len(units) < settings.images_per_batch:
                 units.append(waiting.popleft())
             position += 1
-        if not units:
-            return
-        votes = programs(
+        return units
+
+    def start(units: list[_Unit]) -> Callable[[], sampler.Votes]:
+        return programs.start(
             np.stack([unit.owner.image.pixels for unit in units]),
             np.array([unit.owner.image.index for unit in units]),
             np.array([unit.phase for unit in units]),
             np.stack([np.arange(unit.first, unit.first + settings.lanes) for unit in units]),
         )
-        seconds = (time.perf_counter() - begun) / len(units)
-        for number, unit in enumerate(units):
-            unit.owner.take(unit, votes, number, seconds)
-        for one in [one for one in active if not one.unread]:
-            if one.is_finished():
-                active.remove(one)
-                yield one.tally()
+
+    while True:
+        begun = time.perf_counter()
+        units = gather()
+        if not units:
+            return
+        running = start(units)
+        while units:
+            # Units that do not wait for the running call follow it at once.
+            following = gather()
+            votes = running()
+            if following:
+                running = start(following)
+            ended = time.perf_counter()
+            for number, unit in enumerate(units):
+                unit.owner.take(unit, votes, number, (ended - begun) / len(units))
+            begun, units = ended, following
+            for one in [one for one in active if not one.unread]:
+                if one.is_finished():
+                    active.remove(one)
+                    yield one.tally()
 
 
 def votes(

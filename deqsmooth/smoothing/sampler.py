@@ -56,6 +56,7 @@ class Programs:
       settings: of the run, for batches of `settings.images_per_batch` images.
       classifier: SHA-256 of the classifier.
       assembly: the functions that were compiled.
+      parameters: those of the assembly, on every device.
       compiled: programs by (whether with the reference, samples of an image).
       num_devices: for which they were compiled.
       clean: (parameters, images [B, H, W, C]) -> solutions from which the samples of an image start, or None.
@@ -65,6 +66,7 @@ class Programs:
     settings: assembly.Resolved
     classifier: str
     assembly: assembly.Assembly
+    parameters: Any
     compiled: Mapping[tuple[bool, int], Any]
     num_devices: int
     clean: Any = None
@@ -120,7 +122,11 @@ class Programs:
             if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, again, strict=True)):
                 raise ValueError(contract.LANES_DIFFER)
 
-    def __call__(
+    def __call__(self, *arguments: np.ndarray, reference: bool = False) -> Votes:
+        """Draws samples of images and gives their votes; takes what `start` does."""
+        return self.start(*arguments, reference=reference)()
+
+    def start(
         self,
         images: np.ndarray,
         indices: np.ndarray,
@@ -128,8 +134,8 @@ class Programs:
         samples: np.ndarray,
         *,
         reference: bool = False,
-    ) -> Votes:
-        """Draws samples of images and gives their votes.
+    ) -> Callable[[], Votes]:
+        """Lets the devices begin to draw samples of images; gives a function that waits for their votes.
 
         Args:
           images: float32 [num, H, W, C]; at most as many as a batch holds.
@@ -144,31 +150,27 @@ class Programs:
         # Other places have copies of the last image, which are not asked for.
         copied, is_asked = np.full(batch, num_images - 1), np.zeros(batch, bool)
         copied[places], is_asked[places] = np.arange(num_images), True
-        *arguments, filled = (
-            x[copied]
-            for x in (images, indices.astype(np.uint32), phases.astype(np.uint32), samples.astype(np.int32))
-        )
+        as_given = (images, indices.astype(np.uint32), phases.astype(np.uint32), samples.astype(np.int32))
+        *arguments, filled = (x[copied] for x in as_given)
         program = self.compiled[reference, num_samples]
         with arithmetic.standard():
             clean = None if self.clean is None else self.clean(self.assembly.parameters, arguments[0])
             state = None if clean is None else clean.value
-            found = jax.device_get(
-                program(self.assembly.parameters, *arguments, is_asked, arrangement.grid(filled, lanes), state)
-            )
-        info, warm_up = jax.tree.map(
-            lambda x: x[: batch * lanes].reshape(batch, lanes, *x.shape[1:])[places], found
-        )
-        # From [images, lanes, steps] to the order of the samples, without the padding of the grid.
-        votes, residual, evaluations, fallbacks = (
-            np.swapaxes(x, 1, 2).reshape(len(x), -1)[:, :num_samples] for x in info
-        )
-        drawn = (votes, residual, evaluations, fallbacks)
-        if self.refine is not None:
-            drawn = self.refine(self.assembly.parameters, drawn, images, indices, phases, samples)
-        first = warm_up.sum(1, dtype=np.int64)
-        if clean is not None:
-            first = first + np.asarray(clean.num_evaluations)[places]
-        return Votes(*drawn, first)
+            running = program(self.parameters, *arguments, is_asked, arrangement.grid(filled, lanes), state)
+
+        def read() -> Votes:
+            found = jax.device_get(running)
+            info, warm_up = jax.tree.map(lambda x: arrangement.of_images(x, places, batch, lanes), found)
+            votes, residual, evaluations, fallbacks = (arrangement.in_order(x, num_samples) for x in info)
+            drawn = (votes, residual, evaluations, fallbacks)
+            if self.refine is not None:
+                drawn = self.refine(self.assembly.parameters, drawn, images, indices, phases, samples)
+            first = warm_up.sum(1, dtype=np.int64)
+            if clean is not None:
+                first = first + np.asarray(clean.num_evaluations)[places]
+            return Votes(*drawn, first)
+
+        return read
 
 
 @arithmetic.standard()
@@ -194,6 +196,7 @@ def compile_programs(
     if parts.clean is not None:
         clean = jax.jit(parts.clean).lower(parts.parameters, images).compile()
         state = jax.eval_shape(parts.clean, parts.parameters, images).value
+    parameters = jax.device_put(parts.parameters, devices.replicated(mesh))
     compiled = {}
     for reference, num_samples in phases(settings).values():
         if (reference, num_samples) not in compiled:
@@ -201,14 +204,14 @@ def compile_programs(
                 np.zeros((settings.images_per_batch, num_samples), np.int32), settings.lanes
             )
             program = jax.jit(_program(parts, settings, mesh, reference))
-            lowered = program.lower(parts.parameters, images, indices, indices, is_asked, samples, state)
+            lowered = program.lower(parameters, images, indices, indices, is_asked, samples, state)
             compiled[reference, num_samples] = lowered.compile()
     refine = None
     if parts.refine is not None:
         refine = refinement.compile_program(
             parts.refine, parts.parameters, settings, image_shape, parts.num_classes
         )
-    return Programs(settings, classifier.sha256, parts, compiled, mesh.size, clean, refine)
+    return Programs(settings, classifier.sha256, parts, parameters, compiled, mesh.size, clean, refine)
 
 
 def phases(settings: assembly.Resolved) -> dict[str, tuple[bool, int]]:

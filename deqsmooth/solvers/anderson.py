@@ -61,6 +61,8 @@ class Anderson:
         self, step: jax.Array, z: types.State, fz: types.State, memory: Memory
     ) -> tuple[types.State, Memory, jax.Array]:
         size, dtype = len(memory.gram), memory.gram.dtype
+        if size == 1:
+            return fz, memory, jnp.asarray(False)
         slot = step % size
         residual = jax.tree.map(jnp.subtract, self._rows(fz), self._rows(z))
         images = per_lane.put(memory.images, slot, fz)

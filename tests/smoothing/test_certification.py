@@ -341,7 +341,7 @@ def test_largest_fitting_block_is_found(small, images, monkeypatch, capsys):
     ):
         next(certification.certify(small, images, settings))
     monkeypatch.undo()
-    assert certification.fit(small, settings, shape, 5).block == layout.default_block() == 100
+    assert certification.fit(small, settings, shape, 5).block == layout.default_block() == 25
     assert 2**20 < devices.memory() < 2**50
 
 

@@ -1,6 +1,7 @@
 """Independent sampling with looks: the same counts whatever the schedule, and images that stop make room."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from deqsmooth import config, data
 from deqsmooth.certificates import bound, verification
 from deqsmooth.models import checkpoints
-from deqsmooth.smoothing import certification, sampler
+from deqsmooth.smoothing import certification, independent, sampler, tally
 from deqsmooth.statistics import bounds, looks, robustness
 
 LOOKS = config.Smoothing(
@@ -67,13 +68,13 @@ def test_certificates_ignore_the_schedule(model, images, change):
 def test_calls_are_full_until_the_end(model, images, monkeypatch):
     """What images that stop leave free is used by those that come."""
     calls = []
-    call = sampler.Programs.__call__
+    start = sampler.Programs.start
 
     def counted(self, pixels, *arguments, **options):
         calls.append(len(pixels))
-        return call(self, pixels, *arguments, **options)
+        return start(self, pixels, *arguments, **options)
 
-    monkeypatch.setattr(sampler.Programs, "__call__", counted)
+    monkeypatch.setattr(sampler.Programs, "start", counted)
     found = certify(model, images, LOOKS, stop_gain=GAIN, images_per_batch=4)
     units = sum(
         2 + 4 + (look > 50) * 4 + (look > 100) * 19 for look in (c["num_estimation"] for c in found.values())
@@ -82,6 +83,27 @@ def test_calls_are_full_until_the_end(model, images, monkeypatch):
     # Only at the end, when no image is left to enter, can a call be short.
     short = [number for number, size in enumerate(calls) if size < 4]
     assert not short or short[0] > len(calls) - 25
+
+
+def test_the_next_call_runs_while_votes_are_counted(model, images, monkeypatch):
+    settings = dataclasses.replace(LOOKS, looks=None, images_per_batch=8)
+    programs = certification.prepare(model, settings, images.shape[1:], 4)
+    events = []
+    start = sampler.Programs.start
+
+    def recorded(self, *arguments):
+        events.append("start")
+        read = start(self, *arguments)
+        return lambda: (events.append("read"), read())[1]
+
+    monkeypatch.setattr(sampler.Programs, "start", recorded)
+    entered = (tally.Image(index, images[index], None) for index in range(4))
+    for found in independent.tallies(programs, programs.settings, entered):
+        events.append(found.image.index)
+    # 27 units an image, of which 8 are in a call: the images end in the calls 4, 7, 11 and 14.
+    ended = {4: [0], 7: [1], 11: [2], 14: [3]}
+    calls = [["read", *(["start"] if call < 14 else []), *ended.get(call, [])] for call in range(1, 15)]
+    assert events == ["start", *itertools.chain(*calls)]
 
 
 def test_settings_of_looks_are_checked():
