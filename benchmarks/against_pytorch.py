@@ -97,7 +97,7 @@ def rows(arguments: Benchmark) -> dict[str, config.Smoothing]:
     looks = (arguments.num_estimation // 20, arguments.num_estimation // 5, arguments.num_estimation)
     return {
         "zero 30": ds.Smoothing(**plain, sampler="independent"),
-        # The chains of one image have to fill every device.
+        # As many chains on every device as PyTorch has in a batch.
         "serial 3, audited": ds.Smoothing(
             **{**plain, "lanes": arguments.lanes * jax.local_device_count()}, sampler="serial"
         ),

@@ -61,9 +61,9 @@ class _Map(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (1, 1, 2 * x.shape[-1], self.channels)
-        kernel = self.param("kernel", nn.initializers.variance_scaling(2.0, "fan_out", "normal"), shape)
+        kernel = self.param("kernel", layers.Conv.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        # Two products of half the channels: to write both halves side by side takes as long as the products.
+        # To concatenate x and its positive part takes as long on a CPU as the products.
         of_x, of_positive = jnp.split(kernel, 2, 2)
         none = ((0, 0), (0, 0))
         return layers.convolve(x, of_x, 1, none) + layers.convolve(nn.relu(x), of_positive, 1, none) + bias

@@ -65,13 +65,13 @@ def of_images(rows: np.ndarray, places: np.ndarray, batch: int, lanes: int) -> n
     return rows[: batch * lanes].reshape(batch, lanes, *rows.shape[1:])[places]
 
 
-def in_order(found: np.ndarray, num: int) -> np.ndarray:
-    """What was found in a grid [images, lanes, steps], in the order of the samples [images, num]."""
-    return np.swapaxes(found, 1, 2).reshape(len(found), -1)[:, :num]
-
-
 def grid(samples: np.ndarray, lanes: int) -> np.ndarray:
     """Samples [images, num] as [images, lanes, steps]; the last ones are repeated to fill it."""
     steps = -(-samples.shape[1] // lanes)
     filled = np.pad(samples, ((0, 0), (0, steps * lanes - samples.shape[1])), mode="edge")
     return np.swapaxes(filled.reshape(len(samples), steps, lanes), 1, 2)
+
+
+def in_order(found: np.ndarray, num: int) -> np.ndarray:
+    """The inverse of `grid`: what was found of its samples [images, lanes, steps] as [images, num]."""
+    return np.swapaxes(found, 1, 2).reshape(len(found), -1)[:, :num]

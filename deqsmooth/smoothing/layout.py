@@ -17,10 +17,9 @@ _LANES = 100
 # On a CPU the activations of so few rows stay in its caches.
 _BLOCK = {"cpu": 25}
 _BLOCK_ELSEWHERE = 400
-# A call is no smaller where the blocks are, so that its overhead is small, too.
+# A call has about so many rows on a device, in several blocks if they are smaller, so that its overhead is small.
 _LEAST_ROWS = 100
-# One call of short solves takes about as many evaluations a row as one of long solves, so that its overhead is
-# small.
+# For the same reason a call of short solves has more rows: about as many evaluations as one of long solves.
 _EVALUATIONS_PER_ROW = 32
 # At the end of a call of continuous batching lanes are idle; many rows a lane make that a small share.
 _ROWS_PER_LANE = 32

@@ -62,6 +62,7 @@ class Anderson:
     ) -> tuple[types.State, Memory, jax.Array]:
         size, dtype = len(memory.gram), memory.gram.dtype
         if size == 1:
+            # A single evaluation has the weight 1.
             return fz, memory, jnp.asarray(False)
         slot = step % size
         residual = jax.tree.map(jnp.subtract, self._rows(fz), self._rows(z))
