@@ -47,7 +47,7 @@ class Benchmark:
       num_estimation: samples of an image.
       block: rows of a call of this package; see `config.Smoothing`.
       lanes: samples that PyTorch evaluates at a time, and its number of chains; ours is so many on each device.
-      repeats: how often every way certifies the images; the least time counts. PyTorch has compiled before.
+      repeats: rounds, in which every way certifies the images; the least time counts. PyTorch has compiled before.
       out: folder of the results.
     """
 
@@ -121,7 +121,7 @@ def timed(row: str, classifier, ways: dict, pixels, arguments: Benchmark) -> lis
         for how, way in ways.items():
             way.lower_bound(pixels[0], few)
             runs[f"PyTorch, {how}"] = functools.partial(bounded, way, pixels, settings)
-    spent = {how: min(timing.once(run) for _ in range(arguments.repeats)) for how, run in runs.items()}
+    spent = {how: min(seconds) for how, seconds in timing.rounds(runs, arguments.repeats).items()}
     common = {
         "row": row,
         "samples": arguments.num_estimation,

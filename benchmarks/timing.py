@@ -25,12 +25,17 @@ def once(run: Callable[[], Any]) -> float:
 
 
 def seconds_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Returns the least seconds of each of several calls.
+    """Returns the least seconds of each of several calls, after one round to compile and one to warm up."""
+    return {name: min(found[2:]) for name, found in rounds(runs, repeats + 2).items()}
+
+
+def rounds(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Returns the seconds of each of several calls in `repeats` rounds.
 
     Every round makes each call once, so that a slow period of the machine affects all of them.
     """
     spent: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 2):
+    for _ in range(repeats):
         for name, run in runs.items():
             spent[name].append(once(run))
-    return {name: min(found[2:]) for name, found in spent.items()}
+    return spent

@@ -24,7 +24,7 @@ _POINTS = np.array([0.0, 0.75, -0.75, 1.5, -1.5])
 # Products of channels for each transformed channel. With fewer the transforms cost more than the products save.
 _FEWEST_PRODUCTS = 10
 # Transforms of at most this many tiles stay in a core's cache.
-_TILES_AT_ONCE = 64
+_TILES_AT_ONCE = 100
 
 
 def suits(x: jax.Array, kernel_shape: Sequence[int], stride: int, padding: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -10,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from deqsmooth import devices, types
-from deqsmooth.smoothing import noise
 
 
 class Batch(NamedTuple):
-    """The images of a call, which every row sees whole, and whether samples of each are asked for [images]."""
+    """What every row of a call sees whole: its images, their phase keys, whether each is asked for [images]."""
 
     images: types.Images
-    indices: jax.Array
-    phases: jax.Array
+    keys: types.Keys
     is_asked: jax.Array
 
 
@@ -52,12 +49,6 @@ def of_samples(samples: jax.Array, multiple: int) -> Rows:
     num_images, lanes, steps = samples.shape
     rows = Rows(jnp.repeat(jnp.arange(num_images), lanes), samples.reshape(-1, steps))
     return devices.pad(rows, multiple)
-
-
-def lanes(seed: int, batch: Batch, rows: Rows) -> tuple[types.Images, types.Keys]:
-    """Image and phase key of every row."""
-    keys = jax.vmap(functools.partial(noise.phase_key, seed))(batch.indices[rows.place], batch.phases[rows.place])
-    return batch.images[rows.place], keys
 
 
 def of_images(rows: np.ndarray, places: np.ndarray, batch: int, lanes: int) -> np.ndarray:

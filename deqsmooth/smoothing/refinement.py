@@ -6,7 +6,6 @@ as for every sample, so that the equilibrium is the same. Evaluations, logits an
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -153,7 +152,7 @@ def compile_program(
         phases: jax.Array,
         samples: jax.Array,
     ) -> Any:
-        keys = jax.vmap(functools.partial(noise.phase_key, settings.seed))(indices, phases)
+        keys = noise.phase_keys(settings.seed, indices, phases)
         return refinement.problem(variables, noise.noisy(images, keys, samples, settings.sigma, settings.grid))
 
     images = jax.ShapeDtypeStruct((_ROWS, *image_shape), jnp.float32)

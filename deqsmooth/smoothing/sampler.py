@@ -251,8 +251,8 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
             shared: tuple[types.Parameters, arrangement.Batch], rows: arrangement.Rows
         ) -> tuple[kernels.Info, jax.Array]:
             parameters, batch = shared
-            lane_images, keys = arrangement.lanes(settings.seed, batch, rows)
             kernel, samples = kernel_of(parameters), rows.samples.T
+            lane_images, keys = batch.images[rows.place], batch.keys[rows.place]
             found = kernels.run(kernel, lane_images, keys, samples, settings.sigma, settings.grid)
             return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
 
@@ -272,7 +272,8 @@ def _in_blocks(kernel_of: Callable[[Any], kernels.Kernel], settings: assembly.Re
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
         rows = arrangement.of_samples(samples, mesh.size * settings.block)
-        shared = (parameters, arrangement.Batch(images, indices, phases, is_asked))
+        keys = noise.phase_keys(settings.seed, indices, phases)
+        shared = (parameters, arrangement.Batch(images, keys, is_asked))
         return devices.map_devices(on_device, shared, rows, mesh)
 
     return program
@@ -300,10 +301,8 @@ def _continuous(
             parameters, batch, clean = shared
 
             def noisy(chosen: jax.Array) -> types.Images:
-                rows_chosen = jax.tree.map(lambda x: x[chosen], rows)
-                lane_images, keys = arrangement.lanes(settings.seed, batch, rows_chosen)
-                samples = rows_chosen.samples[:, 0]
-                return noise.noisy(lane_images, keys, samples, settings.sigma, settings.grid)
+                place, samples = rows.place[chosen], rows.samples[chosen, 0]
+                return noise.noisy(batch.images[place], batch.keys[place], samples, settings.sigma, settings.grid)
 
             def solved(chosen: jax.Array) -> types.State:
                 return jax.tree.map(lambda x: x[rows.place[chosen]], clean)
@@ -314,7 +313,8 @@ def _continuous(
             return jax.tree.map(lambda x: x[:, None], found), jnp.zeros(num_rows, jnp.int32)
 
         rows = arrangement.of_samples(samples, mesh.size)
-        shared = (parameters, arrangement.Batch(images, indices, phases, is_asked), clean)
+        keys = noise.phase_keys(settings.seed, indices, phases)
+        shared = (parameters, arrangement.Batch(images, keys, is_asked), clean)
         return devices.map_devices(on_device, shared, rows, mesh)
 
     return program
