@@ -126,6 +126,7 @@ def timed(row: str, classifier, ways: dict, pixels, arguments: Benchmark) -> lis
         "row": row,
         "samples": arguments.num_estimation,
         "lanes": arguments.lanes,
+        "repeats": arguments.repeats,
         "device": jax.local_devices()[0].device_kind,
         "model": classifier.sha256,
     }

@@ -44,7 +44,7 @@ class Benchmark:
       data_dir: its TFDS data directory.
       checkpoint: folder of a model; by default the shipped one.
       sigma: standard deviation of the noise.
-      widths: of the start networks; 0 for one without hidden layers.
+      widths: of the start networks; see `StartModel`.
       epochs: of the training of the start, and of model and start together.
       reference_budget: evaluations of the teacher in the trainings; it is compared with thirty.
       batch_size: images of an update.
@@ -60,7 +60,7 @@ class Benchmark:
     data_dir: str | None = None
     checkpoint: pathlib.Path | None = None
     sigma: float = 0.5
-    widths: tuple[int, ...] = (32, 16, 8, 0)
+    widths: tuple[int | None, ...] = (32, 16, 8, None, 0)
     epochs: int = 40
     reference_budget: int = 30
     batch_size: int = 128
@@ -100,15 +100,15 @@ def main() -> None:
     name = f"{arguments.dataset}-{arguments.sigma:g}"
     lines = []
     for width in arguments.widths:
-        settings = dataclasses.replace(base, network=architecture.StartModel(width=width or None))
+        settings = dataclasses.replace(base, network=architecture.StartModel(width=width))
         started = ds.train_start(teacher, dataset, settings)
         tuned = dataclasses.replace(settings, fine_tune=1.0, learning_rate=settings.learning_rate / 3)
         for trained, classifier in (
             ("alone", started),
             ("with the model", ds.train_start(started, dataset, tuned)),
         ):
-            hidden = f"width {width}" if width else "no hidden layers"
-            line = {"start": f"{hidden}, {trained}", **costs(classifier, arguments)}
+            kind = {None: "no hidden layers", 0: "no products"}.get(width, f"width {width}")
+            line = {"start": f"{kind}, {trained}", **costs(classifier, arguments)}
             found = {
                 kind: starts.labeller(classifier, arguments, x)("learned", "plain", 1)
                 for kind, (x, _) in images.items()

@@ -166,9 +166,10 @@ class StartModel:
     """Size of a network that predicts the equilibrium from the injection.
 
     Attributes:
-      width: channels of the hidden layers, a multiple of 8; `None` for no hidden layers, where each pixel of the
-        state is a function of the pixels of the injection that it covers; the resolutions of the state must divide
-        those of the injection.
+      width: channels of the hidden layers, a multiple of 8. With `None` there are no hidden layers: each pixel of
+        the state is a function of the pixels of the injection that it covers, and the resolutions of the state
+        must divide those of the injection. With 0 there are no products of channels either: each number of the
+        state is a function of the number of the injection in the same place, and their shapes must be equal.
     """
 
     width: int | None = 32
@@ -176,7 +177,7 @@ class StartModel:
     def __post_init__(self) -> None:
         checks.typed(self)
         if self.width is not None:
-            checks.holds(self.width > 0 and self.width % 8 == 0, "width", self.width, "a positive multiple of 8")
+            checks.holds(self.width >= 0 and self.width % 8 == 0, "width", self.width, "a multiple of 8")
 
 
 Equilibrium = ConvModel | MdeqModel | ContractionModel | MonotoneModel | SubhomogeneousModel

@@ -69,6 +69,24 @@ class _Map(nn.Module):
         return layers.convolve(x, of_x, 1, none) + layers.convolve(nn.relu(x), of_positive, 1, none) + bias
 
 
+class _Scale(nn.Module):
+    """A multiple of every number, another one of its positive part, and a bias, by channel."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        of_x, of_positive = self.param("kernel", nn.initializers.constant(0.5), (2, x.shape[-1]))
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return of_x * x + of_positive * nn.relu(x) + bias
+
+
+class _Elementwise(nn.Module):
+    """A map of the numbers of the injection to those of the state in the same places."""
+
+    @nn.compact
+    def __call__(self, features: list[jax.Array]) -> list[jax.Array]:
+        return [_Scale(name=f"out_{index}")(x) for index, x in enumerate(features)]
+
+
 class _Pointwise(nn.Module):
     """A map of the pixels of the injection to the pixels of the state that cover them, branch by branch."""
 
@@ -107,7 +125,7 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
 
     u = jax.eval_shape(injection, jax.random.key(0))
     state = jax.eval_shape(model.initial_state, u)
-    inputs = jax.tree.leaves(u)[: 1 if size.width is not None else None]
+    inputs = jax.tree.leaves(u)[: 1 if size.width else None]
     for name, arrays in (("the injection", inputs), ("the state", jax.tree.leaves(state))):
         rule = (
             "[lanes, height, width, channels] for a learned start (tokens can be given as such a grid, and "
@@ -117,7 +135,10 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
             checks.holds(x.ndim == 4, f"shape of {name} of one image", x.shape, rule)
     shapes = tuple(x.shape[1:] for x in jax.tree.leaves(state))
     network: nn.Module
-    if size.width is None:
+    if size.width == 0:
+        _check_equal(tuple(x.shape[1:] for x in inputs), shapes)
+        network = _Elementwise()
+    elif size.width is None:
         _check_multiples([x.shape[1:] for x in inputs], shapes)
         network = _Pointwise(shapes)
     else:
@@ -137,6 +158,17 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
 def _of_branch(features: Sequence[T], index: int) -> T:
     """Returns what a branch of the state is computed from without hidden layers."""
     return features[min(index, len(features) - 1)]
+
+
+def _check_equal(inputs: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises `ValueError` unless the arrays of the state have the shapes of those of the injection."""
+    if inputs != shapes:
+        of_state, of_injection = (", ".join(map(str, x)) for x in (shapes, inputs))
+        raise ValueError(
+            f"the arrays of the state of one image have shapes {of_state}, and those of the injection "
+            f"{of_injection}; they must be equal for a start network of width 0; one without a width maps the "
+            "channels of the injection to those of the state"
+        )
 
 
 def _check_multiples(inputs: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]) -> None:

@@ -76,6 +76,28 @@ def test_pointwise_start_needs_multiples():
         models.build_start(architecture.StartModel(width=None), toy.build())
 
 
+@pytest.mark.parametrize("size", [SMALL, CONTRACTION], ids=["conv", "contraction"])
+def test_numbers_of_an_elementwise_start(size):
+    """A number of the state is a function of the number of the injection in its place, one function by channel."""
+    model = models.build(size)
+    network = models.build_start(architecture.StartModel(width=0), model)
+    images = jax.random.uniform(jax.random.key(1), (3, *model.image_shape))
+    u, _ = model.inject(model.init(jax.random.key(2)), images, None)
+    initial = network.init(jax.random.key(0))
+    params = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(3), x.shape), initial)
+    predicted = network.apply(params, u)
+    assert jax.tree.map(jnp.shape, predicted) == jax.tree.map(jnp.shape, model.initial_state(u))
+    for index, (z, x) in enumerate(zip(*map(jax.tree.leaves, (predicted, u)), strict=True)):
+        (of_x, of_positive), bias = (params[f"out_{index}"][name] for name in ("kernel", "bias"))
+        expected = np.where(x > 0, of_x + of_positive, of_x) * x + bias
+        np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_elementwise_start_needs_equal_shapes():
+    with pytest.raises(ValueError, match="they must be equal for a start network of width 0"):
+        models.build_start(architecture.StartModel(width=0), models.build(TINY))
+
+
 def test_settling_needs_a_contraction(started):
     settings = dataclasses.replace(SETTINGS, settle_weight=1.0)
     with pytest.raises(ValueError, match=r"settle_weight is 1\.0; it must be left out"):
