@@ -4,7 +4,7 @@ The profiler measures every operation of the compiled program. The name of an op
 comes, and that of a fusion is the name of its last operation. `evaluation.py` subtracts the times of programs
 instead, which needs a quiet machine.
 
-    python benchmarks/operations.py --data-dir DIR --out results/operations
+    python benchmarks/operations.py --out results/operations
 """
 
 from __future__ import annotations

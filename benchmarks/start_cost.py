@@ -107,8 +107,8 @@ def main() -> None:
             ("alone", started),
             ("with the model", ds.train_start(started, dataset, tuned)),
         ):
-            kind = {None: "no hidden layers", 0: "no products"}.get(width, f"width {width}")
-            line = {"start": f"{kind}, {trained}", **costs(classifier, arguments)}
+            network = {None: "no hidden layers", 0: "no products"}.get(width, f"width {width}")
+            line = {"start": f"{network}, {trained}", **costs(classifier, arguments)}
             found = {
                 kind: starts.labeller(classifier, arguments, x)("learned", "plain", 1)
                 for kind, (x, _) in images.items()

@@ -177,7 +177,8 @@ class StartModel:
     def __post_init__(self) -> None:
         checks.typed(self)
         if self.width is not None:
-            checks.holds(self.width >= 0 and self.width % 8 == 0, "width", self.width, "a multiple of 8")
+            fits = self.width >= 0 and self.width % 8 == 0
+            checks.holds(fits, "width", self.width, "0 or a positive multiple of 8")
 
 
 Equilibrium = ConvModel | MdeqModel | ContractionModel | MonotoneModel | SubhomogeneousModel

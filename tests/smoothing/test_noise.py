@@ -35,6 +35,14 @@ def test_draw_depends_on_key_path_only():
         np.testing.assert_array_equal(draws(1, 2, noise.SELECTION, samples), whole)
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 4, 3), (7,)])
+def test_draw_is_that_of_jax(shape):
+    """Kept records are drawn again by it."""
+    key = noise.phase_key(1, 2, noise.SELECTION)
+    expected = [jax.random.normal(jax.random.fold_in(key, sample), shape) for sample in (7, 0)]
+    np.testing.assert_array_equal(draws(1, 2, noise.SELECTION, [7, 0], shape), expected)
+
+
 def test_every_key_part_matters():
     base = draws(1, 2, noise.SELECTION, [3])
     for other in ((2, 2, noise.SELECTION, [3]), (1, 3, noise.SELECTION, [3]), (1, 2, noise.ESTIMATION, [3])):

@@ -96,6 +96,8 @@ def test_numbers_of_an_elementwise_start(size):
 def test_elementwise_start_needs_equal_shapes():
     with pytest.raises(ValueError, match="they must be equal for a start network of width 0"):
         models.build_start(architecture.StartModel(width=0), models.build(TINY))
+    with pytest.raises(ValueError, match="width is -8; it must be 0 or a positive multiple of 8"):
+        architecture.StartModel(width=-8)
 
 
 def test_settling_needs_a_contraction(started):
