@@ -108,8 +108,8 @@ def start(size: architecture.StartModel, model: types.Model) -> types.StartNetwo
     Its input is the first leaf of the injection, features of the image [lanes, height, width, channels]. The
     leaves of the state must be ordered from fine to coarse. Their resolutions must be that of the input, divided
     by powers of 2 and rounded up. Without hidden layers the input of a leaf of the state is the leaf of the
-    injection with the same index, or the last one, whose resolution must be a multiple of that of the state's. With
-    a width of 0 both must have the same leaves.
+    injection with the same index, or the last one, whose resolution must be a multiple of that of the state's.
+    With a width of 0 both must have arrays of the same shapes.
 
     Args:
       size: size of the network.
