@@ -27,7 +27,6 @@ import tyro
 import deqsmooth as ds
 from deqsmooth import arithmetic, config, devices, solvers
 from deqsmooth.models import base_classifier, starts
-from deqsmooth.smoothing import certification
 
 # Rounding may change a class where two logits are nearly equal.
 _LEAST_AGREEMENT = 0.98
@@ -114,8 +113,7 @@ def timed(row: str, classifier, ways: dict, pixels, arguments: Benchmark) -> lis
         ours["ours, Anderson of six"] = dataclasses.replace(settings, solver="anderson")
     runs: dict[str, Callable[[], object]] = {}
     for how, chosen in ours.items():
-        programs = certification.prepare(classifier, chosen, pixels.shape[1:], len(pixels))
-        runs[how] = functools.partial(certified, classifier, pixels, chosen, programs)
+        runs[how] = timing.certifying(classifier, pixels, chosen)
     if settings.looks is None:
         few = dataclasses.replace(settings, num_estimation=min(_FEW, settings.num_estimation), num_audit=None)
         for how, way in ways.items():
@@ -178,11 +176,6 @@ def of_pytorch(classifier, pixels, arguments: Benchmark) -> dict:
             if agreement < _LEAST_AGREEMENT:
                 raise ValueError(f"{how}: only {agreement:.1%} of the classes agree with {budget} evaluations")
     return ways
-
-
-def certified(classifier, pixels, settings, programs):
-    """Certifies images by this package, without the check of the classifier before a run."""
-    return list(ds.certify(classifier, pixels, settings, programs=programs, skip_soundness_check=True))
 
 
 def bounded(way, pixels, settings):

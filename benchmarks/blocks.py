@@ -20,7 +20,6 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import devices
-from deqsmooth.smoothing import certification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +77,7 @@ def measured(name: str, arguments: Benchmark):
                 num_estimation=samples - 100,
                 block=block,
             )
-            programs = certification.prepare(classifier, settings, images.shape[1:], 1)
-            runs[str(block)] = lambda settings=settings, programs=programs: list(
-                ds.certify(classifier, images, settings, programs=programs, skip_soundness_check=True)
-            )
+            runs[str(block)] = timing.certifying(classifier, images, settings)
         spent = timing.seconds_in_turn(runs, arguments.repeats)
         yield {
             "method": f"{name}, {start} {budget}",

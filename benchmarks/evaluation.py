@@ -27,7 +27,7 @@ import deqsmooth as ds
 from deqsmooth import devices, models, solvers
 from deqsmooth.config import presets
 from deqsmooth.models import base_classifier, classifiers, starts
-from deqsmooth.smoothing import certification, layout, noise
+from deqsmooth.smoothing import layout, noise
 
 _SIGMA = 0.5
 _SHORT, _LONG = 10, 30
@@ -191,13 +191,6 @@ def sample(name, dtype, arguments):
 
         return classify
 
-    def whole(solver):
-        programs = certification.prepare(checkpoint, settings[solver], clean.shape[1:], 1)
-        # Without the check of the classifier, which a run makes once.
-        return lambda: list(
-            ds.certify(checkpoint, clean, settings[solver], programs=programs, skip_soundness_check=True)
-        )
-
     def evaluate(budget):
         def classify(variables, images):
             u, _ = model.inject(variables, images, None)
@@ -216,7 +209,10 @@ def sample(name, dtype, arguments):
             "short": program(evaluate(_SHORT)),
             "long": program(evaluate(_LONG)),
             **{f"solve, {solver}": program(solve(solver)) for solver in arguments.solvers},
-            **{f"whole, {solver}": whole(solver) for solver in arguments.solvers},
+            **{
+                f"whole, {solver}": timing.certifying(checkpoint, clean, settings[solver])
+                for solver in arguments.solvers
+            },
         },
         arguments.repeats,
     )

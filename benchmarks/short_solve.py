@@ -9,7 +9,6 @@ them. A way that takes less time certifies more images. Every way is compiled be
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
 
@@ -22,7 +21,6 @@ import tyro
 
 import deqsmooth as ds
 from deqsmooth import devices
-from deqsmooth.smoothing import certification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +94,8 @@ def ways(classifier, dataset, arguments: Benchmark) -> dict:
     calls = {}
     for (way, chosen), num in zip(settings.items(), arguments.images, strict=True):
         pixels, _ = dataset.take(range(0, len(dataset), len(dataset) // num)[:num])
-        programs = certification.prepare(classifier, chosen, pixels.shape[1:], num)
-        calls[way] = functools.partial(certified, classifier, pixels, chosen, programs)
+        calls[way] = timing.certifying(classifier, pixels, chosen)
     return calls
-
-
-def certified(classifier, pixels, settings, programs):
-    """Certifies images, without the check of the classifier before a run."""
-    return list(ds.certify(classifier, pixels, settings, programs=programs, skip_soundness_check=True))
 
 
 def write(lines, path: pathlib.Path) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 
+import deqsmooth as ds
+from deqsmooth.smoothing import certification
+
 
 def seconds(run: Callable[..., Any], *arguments: Any, repeats: int) -> float:
     """Returns the least wall-clock seconds of `repeats` calls, after one call to compile and one to warm up.
@@ -15,6 +18,15 @@ def seconds(run: Callable[..., Any], *arguments: Any, repeats: int) -> float:
     Other work on the machine can only lengthen a call, so the least is the best estimate.
     """
     return seconds_in_turn({"": lambda: run(*arguments)}, repeats)[""]
+
+
+def certifying(classifier, images, settings) -> Callable[[], list[ds.Certificate]]:
+    """Returns a call that certifies images [num, H, W, C] by programs that are compiled before.
+
+    The check of the classifier, which a run makes once, is left out.
+    """
+    programs = certification.prepare(classifier, settings, images.shape[1:], len(images))
+    return lambda: list(ds.certify(classifier, images, settings, programs=programs, skip_soundness_check=True))
 
 
 def once(run: Callable[[], Any]) -> float:

@@ -23,7 +23,7 @@ _TILE = _OUTPUTS + _WINDOW - 1
 _POINTS = np.array([0.0, 0.75, -0.75, 1.5, -1.5])
 # Products of channels for each transformed channel. With fewer the transforms cost more than the products save.
 _FEWEST_PRODUCTS = 10
-# Few tiles at once stay in a core's cache. With so many, 25 rows of 8x8 and 5 of 16x16 need no padding.
+# Few tiles at once stay in a core's cache. With 100, blocks of 25 images of 8x8 or 16x16 need no padding.
 _TILES_AT_ONCE = 100
 
 
